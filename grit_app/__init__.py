@@ -1,0 +1,1 @@
+"""GRIT Workbench: one language model that embeds and generates, to see, measure, train and use."""

@@ -1,0 +1,38 @@
+"""The tree of user-facing errors; see also `grit_app.gritlm.errors`, whose classes it re-exports.
+
+GritError
+├── ModelError, InputError, Cancelled     raised by the model
+├── SettingsError                         a flag, variable or setting has a value that cannot be used
+└── DocumentError                         a file cannot be read or kept; names the file
+    ├── PasswordNeeded                    encrypted, and no (or a wrong) password was given
+    └── NoTextFound                       scanned or empty: there is no text to index
+"""
+
+from grit_app.gritlm.errors import Cancelled, GritError, InputError, ModelError
+
+__all__ = [
+    "Cancelled",
+    "DocumentError",
+    "GritError",
+    "InputError",
+    "ModelError",
+    "NoTextFound",
+    "PasswordNeeded",
+    "SettingsError",
+]
+
+
+class SettingsError(GritError):
+    """A flag, environment variable or setting has a value that cannot be used."""
+
+
+class DocumentError(GritError):
+    """A file cannot be read or kept. The message names the file."""
+
+
+class PasswordNeeded(DocumentError):
+    """The file is encrypted and no password, or a wrong one, was given."""
+
+
+class NoTextFound(DocumentError):
+    """The file opens but holds no text: scanned pictures, or nothing at all."""
