@@ -1,0 +1,130 @@
+"""What a checkpoint was trained for: attention, pooling, formats and retrieval defaults, kept beside it in `grit_config.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from grit_app.gritlm.errors import ModelError
+
+FILE_NAME: Final = "grit_config.json"
+PROMPT_VERSION: Final = "gritlm-1"
+"""Version of the formats in prompts.py. Part of every cache's identity: a change of format makes old caches foreign."""
+
+ATTENTION_CODES: Final = ("bbcc", "cccc", "bb", "cc")
+POOLING_METHODS: Final = ("mean", "weightedmean", "lasttoken", "cls")
+ANSWER_MODES: Final = ("free", "quote")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GritConfig:
+    """How a checkpoint wants to be used."""
+
+    attention: str = "bbcc"
+    """Letters: embedding instruction, embedding sample, generation instruction, generation sample; b(idirectional) or c(ausal)."""
+
+    pooling: str = "mean"
+    normalized: bool = True
+    """Embeddings are L2-normalised unless the caller says otherwise."""
+
+    prompt_version: str = PROMPT_VERSION
+
+    retrieval_instruction: str = ""
+    """Put before queries (never before documents) when searching."""
+
+    trained_context: int = 2048
+    """Longest sequence seen in training, in tokens. Longer inputs work as far as the positions go, but are unproven."""
+
+    answerable_threshold: float = 0.0
+    """A question whose best retrieval score is below this is not answerable from the documents."""
+
+    refusal_sentence: str = "The text does not give the answer."
+    default_strategy: str = "rag_doc_query"
+    default_k: int = 1
+    answer_mode: str = "free"
+    """`free` writing, or `quote`: only spans of the retrieved passages."""
+
+    answer_prefix: str = "The answer is"
+    """Written for the model at the start of a retrieval-augmented answer; may be empty."""
+
+    vector_weight: float = 1.0
+    """Share of the vector score in a search by vectors and keywords together; the rest is the keyword score."""
+
+    def __post_init__(self) -> None:
+        _check_choice("attention", self.attention, ATTENTION_CODES)
+        _check_choice("pooling", self.pooling, POOLING_METHODS)
+        _check_choice("answer_mode", self.answer_mode, ANSWER_MODES)
+        if self.prompt_version != PROMPT_VERSION:
+            raise ModelError(
+                f"This checkpoint was trained with prompt version {self.prompt_version!r}, and this program only knows "
+                f"{PROMPT_VERSION!r}. Use the program version that it came with."
+            )
+        if self.trained_context < 16 or self.default_k < 1:
+            raise ModelError("trained_context must be at least 16 and default_k at least 1 in grit_config.json.")
+        for name in ("answerable_threshold", "vector_weight"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ModelError(f"{name} must lie between 0 and 1 in grit_config.json, not {getattr(self, name)}.")
+
+    @property
+    def embedding_is_causal(self) -> bool:
+        """Whether the embedding pass uses causal attention (codes `cccc` and `cc`)."""
+        return self.attention.startswith("c")
+
+    @classmethod
+    def load(cls, folder_or_name: str | Path) -> GritConfig:
+        """The configuration of a checkpoint folder or of a published model's name.
+
+        A folder's `grit_config.json` wins; without one, the published models are recognised by their name or their
+        folder's name, and everything else gets the defaults above (GritLM's published form).
+        """
+        path = Path(folder_or_name) / FILE_NAME
+        if path.is_file():
+            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+        name = str(folder_or_name).lower()  # "GritLM/GritLM-7B", ".../models--GritLM--GritLM-7B/snapshots/…", "…/gritlm-7b"
+        return next((config for key, config in PUBLISHED.items() if key.rpartition("/")[2].lower() in name), cls())
+
+    @classmethod
+    def from_json(cls, text: str, where: str = FILE_NAME) -> GritConfig:
+        """Read from JSON; unknown keys and wrong kinds of values are errors that name the file."""
+        try:
+            values: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{where} is not valid JSON ({error}). Restore it from the checkpoint.") from error
+        if not isinstance(values, dict):
+            raise ModelError(f"{where} must hold one JSON object.")
+        defaults = asdict(cls())
+        for key, value in values.items():
+            if key not in defaults:
+                raise ModelError(f"{where} has the unknown key {key!r}. Known: {', '.join(defaults)}.")
+            wanted = type(defaults[key])
+            is_kind = isinstance(value, (int, float)) if wanted is float else isinstance(value, wanted)
+            if not is_kind or (isinstance(value, bool) and wanted is not bool):
+                raise ModelError(f"{key} in {where} must be of kind {wanted.__name__}, not {value!r}.")
+        return cls(**values)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `grit_config.json` into a checkpoint folder; gives the file's path."""
+        path = Path(folder) / FILE_NAME
+        temporary = path.with_suffix(".json.tmp")
+        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        return temporary.replace(path)
+
+    def overridden(self, **changes: Any) -> GritConfig:
+        """A copy in which those changes that are not None replace the checkpoint's values."""
+        names = {field.name for field in fields(self)}
+        assert set(changes) <= names, set(changes) - names
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ModelError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+
+
+# Their published retrieval-augmented runs used no instruction on either side.
+PUBLISHED: Final[dict[str, GritConfig]] = {
+    "GritLM/GritLM-7B": GritConfig(),
+    "GritLM/GritLM-8x7B": GritConfig(),
+}
