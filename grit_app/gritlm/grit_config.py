@@ -82,7 +82,9 @@ class GritConfig:
         path = Path(folder_or_name) / FILE_NAME
         if path.is_file():
             return cls.from_json(path.read_text(encoding="utf-8"), str(path))
-        name = str(folder_or_name).lower()  # "GritLM/GritLM-7B", ".../models--GritLM--GritLM-7B/snapshots/…", "…/gritlm-7b"
+        name = str(
+            folder_or_name
+        ).lower()  # "GritLM/GritLM-7B", ".../models--GritLM--GritLM-7B/snapshots/…", "…/gritlm-7b"
         return next((config for key, config in PUBLISHED.items() if key.rpartition("/")[2].lower() in name), cls())
 
     @classmethod

@@ -46,7 +46,9 @@ class Block:
 
     def __post_init__(self) -> None:
         if not 0 <= self.header_length < len(self.ids):
-            raise InputError(f"A block of {len(self.ids)} tokens cannot have a header of {self.header_length}: no sample is left.")
+            raise InputError(
+                f"A block of {len(self.ids)} tokens cannot have a header of {self.header_length}: no sample is left."
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,7 +103,7 @@ class Layout:
             if self.positions == "colliding":
                 shifts.append(0)
             elif self.positions == "parallel":
-                shifts.append(self.blocks[0].header_length - block.header_length)
+                shifts.append(self.blocks[0].header_length - hidden if hidden else 0)
             else:
                 shifts.append(offset - hidden)
             offset += len(block) - hidden
@@ -129,7 +131,8 @@ class Layout:
     def position_ids(self) -> Tensor:
         """[T] int64."""
         pieces = [
-            torch.arange(shift, shift + len(block)) for shift, block in zip(self.block_shifts(), self.blocks, strict=True)
+            torch.arange(shift, shift + len(block))
+            for shift, block in zip(self.block_shifts(), self.blocks, strict=True)
         ]
         return torch.cat([*pieces, torch.arange(self.tail_position, self.tail_position + len(self.tail))])
 

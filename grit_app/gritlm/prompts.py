@@ -96,7 +96,9 @@ class Prompts:
         """
         return self.embed_many([text], instruction, max_length)[0]
 
-    def embed_many(self, texts: Sequence[str], instruction: str = "", max_length: int | None = None) -> list[EmbedPrompt]:
+    def embed_many(
+        self, texts: Sequence[str], instruction: str = "", max_length: int | None = None
+    ) -> list[EmbedPrompt]:
         """`embed` for each text, tokenised together on all cores. An error names the text's index when there are several."""
         header = embedding_header(instruction)
         for index, text in enumerate(texts):
@@ -176,7 +178,9 @@ class Prompts:
     def _only_text(self, ids: list[int], text: str) -> list[int]:
         # Cannot happen with sentencepiece or byte-level vocabularies, whose merges never build a control token.
         if self.bos_id in ids or self.eos_id in ids:
-            raise InputError(f"This model's tokenizer reads a part of the text {text[:80]!r} as a control token. Remove it.")
+            raise InputError(
+                f"This model's tokenizer reads a part of the text {text[:80]!r} as a control token. Remove it."
+            )
         return ids
 
 

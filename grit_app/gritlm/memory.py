@@ -1,0 +1,104 @@
+"""How much memory a checkpoint will take, known from its safetensors headers before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Final
+
+import psutil
+import torch
+
+from grit_app.gritlm.errors import ModelError
+
+WORKING_BYTES: Final = 512 * 2**20
+"""Room for activations, a KV cache of moderate length and the allocator's losses."""
+
+NF4_BYTES: Final = 0.516
+"""4 bits a weight, and with double quantisation 0.127 bits of scales."""
+
+INT8_BYTES: Final = 1.01
+"""8 bits a weight, and one scale a row."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint holds."""
+
+    parameters: int
+    quantizable: int
+    """Parameters of linear layers inside the trunk: those that 8-bit and 4-bit loading makes smaller."""
+
+    def memory_bytes(self, dtype: torch.dtype, quantization: str = "none") -> int:
+        """Bytes of the loaded weights."""
+        bytes_each = {"none": float(dtype.itemsize), "8bit": INT8_BYTES, "4bit": NF4_BYTES}[quantization]
+        return int((self.parameters - self.quantizable) * dtype.itemsize + self.quantizable * bytes_each)
+
+
+def read_weights(folder: Path) -> Weights:
+    """Counts parameters from the headers of all safetensors files; reads no weight."""
+    parameters = quantizable = 0
+    for file in weight_files(folder):
+        for name, (_, shape) in safetensors_header(file).items():
+            parameters += prod(shape)
+            if is_quantizable(name, shape):
+                quantizable += prod(shape)
+    return Weights(parameters, quantizable)
+
+
+def is_quantizable(name: str, shape: list[int]) -> bool:
+    """Whether 8-bit or 4-bit loading shrinks this tensor: a linear layer's weight, not an embedding table or the head."""
+    return (
+        len(shape) == 2 and name.endswith(".weight") and not any(part in name for part in ("embed_tokens", "lm_head"))
+    )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, in order. Raises ModelError if there are none, or if shards are missing."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [name for name in shards if not (folder / name).is_file()]
+        if missing:
+            raise ModelError(
+                f"{folder} lacks {', '.join(missing)}, which its index names. Copy or download the model again."
+            )
+        return [folder / name for name in shards]
+    single = folder / "model.safetensors"
+    if single.is_file():
+        return [single]
+    raise ModelError(
+        f"{folder} has no model.safetensors (nor model.safetensors.index.json with its shards). Only safetensors weights are "
+        "read: convert the checkpoint with save_pretrained."
+    )
+
+
+def safetensors_header(file: Path) -> dict[str, tuple[str, list[int]]]:
+    """Name → (dtype, shape) of every tensor in a safetensors file."""
+    try:
+        with file.open("rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            if length > 100_000_000:  # the format's own limit
+                raise ValueError("the header is too long")
+            header = json.loads(handle.read(length))
+    except (OSError, ValueError, struct.error) as error:
+        raise ModelError(
+            f"{file} is not a whole safetensors file ({error}). Copy or download the model again."
+        ) from error
+    return {name: (entry["dtype"], entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a device: of the one GPU named by its index, of all GPUs together without one, or of the machine."""
+    if device.type == "cuda":
+        indices = range(torch.cuda.device_count()) if device.index is None else [device.index]
+        return sum(torch.cuda.mem_get_info(index)[0] for index in indices)
+    return int(psutil.virtual_memory().available)
+
+
+def gigabytes(n_bytes: float) -> str:
+    """`14.5 GB`, in decimal units as on a data sheet."""
+    return f"{n_bytes / 1e9:.1f} GB"

@@ -1,0 +1,195 @@
+"""GritLM: one model that embeds and writes.
+
+    model = GritLM.from_pretrained("assets/gritlm-mini")
+    vectors = model.encode(["a", "b"], instruction="Represent the sentence")     # float32 [2, hidden]
+    text = model.generate([{"role": "user", "content": "Hi"}])
+
+Every forward of the weights, in any thread, holds `model.lock` and states `is_causal` (see attention.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from grit_app.gritlm.attention import prove_attention
+from grit_app.gritlm.encoding import Encoding as Encoding
+from grit_app.gritlm.encoding import encode_stream
+from grit_app.gritlm.errors import InputError
+from grit_app.gritlm.grit_config import GritConfig
+from grit_app.gritlm.loading import (
+    PROVEN_FAMILIES,
+    choose_quantization,
+    load_hf_model,
+    load_tokenizer,
+    resolve_device,
+    resolve_dtype,
+)
+from grit_app.gritlm.memory import read_weights
+from grit_app.gritlm.prompts import Prompts
+from grit_app.gritlm.rope import Rope
+from grit_app.gritlm.sources import find_folder, fingerprint
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+class GritLM:
+    """A loaded model with its formats. Methods may be called from several threads at once."""
+
+    def __init__(
+        self,
+        hf_model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        config: GritConfig | None = None,
+        *,
+        name: str = "",
+        identity: str = "",
+        quantization: str = "none",
+    ) -> None:
+        """Wraps a model that is loaded already. `identity` must change whenever the numbers that the model gives do."""
+        self.hf_model = hf_model
+        self.tokenizer = tokenizer
+        self.config = config or GritConfig()
+        self.prompts = Prompts(tokenizer)
+        self.rope = Rope.of(hf_model)
+        self.name = name
+        self.identity = identity
+        self.quantization = quantization
+        self.lock = threading.RLock()
+        self.hidden_size = int(hf_model.config.hidden_size)
+        self.context = int(hf_model.config.max_position_embeddings)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        quantization: str = "none",
+        device: str = "cpu",
+        dtype: torch.dtype | str | None = None,
+        attention: str | None = None,
+        pooling: str | None = None,
+    ) -> GritLM:
+        """Load from a folder, the hub's cache, or the hub.
+
+        quantization   none, 8bit, 4bit, or auto: none if that fits, else 4bit
+        device         cpu, cuda, cuda:N, or auto
+        dtype          None: bfloat16 where the hardware multiplies it, else float32
+        attention, pooling   override the checkpoint's; a model used otherwise than trained gives poor vectors, so this warns
+
+        Raises ModelError if the model cannot be found, does not fit, or is damaged.
+        """
+        folder = find_folder(name_or_path)
+        checkpoint_config = GritConfig.load(folder)
+        config = checkpoint_config.overridden(attention=attention, pooling=pooling)
+        for setting in ("attention", "pooling"):
+            trained, used = getattr(checkpoint_config, setting), getattr(config, setting)
+            if used != trained:
+                log.warning("%s was trained with %s %s and now runs with %s.", name_or_path, setting, trained, used)
+        target = resolve_device(device)
+        precision = resolve_dtype(target, dtype)
+        chosen = choose_quantization(quantization, read_weights(folder), precision, target, str(name_or_path))
+        hf_model = load_hf_model(folder, device=target, dtype=precision, quantization=chosen)
+        if hf_model.config.model_type not in PROVEN_FAMILIES:
+            prove_attention(hf_model, with_bidirectional=not config.embedding_is_causal)
+        parts = [fingerprint(folder), config.prompt_version, config.attention, str(precision), chosen]
+        identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        name = str(name_or_path) if not Path(name_or_path).is_dir() else Path(name_or_path).resolve().name
+        return cls(hf_model, load_tokenizer(folder), config, name=name, identity=identity, quantization=chosen)
+
+    @property
+    def device(self) -> torch.device:
+        """Where input ids go."""
+        return self.hf_model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of states, and so of caches."""
+        return self.hf_model.dtype
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for a badge or a report: name, parameters, device, dtype, quantization, memory_bytes, context."""
+        return {
+            "name": self.name,
+            "parameters": int(self.hf_model.num_parameters()),
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "quantization": self.quantization,
+            "memory_bytes": int(self.hf_model.get_memory_footprint()),
+            "context": self.context,
+        }
+
+    def encode(
+        self,
+        texts: Iterable[str],
+        instruction: str = "",
+        batch_size: int = 32,
+        max_length: int | None = None,
+        normalize: bool | None = None,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+    ) -> NDArray[np.float32]:
+        """One vector a text, in the order given: float32 [n, hidden]. See `encode_iter` for the arguments.
+
+        Logs a warning if texts had to be cut. No texts give an array of shape [0, hidden].
+        """
+        if isinstance(texts, str):
+            raise InputError("encode takes a list of texts, not one string. Put the text into a list.")
+        rows: list[NDArray[np.float32]] = []
+        cut = 0
+        for encoding in self.encode_iter(
+            texts, instruction, False, batch_size, max_length, normalize, progress=progress, cancel=cancel
+        ):
+            rows.append(encoding.vector)
+            cut += encoding.truncated
+        if cut:
+            log.warning(
+                "%d of %d texts were longer than %d tokens and were cut.", cut, len(rows), max_length or self.context
+            )
+        return np.stack(rows) if rows else np.zeros((0, self.hidden_size), dtype=np.float32)
+
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        instruction: str = "",
+        return_cache: bool = False,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        normalize: bool | None = None,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Encoding]:
+        """Encodings one by one in the order of the texts, with memory that does not grow with their number.
+
+        instruction   the same for all texts; convention: for queries, not for documents
+        return_cache  also give each text's keys and values, its own tokens only, on the model's device
+        batch_size    in texts of 256 tokens: shorter texts share a batch in larger numbers, longer ones in smaller
+        max_length    ids of a text with its header; None: the model's own context. Longer texts are cut at the end and
+                      say so in `Encoding.truncated`; quality beyond `config.trained_context` is unproven
+        normalize     None: as the checkpoint says (L2 by default)
+        progress      called with (texts done, all texts); 0 for "all" while a generator's end is unknown
+        cancel        an event; once it is set, Cancelled is raised before the next batch
+
+        Raises InputError naming the index of an empty text, or if the instruction alone fills max_length.
+        """
+        return encode_stream(
+            self,
+            texts,
+            instruction,
+            return_cache=return_cache,
+            batch_size=batch_size,
+            max_length=max_length,
+            normalize=self.config.normalized if normalize is None else normalize,
+            progress=progress,
+            cancel=cancel,
+        )

@@ -1,0 +1,130 @@
+"""Shared fixtures: tiny random models with a real tokenizer, made from a configuration and a seed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+FAMILIES = ("mistral", "mixtral", "llama", "qwen2", "qwen3")
+
+SENTENCES = (
+    "The river rises in the mountains and reaches the sea after three hundred kilometres.",
+    "A KV cache keeps the keys and values of tokens that a model has read before.",
+    "Question: how many schools took part? The answer is 370 schools in the United States.",
+    "Bees make honey from nectar; they store it in combs made of wax.",
+    "The text does not give the answer. Represent the sentence. Retrieve semantically similar text.",
+    "Optionally using the prior context answer the query prior to it.",
+    "Answer the prior query while optionally using the context prior to it.",
+    "<|user|>\nHello there\n<|assistant|>\nThe answer is yes\n<|embed|>\nno",
+)
+
+
+def tiny_tokenizer() -> Any:
+    """Byte-level BPE with 512 entries: `<unk>`, `<s>`, `</s>`, all bytes, and merges from SENTENCES."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    split = Regex(r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|[\r\n]|\s")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(split, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(SENTENCES * 4, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<unk>",
+        padding_side="right",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tiny_config(family: str, **changes: Any) -> Any:
+    """Two layers, hidden size 32, 4 query and 2 key heads of 8, context 1024."""
+    from transformers import AutoConfig
+
+    values: dict[str, Any] = {
+        "vocab_size": 512,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.3,  # at the usual 0.02 so small a model attends to everything alike, and tests would see little
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "tie_word_embeddings": family != "llama",
+    }
+    if family in ("mistral", "mixtral"):
+        values["sliding_window"] = None
+    if family == "mixtral":
+        values |= {"num_local_experts": 4, "num_experts_per_tok": 2}
+    return AutoConfig.for_model(family, **values | changes)
+
+
+def tiny_hf_model(family: str, seed: int = 0, **changes: Any) -> Any:
+    """A random causal language model in float32, the same for the same arguments."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(tiny_config(family, **changes), dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`tiny_model_folder(family="mistral", seed=0, **config_changes)` → a saved model with tokenizer; made once a session."""
+    made: dict[str, Path] = {}
+
+    def make(family: str = "mistral", seed: int = 0, **changes: Any) -> Path:
+        key = repr((family, seed, sorted(changes.items())))
+        if key not in made:
+            folder = tmp_path_factory.mktemp(f"{family}-{seed}")
+            tiny_hf_model(family, seed, **changes).save_pretrained(folder)
+            tiny_tokenizer().save_pretrained(folder)
+            made[key] = folder
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def load_tiny(tiny_model_folder: Callable[..., Path]) -> Callable[..., Any]:
+    """`load_tiny(family="mistral", **config_changes)` → a loaded GritLM; loaded once a session, so do not change it."""
+    from grit_app.gritlm import GritLM
+
+    loaded: dict[str, Any] = {}
+
+    def load(family: str = "mistral", **changes: Any) -> Any:
+        key = repr((family, sorted(changes.items())))
+        if key not in loaded:
+            loaded[key] = GritLM.from_pretrained(tiny_model_folder(family, **changes), dtype="float32")
+        return loaded[key]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny_model(load_tiny: Callable[..., Any]) -> Any:
+    """A loaded tiny Mistral. Shared by the whole session: do not change it."""
+    return load_tiny("mistral")
