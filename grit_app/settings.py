@@ -1,0 +1,217 @@
+"""Every knob of the app once: typed, checked at start, as a command-line flag and as a GRIT_* variable.
+
+    settings = load(sys.argv[1:])          # --port 7861 wins over GRIT_PORT=7861, which wins over the default
+
+Sizes that the app shows (`max_file_mb` …) are shown from here, so what a visitor reads is what is enforced.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from grit_app.errors import SettingsError
+
+MIB = 1024 * 1024
+SWITCHES = {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}
+
+
+def _knob(default: Any, help_text: str) -> Any:
+    """A field of Settings with the words that `--help` shows for it."""
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the app runs. Contradictions are refused here, before a model is loaded."""
+
+    model: str = _knob(
+        "auto",
+        "A folder or Hugging Face name of a checkpoint; auto: GritLM-7B if a GPU has room, else the one in assets/.",
+    )
+    quantization: Literal["auto", "none", "8bit", "4bit"] = _knob(
+        "auto",
+        "How weights are held. auto: unquantized if they fit, else 4 bit, which costs a little quality.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = _knob(
+        "auto",
+        "Where the model runs; auto: the GPU if there is one.",
+    )
+    host: str | None = _knob(
+        None,
+        "Address to listen on; unset: Gradio's own (GRADIO_SERVER_NAME, else this machine only).",
+    )
+    port: int | None = _knob(
+        None,
+        "Port to listen on; unset: Gradio's own (GRADIO_SERVER_PORT, else the first free one from 7860).",
+    )
+    share: bool = _knob(
+        False,
+        "Open a public link through Gradio's relay.",
+    )
+    data_dir: Path | None = _knob(  # noqa: RUF009  the knob holds an immutable value
+        None,
+        "Folder of the local library, which survives a restart; unset: a folder in the user's home.",
+    )
+    strategy: str | None = _knob(
+        None,
+        "How caches are reused when a question is answered; unset: what the checkpoint names as its default.",
+    )
+    k: int | None = _knob(
+        None,
+        "Passages retrieved for a question; unset: what the checkpoint names as its default.",
+    )
+    answer_mode: Literal["quote", "free"] | None = _knob(
+        None,
+        "quote: answers are spans of the passages; free: the model writes; unset: the checkpoint's default.",
+    )
+    chunk_tokens: int = _knob(
+        200,
+        "Longest passage. Longer ones read better in context, shorter ones are found more precisely.",
+    )
+    answer_tokens: int = _knob(
+        64,
+        "Longest answer over documents.",
+    )
+    chat_tokens: int = _knob(
+        256,
+        "Longest reply in the chat unless the visitor chooses another.",
+    )
+    max_file_mb: int = _knob(
+        50,
+        "Largest file that may be uploaded.",
+    )
+    max_pages: int = _knob(
+        2000,
+        "Longest document that may be uploaded.",
+    )
+    max_files: int = _knob(
+        50,
+        "Documents that one visitor may keep.",
+    )
+    cache_budget_mb: int = _knob(
+        2048,
+        "Disk for KV caches of one library; the least recently used go first. 0: none is kept.",
+    )
+    max_visitors: int = _knob(
+        64,
+        "Libraries of visitors held at once; the longest idle goes first.",
+    )
+    visitor_idle_minutes: int = _knob(
+        60,
+        "A visitor's library is freed after so long without a request.",
+    )
+    queue_size: int = _knob(
+        24,
+        "Requests that may wait for the model; the next one is told that the app is busy.",
+    )
+
+    def __post_init__(self) -> None:
+        least = {
+            "k": 1,
+            "chunk_tokens": 16,
+            "answer_tokens": 1,
+            "chat_tokens": 1,
+            "max_file_mb": 1,
+            "max_pages": 1,
+            "max_files": 1,
+            "cache_budget_mb": 0,
+            "max_visitors": 1,
+            "visitor_idle_minutes": 1,
+            "queue_size": 1,
+            "port": 1,
+        }
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise SettingsError(f"{name} must be at least {lowest}, not {value}.")
+        if self.port is not None and self.port > 65535:
+            raise SettingsError(f"port must be at most 65535, not {self.port}.")
+        if not self.model.strip():
+            raise SettingsError("model is empty. Give a folder, a Hugging Face name, or auto.")
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the local library lives: `data_dir`, else the platform's folder for user data."""
+        if self.data_dir is not None:
+            return self.data_dir.expanduser()
+        base = os.environ.get("XDG_DATA_HOME") or os.environ.get("LOCALAPPDATA")
+        return (Path(base) if base else Path.home() / ".local" / "share") / "grit-workbench"
+
+    @property
+    def cache_budget_bytes(self) -> int:
+        return self.cache_budget_mb * MIB
+
+    @property
+    def max_file_bytes(self) -> int:
+        return self.max_file_mb * MIB
+
+
+def load(args: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from flags, then GRIT_* variables, then defaults. `--help` prints and exits.
+
+    Raises SettingsError with one sentence for an unknown flag or a value that cannot be used.
+    """
+    environment = os.environ if environ is None else environ
+    parser = _parser()
+    chosen: dict[str, Any] = {}
+    for name in _hints():
+        variable = f"GRIT_{name.upper()}"
+        if value := environment.get(variable):  # an empty variable counts as unset
+            chosen[name] = _parse(parser, name, value, variable)
+    try:
+        flags = parser.parse_args(list(args), defaults=False, env=False)
+    except ArgumentError as error:
+        raise SettingsError(_sentence(str(error))) from error
+    chosen.update({name: value for name, value in vars(flags).items() if name in _hints()})
+    return Settings(**chosen)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="app.py",
+        description="Chat, similarity and cited answers over your documents with one GritLM model.",
+        epilog="Every flag is also an environment variable: --port is GRIT_PORT.",
+        exit_on_error=False,
+    )
+    for knob in fields(Settings):
+        hint = _hints()[knob.name]
+        # `--share` alone means yes; the other flags need a value.
+        switch: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}
+        parser.add_argument(f"--{knob.name}", type=hint, default=knob.default, help=knob.metadata["help"], **switch)
+    return parser
+
+
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Settings)
+
+
+def _parse(parser: ArgumentParser, name: str, value: str, variable: str) -> Any:
+    if _hints()[name] is bool:
+        value = SWITCHES.get(value.strip().lower(), value)
+    try:
+        return parser.parse_object({name: value})[name]
+    except ArgumentError as error:
+        raise SettingsError(f"{variable} cannot be {value!r}. {_expected(name)}") from error
+
+
+def _expected(name: str) -> str:
+    """What a setting takes, in words."""
+    hint = _hints()[name]
+    choices = [choice for part in (hint, *get_args(hint)) if get_origin(part) is Literal for choice in get_args(part)]
+    if choices:
+        return f"Use one of {', '.join(choices)}."
+    return "Use a whole number." if hint in (int, int | None) else "Use true or false." if hint is bool else "Use text."
+
+
+def _sentence(message: str) -> str:
+    """The parser's complaint about the flags as one sentence."""
+    if named := re.search(r'Parser key "(\w+)".*(?:value|Given value): (.*)\s*$', message, re.DOTALL):
+        return f"--{named[1]} cannot be {named[2].strip()!r}. {_expected(named[1])}"
+    return f"{' '.join(message.split())}. See --help."
