@@ -68,7 +68,8 @@ def tiny_config(family: str, **changes: Any) -> Any:
         "num_key_value_heads": 2,
         "head_dim": 8,
         "max_position_embeddings": 1024,
-        "initializer_range": 0.3,  # at the usual 0.02 so small a model attends to everything alike, and tests would see little
+        # At the usual 0.02 so small a model attends to everything alike, and tests would see little.
+        "initializer_range": 0.3,
         "bos_token_id": 1,
         "eos_token_id": 2,
         "pad_token_id": 0,
@@ -93,7 +94,7 @@ def tiny_hf_model(family: str, seed: int = 0, **changes: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`tiny_model_folder(family="mistral", seed=0, **config_changes)` → a saved model with tokenizer; made once a session."""
+    """`tiny_model_folder(family="mistral", seed=0, **config_changes)` → a saved model with tokenizer, made once."""
     made: dict[str, Path] = {}
 
     def make(family: str = "mistral", seed: int = 0, **changes: Any) -> Path:
@@ -110,7 +111,7 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
 
 @pytest.fixture(scope="session")
 def load_tiny(tiny_model_folder: Callable[..., Path]) -> Callable[..., Any]:
-    """`load_tiny(family="mistral", **config_changes)` → a loaded GritLM; loaded once a session, so do not change it."""
+    """`load_tiny(family="mistral", **config_changes)` → a loaded GritLM, loaded once: do not change it."""
     from grit_app.gritlm import GritLM
 
     loaded: dict[str, Any] = {}

@@ -1,8 +1,8 @@
 """Bidirectional or causal attention in one model, and the proof of which one ran.
 
 transformers (5.2 and later) switches a decoder to bidirectional attention by `is_causal=False` in the call of its base
-model. It does so by writing `config.is_causal` for the time of the call, which is shared between threads: a causal call in
-another thread comes out bidirectional, and the value can stay behind. So two rules hold everywhere in this project:
+model. It does so by writing `config.is_causal` for the time of the call, which is shared between threads: a causal call
+in another thread comes out bidirectional, and the value can stay behind. So two rules hold everywhere in this project:
 every forward states `is_causal`, and every forward holds the model's one lock (`GritLM.lock`).
 """
 
@@ -22,7 +22,7 @@ PROOF_TOKENS = 8
 
 def base_model(hf_model: PreTrainedModel) -> PreTrainedModel:
     """The trunk of a causal language model: its layers and final norm, without the head. Adapters stay in place."""
-    trunk: Any = hf_model.get_decoder()
+    trunk: PreTrainedModel = hf_model.get_decoder()
     return trunk
 
 
@@ -61,13 +61,14 @@ def first_position_moves(hf_model: PreTrainedModel, *, is_causal: bool, padded: 
     if padded:
         ids = torch.nn.functional.pad(ids, (0, 3))
         mask = (torch.arange(ids.shape[1], device=ids.device) < PROOF_TOKENS).long().repeat(2, 1)
-    first = run_trunk(hf_model, ids, is_causal=is_causal, attention_mask=mask).last_hidden_state[:, 0].float()
+    states: Any = run_trunk(hf_model, ids, is_causal=is_causal, attention_mask=mask).last_hidden_state
+    first = states[:, 0].float()
     scale = first.abs().max().clamp_min(1e-9)
     return bool((first[0] - first[1]).abs().max() / scale > 1e-4)
 
 
 def prove_attention(hf_model: PreTrainedModel, *, with_bidirectional: bool) -> None:
-    """Raises ModelError if the model's class does not switch between causal and bidirectional attention when told to."""
+    """Raises ModelError if the model's class does not switch between causal and bidirectional attention on demand."""
     name = type(hf_model).__name__
     for padded in (False, True):
         if first_position_moves(hf_model, is_causal=True, padded=padded):
@@ -76,6 +77,7 @@ def prove_attention(hf_model: PreTrainedModel, *, with_bidirectional: bool) -> N
             )
         if with_bidirectional and not first_position_moves(hf_model, is_causal=False, padded=padded):
             raise ModelError(
-                f"{name} ignores the request for bidirectional attention, so its embeddings would be wrong. Use a model of "
+                f"{name} ignores the request for bidirectional attention, so its embeddings would be wrong. Use a "
+                "model of "
                 "the Mistral, Mixtral, Llama, Qwen2 or Qwen3 family, or attention code cccc."
             )

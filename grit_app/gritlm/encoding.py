@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 from grit_app.gritlm.attention import run_trunk
 from grit_app.gritlm.errors import Cancelled, InputError
 from grit_app.gritlm.kv_cache import KVCache
+from grit_app.gritlm.layout import Attention
 from grit_app.gritlm.pooling import l2_normalize, pool
 from grit_app.gritlm.prompts import EmbedPrompt
 
@@ -119,10 +120,11 @@ def _tokenised(model: GritLM, texts: list[str], instruction: str, limit: int, st
 
 
 def batches(prompts: Sequence[EmbedPrompt], budget: int) -> list[list[int]]:
-    """Indices of prompts in groups: sorted by length, each group at most `budget` tokens including padding (or one text)."""
-    order = sorted(
-        range(len(prompts)), key=lambda index: len(prompts[index].ids), reverse=True
-    )  # the largest first: fails early
+    """Indices of prompts in groups of nearly equal length, the longest first.
+
+    A group has at most `budget` tokens, padding included, or it is one text.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids), reverse=True)
     groups: list[list[int]] = []
     for index in order:
         longest = len(prompts[groups[-1][0]].ids) if groups else 0
@@ -142,7 +144,7 @@ def _encode_batch(model: GritLM, prompts: list[EmbedPrompt], return_cache: bool,
     # Without padding no mask: sdpa then takes its faster path. Causal rows never see the padding behind them anyway.
     attention_mask = None if is_causal or bool(real.all()) else real.long()
     with model.lock, torch.inference_mode():
-        output = run_trunk(
+        output: Any = run_trunk(
             model.hf_model, ids, is_causal=is_causal, attention_mask=attention_mask, use_cache=return_cache
         )
         vectors = pool(output.last_hidden_state, real & (columns >= headers[:, None]), model.config.pooling)
@@ -152,7 +154,7 @@ def _encode_batch(model: GritLM, prompts: list[EmbedPrompt], return_cache: bool,
     caches: list[KVCache | None] = [None] * len(prompts)
     if return_cache:
         layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
-        kind = "causal" if is_causal else "bidirectional"
+        kind: Attention = "causal" if is_causal else "bidirectional"
         caches = [KVCache.harvest(layers, row, p.ids, p.header_length, kind) for row, p in enumerate(prompts)]
     return [
         Encoding(rows[row].copy(), caches[row], len(prompt.ids), prompt.truncated) for row, prompt in enumerate(prompts)

@@ -1,4 +1,4 @@
-"""What a checkpoint was trained for: attention, pooling, formats and retrieval defaults, kept beside it in `grit_config.json`."""
+"""What a checkpoint was trained for: attention, pooling, formats, retrieval. Kept in its `grit_config.json`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class GritConfig:
     """How a checkpoint wants to be used."""
 
     attention: str = "bbcc"
-    """Letters: embedding instruction, embedding sample, generation instruction, generation sample; b(idirectional) or c(ausal)."""
+    """b(idirectional) or c(ausal) for embedding instruction, embedding sample, generation instruction and its sample.
+    Generation is causal in every code; `bb` and `cc` are models trained for embeddings alone."""
 
     pooling: str = "mean"
     normalized: bool = True

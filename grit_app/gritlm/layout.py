@@ -1,4 +1,4 @@
-"""One description of "blocks that are encoded alone, then a tail that sees them", shared by serving, training and tests.
+"""One description of "blocks that are encoded alone, then a tail that sees them", for serving, training and tests.
 
 Serving encodes each block by itself, joins the caches and runs the tail; training runs `input_ids`, `position_ids` and
 `mask` in one forward. Both give the same numbers, because the mask keeps blocks apart exactly as separate passes do.
@@ -9,13 +9,14 @@ Serving encodes each block by itself, joins the caches and runs the tail; traini
       tail   [  1   1   ◣  ]      the tail is causal and sees the visible columns of every block
 
 Positions (H = header length, the tokens before the sample: BOS, instruction, marker)
-  consecutive   the first block stands at 0; of later blocks only the samples are visible, on consecutive positions. A later
-                header keeps its distance to its sample, so the whole block is moved by `offset - H`; its positions overlap
-                the block before, which nobody can notice: nothing attends to both. With `keep_headers` it is visible too,
-                and the block is moved by `offset`.
+  consecutive   the first block stands at 0; of later blocks only the samples are visible, on consecutive positions.
+                A later header keeps its distance to its sample, so the whole block is moved by `offset - H`. Its
+                positions overlap the block before, which nobody can notice: nothing attends to both. With
+                `keep_headers` it is visible too, and the block is moved by `offset`.
   colliding     every block stands at 0 with its header visible, and the tail starts at the sum of the lengths: what
                 concatenating unmoved caches gives (the published two-cache runs).
-  parallel      all samples start where the first one does, the tail after the longest: the order of blocks has no effect.
+  parallel      all samples start where the first one does, the tail after the longest: the order of blocks has no
+                effect (if their headers are equal).
 Attention scores depend on differences of positions only, so moving a block changes nothing inside it.
 """
 
@@ -158,7 +159,7 @@ class Layout:
 
 
 def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """[..., T, T] bool → the same as numbers to add to attention scores: 0 where allowed, the lowest number elsewhere.
+    """The mask as numbers to add to attention scores: 0 where allowed, the lowest number elsewhere; [..., T, T].
 
     Both eager and sdpa attention take this form; eager would *add* a bool mask, which is silently wrong.
     """

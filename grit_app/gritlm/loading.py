@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers import logging as transformers_logging
 
 from grit_app.gritlm.errors import ModelError
@@ -24,6 +31,7 @@ log = logging.getLogger(__name__)
 Quantization = Literal["auto", "none", "8bit", "4bit"]
 QUANTIZATIONS: Final = ("auto", "none", "8bit", "4bit")
 FULL_SIZE_MODEL: Final = "GritLM/GritLM-7B"
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 PROVEN_FAMILIES: Final = ("mistral", "mixtral", "llama", "qwen2", "qwen3")
 """Families whose attention is tested here. Others are proven when they are loaded, by two tiny forwards."""
@@ -77,14 +85,13 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(device: torch.device, dtype: torch.dtype | str | None = None) -> torch.dtype:
-    """The compute precision: as asked; else bfloat16 on a GPU and on CPUs that multiply it in hardware, else float32."""
+    """The compute precision: as asked; else bfloat16 on GPUs and on CPUs that multiply it in hardware, else float32."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype is not None:
-        named = getattr(torch, dtype, None)
-        if named not in (torch.float32, torch.bfloat16, torch.float16):
-            raise ModelError(f"There is no dtype {dtype!r} to compute in. Use float32, bfloat16 or float16.")
-        return named
+        if dtype not in DTYPES:
+            raise ModelError(f"There is no dtype {dtype!r} to compute in. Use {', '.join(DTYPES)}.")
+        return DTYPES[dtype]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     capabilities = torch.cpu.get_capabilities()
@@ -153,14 +160,14 @@ def load_hf_model(
     quantization: Literal["none", "8bit", "4bit"],
     attention_kernel: str = "sdpa",
 ) -> PreTrainedModel:
-    """The causal language model of a folder, ready to run. Raises ModelError if weights are missing or do not fit together."""
+    """The causal language model of a folder, ready to run. Raises ModelError if weights are missing or do not fit."""
     settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_kernel, "config": load_config(folder)}
     if quantization != "none":
         settings["quantization_config"] = quantization_settings(quantization)
     settings["device_map"] = _device_map(folder, device, dtype, quantization)
     try:
         with quiet_transformers():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, **settings
             )
     except torch.cuda.OutOfMemoryError as error:
@@ -169,13 +176,15 @@ def load_hf_model(
         ) from error
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
-    missing = sorted(report["missing_keys"])
+    model: PreTrainedModel = loaded[0]
+    missing = sorted(loaded[1]["missing_keys"])
     if missing:  # transformers would go on with random numbers in their place
         raise ModelError(
-            f"The checkpoint in {folder} lacks {len(missing)} of the model's tensors ({', '.join(missing[:3])} …). Its names "
-            "may carry a prefix from training: save it again with save_pretrained."
+            f"The checkpoint in {folder} lacks {len(missing)} of the model's tensors ({', '.join(missing[:3])} …). "
+            "Its names may carry a prefix from training: save it again with save_pretrained."
         )
-    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    model.eval().requires_grad_(False)
+    return model
 
 
 def quantization_settings(quantization: Literal["8bit", "4bit"]) -> BitsAndBytesConfig:

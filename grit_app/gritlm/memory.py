@@ -50,14 +50,14 @@ def read_weights(folder: Path) -> Weights:
 
 
 def is_quantizable(name: str, shape: list[int]) -> bool:
-    """Whether 8-bit or 4-bit loading shrinks this tensor: a linear layer's weight, not an embedding table or the head."""
+    """Whether 8-bit and 4-bit loading shrink this tensor: weights of linear layers, not of embeddings or the head."""
     return (
         len(shape) == 2 and name.endswith(".weight") and not any(part in name for part in ("embed_tokens", "lm_head"))
     )
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, in order. Raises ModelError if there are none, or if shards are missing."""
+    """The safetensors files of a checkpoint, in order. Raises ModelError if there are none or shards are missing."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -71,8 +71,8 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     raise ModelError(
-        f"{folder} has no model.safetensors (nor model.safetensors.index.json with its shards). Only safetensors weights are "
-        "read: convert the checkpoint with save_pretrained."
+        f"{folder} has no model.safetensors (nor model.safetensors.index.json with its shards). Only safetensors "
+        "weights are read: convert the checkpoint with save_pretrained."
     )
 
 
@@ -92,7 +92,7 @@ def safetensors_header(file: Path) -> dict[str, tuple[str, list[int]]]:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory of a device: of the one GPU named by its index, of all GPUs together without one, or of the machine."""
+    """Free memory: of the GPU that the index names, of all GPUs together without an index, or of the machine."""
     if device.type == "cuda":
         indices = range(torch.cuda.device_count()) if device.index is None else [device.index]
         return sum(torch.cuda.mem_get_info(index)[0] for index in indices)

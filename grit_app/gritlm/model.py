@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from grit_app.gritlm import generation
 from grit_app.gritlm.attention import prove_attention
+from grit_app.gritlm.decoding import Constraint, Sampling, TokenStream
 from grit_app.gritlm.encoding import Encoding as Encoding
 from grit_app.gritlm.encoding import encode_stream
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.grit_config import GritConfig
+from grit_app.gritlm.kv_cache import KVCache
 from grit_app.gritlm.loading import (
     PROVEN_FAMILIES,
     choose_quantization,
@@ -85,7 +88,8 @@ class GritLM:
         quantization   none, 8bit, 4bit, or auto: none if that fits, else 4bit
         device         cpu, cuda, cuda:N, or auto
         dtype          None: bfloat16 where the hardware multiplies it, else float32
-        attention, pooling   override the checkpoint's; a model used otherwise than trained gives poor vectors, so this warns
+        attention, pooling   override the checkpoint's; this warns, for a model used otherwise than trained gives poor
+                             vectors
 
         Raises ModelError if the model cannot be found, does not fit, or is damaged.
         """
@@ -193,3 +197,54 @@ class GritLM:
             progress=progress,
             cancel=cancel,
         )
+
+    def stream(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        cancel: threading.Event | None = None,
+        conversation: generation.Conversation | None = None,
+    ) -> TokenStream:
+        """The answer to a chat, piece by piece: iterate it for text, then read `.stats`. Temperature 0 is greedy.
+
+        With the same `conversation` given at each turn, what was read before is not read again.
+        """
+        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        return generation.stream(self, messages, sampling, cancel, conversation)
+
+    def generate(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        cancel: threading.Event | None = None,
+        conversation: generation.Conversation | None = None,
+    ) -> str:
+        """The whole answer to a chat; see `stream`."""
+        return self.stream(messages, max_new_tokens, temperature, top_p, seed, cancel, conversation).read_all()
+
+    def stream_ids(
+        self,
+        tail_ids: Sequence[int],
+        cache: KVCache | None = None,
+        sampling: Sampling | None = None,
+        constraint: Constraint | None = None,
+        cancel: threading.Event | None = None,
+    ) -> TokenStream:
+        """The answer to a prompt given as a cache (or none) and the ids that follow it."""
+        return generation.stream_ids(self, tail_ids, cache, sampling, constraint, cancel)
+
+    def causal_cache(self, ids: Sequence[int]) -> KVCache:
+        """Keys and values of ids as the beginning of a prompt: exact for whatever follows."""
+        return generation.causal_cache(self, ids)
+
+    def score(
+        self, prompt_ids: Sequence[int], continuations: Sequence[Sequence[int]], cache: KVCache | None = None
+    ) -> list[float]:
+        """Log-likelihood of each continuation's ids after the cache (or none) and the prompt, summed over its ids."""
+        return generation.score(self, prompt_ids, continuations, cache)

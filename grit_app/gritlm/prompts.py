@@ -1,18 +1,18 @@
 """Token ids for everything the model reads: the only place that knows the published formats and who owns BOS.
 
-    embedding     <s><|embed|>\\n{text}                                     without an instruction
-                  <s><|user|>\\n{instruction}\\n<|embed|>\\n{text}            with one; the sample begins after the last \\n
+    embedding     <s><|embed|>\\n{text}                                    without an instruction
+                  <s><|user|>\\n{instruction}\\n<|embed|>\\n{text}           with one; the last \\n ends the header
     chat          <s><|user|>\\n{u1}\\n<|assistant|>\\n{a1}</s>\\n<|user|>\\n{u2}\\n<|assistant|>\\n
     continuation  any text that follows cached tokens; no BOS
 
-The markers are plain text; only `<s>` and `</s>` are special tokens, and only this file writes them. What a user types is
-always text: a typed `</s>` becomes ordinary pieces, never the id that ends a turn.
+The markers are plain text; only `<s>` and `</s>` are special tokens, and only this file writes them. What a user types
+is always text: a typed `</s>` becomes ordinary pieces, never the id that ends a turn.
 
-Each run of text between special tokens is tokenised in one piece ("jointly"), as at the start of a string. This gives the
-ids that GritLM was trained on: its sentencepiece tokenizer puts `▁` before the first marker after `<s>` and before the
-newline after `</s>`. (transformers calls that `legacy`; the non-legacy form drops the `▁` and changes ids.) Character
-offsets of the joint tokenisation tell where the text begins. If a merge reaches across that border, no joint tokenisation
-has such a place, and the two sides are tokenised on their own instead.
+Each run of text between special tokens is tokenised in one piece ("jointly"), as at the start of a string. This gives
+the ids that GritLM was trained on: its sentencepiece tokenizer puts `▁` before the first marker after `<s>` and before
+the newline after `</s>`. (transformers calls that `legacy`; the other form drops the `▁` and changes ids.) Character
+offsets of the joint tokenisation tell where the text begins. If a merge reaches across that border, the joint
+tokenisation has no such place, and the two sides are tokenised on their own instead.
 
 Source: GRIT (arXiv 2402.09906), appendix; the reference repository's prompts.
 """
@@ -37,7 +37,7 @@ DOCUMENT_FIRST_CLOSING: Final = "Answer the prior query while optionally using t
 
 
 def embedding_header(instruction: str = "") -> str:
-    """The text before the sample. The instruction loses tabs, newlines, spaces and colons at both ends, as in training."""
+    """The text before the sample. An instruction loses tabs, newlines, spaces and colons at its ends, as in training."""
     stripped = instruction.strip("\t\n :")
     return f"{USER}{stripped}\n{EMBED}" if stripped else EMBED
 
@@ -53,7 +53,7 @@ def rag_turn(parts: Sequence[str], *, answer_prefix: str, continued: bool) -> st
 
 @dataclass(frozen=True)
 class EmbedPrompt:
-    """An embedding input. `ids[:header_length]` is BOS, instruction and marker; the rest is the sample, which is pooled."""
+    """An embedding input. `ids[:header_length]` is BOS, instruction, marker; the rest is the sample."""
 
     ids: list[int]
     header_length: int
@@ -99,7 +99,7 @@ class Prompts:
     def embed_many(
         self, texts: Sequence[str], instruction: str = "", max_length: int | None = None
     ) -> list[EmbedPrompt]:
-        """`embed` for each text, tokenised together on all cores. An error names the text's index when there are several."""
+        """`embed` for each text, tokenised together on all cores. With several, an error names the text's index."""
         header = embedding_header(instruction)
         for index, text in enumerate(texts):
             _check_text(text, f"Text {index}" if len(texts) > 1 else "The text")
@@ -150,7 +150,8 @@ class Prompts:
         header_length, length = border + 1, len(ids) + 1
         if max_length is not None and max_length <= header_length:
             raise InputError(
-                f"max_length {max_length} leaves no room for text: the instruction and its markers take {header_length} "
+                f"max_length {max_length} leaves no room for text: the instruction and its markers take "
+                f"{header_length} "
                 "tokens. Raise max_length, or shorten the instruction."
             )
         limit = length if max_length is None else min(length, max_length)

@@ -22,7 +22,7 @@ WANTED_FILES: Final = [
     "special_tokens_map.json",
     "*.safetensors*",
 ]
-"""What a model needs. The published repositories also hold the weights a second time as .bin, and code; neither is fetched."""
+"""What a model needs. The published repositories also hold code, and the weights a second time as .bin: not fetched."""
 
 HASHED_WHOLE_BYTES: Final = 100_000_000
 SAMPLES, SAMPLE_BYTES = 64, 65_536
@@ -69,8 +69,8 @@ def _download(name: str) -> Path:
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(
-            f"{name} is not on this machine and could not be downloaded ({type(error).__name__}). Check the network and the "
-            "free disk space, or name a folder with --model."
+            f"{name} is not on this machine and could not be downloaded ({type(error).__name__}). Check the network "
+            "and the free disk space, or name a folder with --model."
         ) from error
 
 
