@@ -1,0 +1,73 @@
+"""What reading a file gives, and the limits under which it is read."""
+
+from dataclasses import dataclass, field
+
+from grit_app.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large a file may be. Shown to people before they upload."""
+
+    max_bytes: int = 50_000_000
+    max_pages: int = 2_000
+    max_characters: int = 10_000_000
+    seconds: float = 180.0
+    """Wall-clock time for reading one file; a page that never ends must not hold up the app."""
+
+    def __post_init__(self) -> None:
+        if min(self.max_bytes, self.max_pages, self.max_characters, self.seconds) <= 0:
+            raise SettingsError("Every limit on documents must be above zero.")
+
+    def describe(self) -> str:
+        """The limits as one line for the upload box."""
+        return f"up to {self.max_bytes / 1e6:.0f} MB and {self.max_pages:,} pages a file"
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: a character span of `Document.text`."""
+
+    index: int
+    """From 0."""
+    label: str
+    """The page's own label (`iv`, `A-5`); its number from 1 where the file gives none."""
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file's text as people read it: one paragraph, heading or table row a line."""
+
+    name: str
+    sha256: str
+    kind: str
+    """pdf, text or markdown."""
+    pages: tuple[Page, ...]
+    text: str
+    notes: tuple[str, ...] = ()
+    """What a person should know about the reading, e.g. which pages are pictures without text."""
+    headings: tuple[tuple[int, str], ...] = field(default=())
+    """(where it starts in the text, heading or caption)."""
+
+    @property
+    def id(self) -> str:
+        """The document's identity: the same bytes are the same document, whatever their name."""
+        return self.sha256[:16]
+
+
+def page_list(indices: list[int]) -> str:
+    """Pages in words: `page 3` or `pages 1–4, 7 and 9`; `indices` count from 0, sorted."""
+    numbers = [i + 1 for i in indices]
+    ranges: list[list[int]] = []
+    for n in numbers:
+        if ranges and n == ranges[-1][1] + 1:
+            ranges[-1][1] = n
+        else:
+            ranges.append([n, n])
+    shown = [f"{a}" if a == b else f"{a}–{b}" for a, b in ranges]
+    if len(shown) > 12:
+        shown = [*shown[:11], f"{len(shown) - 11} more places"]
+    words = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"page {words}" if len(numbers) == 1 else f"pages {words}"

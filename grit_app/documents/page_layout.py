@@ -1,0 +1,296 @@
+"""From the words of a page to its lines in reading order.
+
+1. Raised figures join the word they stand on (as superscripts); words on one baseline become segments, cut at wide gaps.
+2. A gutter is an x that a vertical band of the page leaves free, with running prose on both sides: such a band is read
+   left column, then right column (right first in right-to-left text). Lines across the gutter divide bands. Repeated on each part.
+   Prose is told from table cells by filled lines and by lines that go on in the middle of a sentence.
+3. In each part that has no gutter, segments on one baseline are one line; a line of several segments is a table row.
+"""
+
+import bisect
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+
+from grit_app.documents.clean import is_right_to_left, logical_order, normalise, raised
+from grit_app.documents.pdf_words import Word
+
+CELL_GAP = 1.0  # em; spaces in justified prose stay below, column gutters and table gaps above
+WORD_GAP = 0.13  # em
+MAX_DEPTH = 12
+# A bullet, list number or section number that stands apart from its line does not make the line a table row.
+_NUMBERING = re.compile(r"\W{1,3}|\(?\w{1,3}[.)]|\d+(\.\d+)+\.?|[A-Z](\.\d+)*\.?")
+
+
+@dataclass(slots=True)
+class Segment:
+    """Words on one baseline without a wide gap."""
+
+    text: str
+    x0: float
+    x1: float
+    y: float
+    size: float
+
+
+@dataclass(slots=True)
+class Line:
+    """One line as people read it. `cells` > 1: a table row. `part`: lines of one column of text share it."""
+
+    text: str
+    x0: float
+    x1: float
+    y: float
+    size: float
+    cells: int = 1
+    part: int = 0
+    turn: int = 0
+
+
+@dataclass(slots=True)
+class PageLines:
+    lines: list[Line] = field(default_factory=list)
+    top: float = 0.0
+    """y of the highest baseline of the main direction."""
+    bottom: float = 0.0
+
+
+def page_lines(words: Sequence[Word]) -> PageLines:
+    """The page's lines in reading order: the main direction of writing first, then text that stands sideways."""
+    result = PageLines()
+    counts = Counter({t: sum(len(w.text) for w in words if w.turn == t) for t in {w.turn for w in words}})
+    for rank, (turn, _) in enumerate(counts.most_common()):
+        segments = make_segments([w for w in words if w.turn == turn])
+        parts: list[list[Segment]] = []
+        _read(segments, parts, 0)
+        first_part = result.lines[-1].part + 1 if result.lines else 0
+        for number, part in enumerate(parts, first_part):
+            for line in _rows(part):
+                line.part, line.turn = number, rank
+                result.lines.append(line)
+        if rank == 0 and segments:
+            result.top, result.bottom = max(s.y for s in segments), min(s.y for s in segments)
+    return result
+
+
+# ---------------------------------------------------------------- words → segments
+
+
+def make_segments(words: list[Word]) -> list[Segment]:
+    """Segments from top to bottom, left to right."""
+    words = _without_doubles([w for w in words if w.size > 0])
+    _lift_figures(words)
+    segments: list[Segment] = []
+    for group in _by_baseline(words):
+        current: list[Word] = []
+        for word in sorted(group, key=lambda w: (w.x0, w.x1)):
+            if current and not _fits(current, word):
+                segments.append(_segment(current))
+                current = []
+            current.append(word)
+        segments.append(_segment(current))
+    return [s for s in segments if s.text]
+
+
+def _without_doubles(words: list[Word]) -> list[Word]:
+    """Words drawn twice on nearly the same spot (imitated bold, shadows) once."""
+    seen: dict[tuple[str, int, int], Word] = {}
+    kept = []
+    for word in words:
+        step = max(1.0, 0.2 * word.size)
+        column, row = round(word.x0 / step), round(word.y / step)
+        near = ((word.text, column + i, row + j) for i in (-1, 0, 1) for j in (-1, 0, 1))
+        if any(abs(seen[k].x0 - word.x0) < step and abs(seen[k].y - word.y) < step for k in near if k in seen):
+            continue
+        seen[word.text, column, row] = word
+        kept.append(word)
+    return kept
+
+
+def _lift_figures(words: list[Word]) -> None:
+    """Puts small words that hang on a larger one onto its baseline: note marks, exponents, ordinals, indices."""
+    ends = sorted(words, key=lambda w: w.x1)
+    starts = sorted(words, key=lambda w: w.x0)
+    end_places, start_places = [w.x1 for w in ends], [w.x0 for w in starts]
+    reach = 0.4 * max((w.size for w in words), default=0.0)
+    body = median(w.size for w in words) if words else 0.0
+    for word in words:
+        if word.size > 0.9 * body or len(word.text) > 6:
+            continue
+        after = ends[bisect.bisect_left(end_places, word.x0 - reach) : bisect.bisect(end_places, word.x0 + reach)]
+        before = starts[
+            bisect.bisect_left(start_places, word.x1 - reach) : bisect.bisect(start_places, word.x1 + reach)
+        ]
+        base = next((b for b in after if _hangs(word, b, word.x0 - b.x1)), None)
+        if base is None:  # a note's own mark, or an affiliation's, stands before its word
+            base = next((b for b in before if _hangs(word, b, b.x0 - word.x1)), None)
+            if base is None:
+                continue
+        if word.y - base.y > 0.12 * base.size:
+            word.text = raised(word.text)
+        word.spaced = word.spaced and word.x1 <= base.x0
+        word.y, word.size = base.y, base.size
+
+
+def _hangs(small: Word, base: Word, gap: float) -> bool:
+    rise = abs(small.y - base.y) / base.size
+    sign = 0.75 if small.y > base.y else 0.35
+    return small.size <= 0.82 * base.size and 0.08 < rise < sign and abs(gap) < 0.3 * base.size
+
+
+def _by_baseline(words: list[Word]) -> list[list[Word]]:
+    groups: list[list[Word]] = []
+    for word in sorted(words, key=lambda w: -w.y):
+        if groups and groups[-1][0].y - word.y <= 0.22 * min(groups[-1][0].size, word.size):
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+    return groups
+
+
+def _fits(current: list[Word], word: Word) -> bool:
+    last = current[-1]
+    em = max(min(last.size, word.size), 0.5 * max(last.size, word.size))
+    gap = word.x0 - max(w.x1 for w in current[-3:])
+    return -0.8 * em < gap < CELL_GAP * em
+
+
+def _segment(words: list[Word]) -> Segment:
+    glyphs: list[str] = []
+    plain = all(w.glyphs is None for w in words)
+    for before, word in zip([None, *words], words, strict=False):
+        gap = word.x0 - before.x1 if before else 0.0
+        spaced = word.spaced and gap > 0.02 * word.size
+        if before and (spaced or gap > WORD_GAP * min(before.size, word.size)):
+            glyphs.append(" ")
+        glyphs += word.glyphs or ([word.text] if plain else word.text)
+    text = "".join(glyphs) if plain else logical_order(glyphs)
+    text = " ".join(normalise(text).split())
+    size = max(words, key=lambda w: len(w.text)).size
+    return Segment(text, words[0].x0, max(w.x1 for w in words), words[0].y, size)
+
+
+# ---------------------------------------------------------------- segments → parts in reading order
+
+
+def _read(segments: list[Segment], parts: list[list[Segment]], depth: int) -> None:
+    gutter = _best_gutter(segments) if depth < MAX_DEPTH else None
+    if gutter is None:
+        if segments:
+            parts.append(segments)
+        return
+    rtl = sum(is_right_to_left(s.text) for s in segments) * 2 > len(segments)
+    rest: list[Segment] = []
+    for left, right, others in _bands(segments, gutter):
+        if _are_columns(left, right):
+            _read(rest, parts, depth + 1)
+            rest = []
+            for side in (right, left) if rtl else (left, right):
+                _read(side, parts, depth + 1)
+        else:
+            rest += sorted([*left, *right], key=lambda s: -s.y)
+        rest += others
+    _read(rest, parts, MAX_DEPTH if len(rest) == len(segments) else depth + 1)
+
+
+def _best_gutter(segments: list[Segment]) -> float | None:
+    """The x with the most text in columns beside it, or None."""
+    starts = sorted(s.x0 for s in segments if len(s.text) > 3)
+    em = median(s.size for s in segments) if segments else 0.0
+    best, best_score = None, 0
+    i = 0
+    while i < len(starts):
+        j = bisect.bisect_right(starts, starts[i] + 0.5 * em)
+        if j - i >= 3 and starts[i] - starts[0] > 5 * em:
+            x = starts[i] - 0.25 * em
+            score = sum(
+                len(s.text)
+                for left, right, _ in _bands(segments, x)
+                if _are_columns(left, right)
+                for s in (*left, *right)
+            )
+            if score > best_score:
+                best, best_score = x, score
+        i = j
+    return best
+
+
+def _bands(segments: list[Segment], gutter: float) -> list[tuple[list[Segment], list[Segment], list[Segment]]]:
+    """Top to bottom: (left of the gutter, right of it, the lines across it that end this band)."""
+    bands: list[tuple[list[Segment], list[Segment], list[Segment]]] = [([], [], [])]
+    for segment in sorted(segments, key=lambda s: (-s.y, s.x0)):
+        slack = 0.3 * segment.size
+        side = 0 if segment.x1 <= gutter + slack else 1 if segment.x0 >= gutter - slack else 2
+        if side < 2 and bands[-1][2]:
+            bands.append(([], [], []))
+        bands[-1][side].append(segment)
+    return bands
+
+
+def _are_columns(left: list[Segment], right: list[Segment]) -> bool:
+    if min(len(left), len(right)) < 2 or max(len(left), len(right)) < 4:
+        return False
+    if max(s.x1 for s in left) > min(s.x0 for s in right):
+        return False
+    overlap = min(max(s.y for s in left), max(s.y for s in right)) - max(
+        min(s.y for s in left), min(s.y for s in right)
+    )
+    if overlap <= 0:
+        return False
+    first, second = _Side(left), _Side(right)
+    if first.fills and second.fills and (first.goes_on or second.goes_on):
+        return True
+    return min(first.runs, second.runs) >= 2 and max(first.runs, second.runs) >= 4
+
+
+class _Side:
+    """What one side of a gutter looks like."""
+
+    def __init__(self, segments: list[Segment]) -> None:
+        rows: dict[int, list[Segment]] = {}
+        for s in segments:
+            rows.setdefault(round(s.y / max(1.0, 0.3 * s.size)), []).append(s)
+        width = max(s.x1 for s in segments) - min(s.x0 for s in segments)
+        shares = [sum(s.x1 - s.x0 for s in row) / max(width, 1.0) for row in rows.values()]
+        letters = sum(c.isalpha() for s in segments for c in s.text)
+        characters = sum(len(s.text) for s in segments)
+        self.fills = (
+            median(shares) >= 0.6
+            and characters / len(segments) >= 14
+            and letters / max(1, characters) >= 0.55
+            and len(segments) <= 3.2 * len(rows)
+        )
+        # Share of lines that begin with a small letter, i.e. in the middle of a sentence; scripts without case always do.
+        begin = [next((c for c in s.text if c.isalpha()), "") for s in segments]
+        self.goes_on = sum(c != "" and not c.isupper() for c in begin) >= 0.25 * len(begin)
+        # Lines that run on into the next one, counted: columns that hold figures and tables besides their prose.
+        single = [row[0] for row in rows.values() if len(row) == 1 and len(row[0].text) >= 16]
+        self.runs = sum(
+            abs(a.x0 - b.x0) < 0.6 * b.size and 0 < a.y - b.y < 2 * b.size and b.text[0].islower()
+            for a, b in pairwise(sorted(single, key=lambda s: -s.y))
+        )
+
+
+# ---------------------------------------------------------------- parts → lines
+
+
+def _rows(segments: list[Segment]) -> list[Line]:
+    """Lines of one part from top to bottom; segments on one baseline are cells of one line."""
+    lines: list[Line] = []
+    rows: list[list[Segment]] = []
+    for segment in sorted(segments, key=lambda s: -s.y):
+        if rows and rows[-1][0].y - segment.y <= 0.35 * min(rows[-1][0].size, segment.size):
+            rows[-1].append(segment)
+        else:
+            rows.append([segment])
+    for row in rows:
+        row.sort(key=lambda s: s.x0)
+        ordered = row[::-1] if sum(is_right_to_left(s.text) for s in row) * 2 > len(row) else row
+        size = max(row, key=lambda s: len(s.text)).size
+        numbered = len(row) == 2 and _NUMBERING.fullmatch(ordered[0].text)
+        cells = 1 if numbered else len(row)
+        lines.append(Line(" ".join(s.text for s in ordered), row[0].x0, row[-1].x1, row[0].y, size, cells))
+    return lines
