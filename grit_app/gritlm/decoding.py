@@ -1,0 +1,277 @@
+"""From logits to streamed text: choosing tokens, turning them into characters, stopping, and what it took.
+
+stream = TokenStream(reader, prompt_ids, decode=prompts.decode, stop_ids={2}, sampling=Sampling(max_new_tokens=64))
+for piece in stream:
+    show(piece)
+stream.text, stream.token_ids, stream.stats.ttft_ms
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from grit_app.gritlm.errors import Cancelled, InputError
+
+FinishReason = Literal["running", "stop", "length", "cancelled"]
+
+REPLACEMENT = "\ufffd"  # what a tokenizer's decoder writes for bytes that are no character (yet)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen, and how many."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    """0 takes the most likely token each time; higher is more varied."""
+
+    top_p: float = 1.0
+    """Only the most likely tokens that together have this probability may be drawn."""
+
+    seed: int | None = None
+    """The same seed gives the same answer. None: another one each time."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.")
+        if not 0 <= self.temperature <= 100:
+            raise InputError(
+                f"temperature must lie between 0 (always the likeliest token) and 100, not {self.temperature}."
+            )
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p must be above 0 and at most 1, not {self.top_p}.")
+
+
+@dataclass(frozen=True)
+class GenerationStats:
+    """What one answer took. Times run from the first request for a piece of the answer."""
+
+    prompt_tokens: int
+    """All tokens that the answer was conditioned on, cached ones included."""
+
+    cached_tokens: int
+    """Those whose keys and values were there already."""
+
+    new_tokens: int
+    """Tokens of the answer; the end-of-text token is not one of them."""
+
+    prefill_ms: float
+    """Making room and reading the tokens that were not cached."""
+
+    ttft_ms: float
+    """Until the first token was known. 0 while there is none."""
+
+    total_ms: float
+    tokens_per_s: float
+    """After the first token. 0 for fewer than two."""
+
+    finish_reason: FinishReason
+    """"stop": the model ended. "length": max_new_tokens reached. "cancelled": the caller stopped it."""
+
+
+class Reader(Protocol):
+    """Reads tokens into a model on top of what was read before. `decoding` knows nothing else of models."""
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    @property
+    def cached_tokens(self) -> int: ...
+
+    def read(self, ids: Sequence[int], cancel: threading.Event | None) -> Tensor:
+        """Float32 logits [vocabulary] on the CPU of what follows. The first call reads the prompt."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ConstraintState(Protocol):
+    """What may come next in one answer."""
+
+    def allowed(self) -> Collection[int]:
+        """Ids that may follow, never none; a stop id among them means that the answer may end here."""
+        ...
+
+    def advance(self, token_id: int) -> None: ...
+
+
+class Constraint(Protocol):
+    """Limits an answer to certain texts. Shared by any number of answers."""
+
+    def begin(self) -> ConstraintState: ...
+
+
+def choose_token(
+    logits: Tensor, sampling: Sampling, generator: torch.Generator, allowed: Collection[int] | None = None
+) -> int:
+    """The next token for float32 logits [vocabulary]; only one of `allowed` if given."""
+    candidates = None if allowed is None else torch.tensor(sorted(allowed))
+    if candidates is not None:
+        logits = logits[candidates]
+    if sampling.temperature == 0:
+        choice = int(logits.argmax())
+    else:
+        choice = _draw(torch.softmax(logits / sampling.temperature, dim=-1), sampling.top_p, generator)
+    return choice if candidates is None else int(candidates[choice])
+
+
+def _draw(probabilities: Tensor, top_p: float, generator: torch.Generator) -> int:
+    """An index drawn from the smallest set of likeliest entries that together have at least `top_p`."""
+    ordered, order = probabilities.sort(descending=True, stable=True)
+    # An entry stays if those before it have not reached top_p: so the first always does.
+    kept = ordered.masked_fill(ordered.cumsum(0) - ordered >= top_p, 0.0)
+    return int(order[torch.multinomial(kept, 1, generator=generator)])
+
+
+class Detokenizer:
+    """Turns ids into text piece by piece; the pieces joined are the text of all ids.
+
+    A character whose bytes are spread over several tokens is held back until it is whole. Some tokens before the new
+    ones are decoded along, because decoders treat the beginning of a text specially (they drop its leading space).
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], context: Sequence[int] = ()) -> None:
+        self._decode = decode
+        self._shown = list(context)[-4:]  # ids whose text is out, as far as decoding needs them
+        self._held: list[int] = []
+
+    def push(self, token_id: int) -> str:
+        """The text that `token_id` makes certain; may be empty."""
+        self._held.append(token_id)
+        piece = self._piece()
+        if piece.endswith(REPLACEMENT) or not piece:
+            return ""
+        self._shown, self._held = [*self._shown, *self._held][-8:], []
+        return piece
+
+    def flush(self) -> str:
+        """What is left at the end, without the bytes of an unfinished character."""
+        piece = self._piece().rstrip(REPLACEMENT) if self._held else ""
+        self._held = []
+        return piece
+
+    def _piece(self) -> str:
+        return self._decode([*self._shown, *self._held])[len(self._decode(self._shown)) :]
+
+
+class TokenStream(Iterator[str]):
+    """An answer in the making: iterate it for pieces of text. Nothing runs before the first piece is asked for.
+
+    Ends by itself, when `cancel` is set (within one token), or with `close`; `text`, `token_ids` and `stats` stay
+    readable, as they are at any time in between. Not for use from several threads at once.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        prompt_ids: Sequence[int],
+        *,
+        decode: Callable[[Sequence[int]], str],
+        stop_ids: Collection[int],
+        sampling: Sampling,
+        constraint: Constraint | None = None,
+        cancel: threading.Event | None = None,
+    ) -> None:
+        self.text = ""
+        self.token_ids: list[int] = []
+        self._reader = reader
+        self._prompt_ids = list(prompt_ids)
+        self._detokenizer = Detokenizer(decode, self._prompt_ids)
+        self._stop_ids = frozenset(stop_ids)
+        self._sampling = sampling
+        self._state = constraint.begin() if constraint else None
+        self._cancel = cancel
+        self._finish: FinishReason = "running"
+        self._started_s = self._first_s = self._ended_s = 0.0
+        self._prefill_ms = 0.0
+        self._pieces = self._run()
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Stops the answer and frees its memory."""
+        self._pieces.close()
+        if self._finish == "running":
+            self._finish = "cancelled"
+        self._reader.close()
+
+    def read_all(self) -> str:
+        """Runs to the end; the whole text."""
+        for _ in self:
+            pass
+        return self.text
+
+    @property
+    def stats(self) -> GenerationStats:
+        """What it has taken so far."""
+        now_s = self._ended_s or (time.perf_counter() if self._started_s else 0.0)
+        decode_s = now_s - self._first_s
+        count = len(self.token_ids)
+        return GenerationStats(
+            prompt_tokens=self._reader.prompt_tokens,
+            cached_tokens=self._reader.cached_tokens,
+            new_tokens=count,
+            prefill_ms=self._prefill_ms,
+            ttft_ms=(self._first_s - self._started_s) * 1e3 if self._first_s else 0.0,
+            total_ms=(now_s - self._started_s) * 1e3,
+            tokens_per_s=(count - 1) / decode_s if count > 1 and decode_s > 0 else 0.0,
+            finish_reason=self._finish,
+        )
+
+    def _run(self) -> Generator[str, None, None]:
+        self._started_s = time.perf_counter()
+        try:
+            for token_id in self._tokens():
+                self.token_ids.append(token_id)
+                if piece := self._detokenizer.push(token_id):
+                    self.text += piece
+                    yield piece
+            if piece := self._detokenizer.flush():
+                self.text += piece
+                yield piece
+        except Cancelled:
+            self._finish = "cancelled"
+        finally:
+            self._ended_s = time.perf_counter()
+            if self._finish == "running":
+                self._finish = "cancelled"
+            self._reader.close()
+
+    def _tokens(self) -> Iterator[int]:
+        """Ids of the answer. Sets the finish reason and the times on the way."""
+        generator = torch.Generator()
+        generator.manual_seed(self._sampling.seed) if self._sampling.seed is not None else generator.seed()
+        unread = self._prompt_ids
+        for _ in range(self._sampling.max_new_tokens):
+            if self._cancel is not None and self._cancel.is_set():
+                raise Cancelled("Stopped.")
+            allowed = self._state.allowed() if self._state else None
+            if allowed is not None and len(allowed) == 1:
+                (token_id,) = allowed  # nothing to choose, so nothing to compute: read it together with what follows
+            else:
+                token_id = choose_token(self._read(unread), self._sampling, generator, allowed)
+                unread = []
+            if not self._first_s:
+                self._first_s = time.perf_counter()
+            if token_id in self._stop_ids:
+                self._finish = "stop"
+                return
+            if self._state:
+                self._state.advance(token_id)
+            unread = [*unread, token_id]
+            yield token_id
+        self._finish = "length"
+
+    def _read(self, ids: Sequence[int]) -> Tensor:
+        logits = self._reader.read(ids, self._cancel)
+        if not self._prefill_ms:
+            self._prefill_ms = (time.perf_counter() - self._started_s) * 1e3
+        return logits

@@ -1,0 +1,307 @@
+"""The forward pass of generation: prompts, tails over caches, and single tokens.
+
+It calls the stock model's own submodules (embedding, norms, projections, MLP or experts, LM head), layer by layer, and
+replaces only what stands between them, because that is where time goes when a cached prompt leaves little to compute:
+
+- keys and values live in one buffer that is large enough from the beginning; new rows are written in place, never
+  concatenated, and rotated keys are written straight into it;
+- the query heads that share a key head are attended together: keys are never repeated for each head;
+- no mask is built for a single token or for a prompt without a cache; a tail's mask is built once for all layers;
+- the LM head sees only the positions that are asked for.
+
+Attention here is causal by construction: nothing is read from, or written to, the shared model configuration.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from grit_app.gritlm.errors import Cancelled, InputError, ModelError
+from grit_app.gritlm.kv_cache import KVCache, Room
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FAMILIES = ("mistral", "mixtral", "llama", "qwen2", "qwen3")
+
+TAIL_ROWS = 256
+"""Query rows attended at once over a cache: columns after a run of rows are skipped, and the mask stays small."""
+
+
+class Workspace:
+    """Keys and values of one running sequence, with room for all tokens that may still come.
+
+    Opened over a cache whose own room is free, it writes behind the cached rows and copies nothing; otherwise it copies
+    the cached rows once. The cache itself never changes. `close` gives the room back.
+    """
+
+    def __init__(
+        self, keys: list[Tensor], values: list[Tensor], length: int, position: int, room: Room | None = None
+    ) -> None:
+        self.keys = keys  # for each layer [kv_heads, capacity, d]
+        self.values = values
+        self.length = length
+        self.position = position
+        """Position id of the next token: differs from `length` after a join with parallel positions."""
+        self._room = room
+
+    @property
+    def capacity(self) -> int:
+        return self.keys[0].shape[1]
+
+    def close(self) -> None:
+        """Gives a borrowed room back. The workspace must not be used afterwards."""
+        room, self._room = self._room, None
+        if room is not None:
+            room.release()
+
+    def crop(self, length: int) -> None:
+        """Forgets all tokens after the first `length`. Only for sequences on consecutive positions."""
+        self.position -= self.length - length
+        self.length = length
+
+    def append(self, layer: int, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Writes `values` [kv_heads, t, d] behind the rows of one layer.
+
+        Returns the rows for the new keys, to be filled in place, and all keys and values so far, new rows included.
+        """
+        stop = self.length + values.shape[1]
+        self.values[layer][:, self.length : stop] = values
+        keys = self.keys[layer][:, :stop]
+        return keys[:, self.length :], keys, self.values[layer][:, :stop]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The stock submodules of one decoder layer, looked up once."""
+
+    device: torch.device
+    input_norm: nn.Module
+    q_proj: nn.Module
+    k_proj: nn.Module
+    v_proj: nn.Module
+    o_proj: nn.Module
+    q_norm: nn.Module | None
+    k_norm: nn.Module | None
+    mlp_norm: nn.Module
+    mlp: nn.Module
+    scaling: float
+
+    @classmethod
+    def of(cls, layer: Any) -> _Layer:
+        attention = layer.self_attn
+        has_norms = attention.config.model_type == "qwen3"  # on each head, before the rotation
+        return cls(
+            device=next(layer.input_layernorm.parameters()).device,
+            input_norm=layer.input_layernorm,
+            q_proj=attention.q_proj,
+            k_proj=attention.k_proj,
+            v_proj=attention.v_proj,
+            o_proj=attention.o_proj,
+            q_norm=attention.q_norm if has_norms else None,
+            k_norm=attention.k_norm if has_norms else None,
+            mlp_norm=layer.post_attention_layernorm,
+            mlp=layer.mlp,
+            scaling=float(attention.scaling),
+        )
+
+
+class Decoder:
+    """Runs tokens through `hf_model` on top of a `Workspace`. Cheap to make; holds no state of its own.
+
+        decoder = Decoder(hf_model)
+        space = decoder.workspace(cache, new_tokens=len(tail) + 64)
+        logits = decoder.logits(tail, space)          # [vocabulary], of the last token
+
+    Raises ModelError for a model family whose layers are not known here, or with a sliding window.
+    """
+
+    def __init__(self, hf_model: PreTrainedModel) -> None:
+        config: Any = hf_model.config
+        if config.model_type not in FAMILIES:
+            raise ModelError(
+                f"Models of the kind {config.model_type!r} cannot generate here. Known kinds: {', '.join(FAMILIES)}."
+            )
+        if getattr(config, "sliding_window", None) is not None:
+            raise ModelError(
+                f"The model attends to a window of {config.sliding_window} tokens; KV caches cannot follow that."
+                " Load it with sliding_window off."
+            )
+        trunk: Any = hf_model.get_decoder()
+        self.embed: nn.Module = trunk.embed_tokens
+        self.rotary: nn.Module = trunk.rotary_emb
+        self.norm: nn.Module = trunk.norm
+        self.layers = [_Layer.of(layer) for layer in trunk.layers]
+        self.head: Any = hf_model.get_output_embeddings()
+        self.head_size: int = trunk.layers[0].self_attn.head_dim
+        self.heads: int = config.num_attention_heads
+        self.kv_heads: int = config.num_key_value_heads
+        self.dtype: torch.dtype = next(trunk.norm.parameters()).dtype
+
+    def workspace(self, cache: KVCache | None, new_tokens: int) -> Workspace:
+        """Room for the cached tokens and `new_tokens` more. Raises ModelError for a cache of another model."""
+        if cache is None:
+            return self._allocate(new_tokens, length=0, position=0)
+        expected = (len(self.layers), self.kv_heads, self.head_size)
+        found = (cache.keys.shape[0], cache.keys.shape[1], cache.keys.shape[3])
+        if expected != found or cache.keys.dtype != self.dtype:
+            raise ModelError(
+                "This KV cache was made by a different model (or in a different precision). Encode the text again."
+            )
+        capacity = cache.length + new_tokens
+        on_one_device = all(layer.device == cache.keys.device for layer in self.layers)
+        if cache.room and cache.room.capacity >= capacity and on_one_device and cache.room.claim():
+            return Workspace(list(cache.room.keys), list(cache.room.values), cache.length, cache.end, cache.room)
+        space = self._allocate(capacity, cache.length, cache.end)
+        for index in range(len(self.layers)):
+            space.keys[index][:, : cache.length].copy_(cache.keys[index], non_blocking=True)
+            space.values[index][:, : cache.length].copy_(cache.values[index], non_blocking=True)
+        return space
+
+    def _allocate(self, capacity: int, length: int, position: int) -> Workspace:
+        def rows(layer: _Layer) -> Tensor:
+            return torch.empty(self.kv_heads, capacity, self.head_size, dtype=self.dtype, device=layer.device)
+
+        return Workspace(
+            [rows(layer) for layer in self.layers], [rows(layer) for layer in self.layers], length, position
+        )
+
+    def grow(self, space: Workspace, new_tokens: int) -> Workspace:
+        """A workspace with the same rows and room for `new_tokens` more: the same one if it has that already."""
+        if space.length + new_tokens <= space.capacity:
+            return space
+        larger = self._allocate(2 * space.length + new_tokens, space.length, space.position)
+        for old, new in ((space.keys, larger.keys), (space.values, larger.values)):
+            for source, target in zip(old, new, strict=True):
+                target[:, : space.length].copy_(source[:, : space.length])
+        space.close()
+        return larger
+
+    def logits(self, ids: Sequence[int], space: Workspace, cancel: threading.Event | None = None) -> Tensor:
+        """Float32 [vocabulary] on the CPU: what follows `ids`, which are added to the workspace."""
+        hidden = self.hidden(ids, space, cancel)
+        return self.project(hidden[:, -1])[0]
+
+    @torch.inference_mode()
+    def project(self, hidden: Tensor) -> Tensor:
+        """Float32 logits [rows, vocabulary] on the CPU, of final hidden states [rows, hidden]."""
+        logits: Tensor = self.head(hidden.to(self.head.weight.device))
+        return logits.to(device="cpu", dtype=torch.float32)
+
+    @torch.inference_mode()
+    def hidden(
+        self,
+        ids: Sequence[int],
+        space: Workspace,
+        cancel: threading.Event | None = None,
+        tree: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Final hidden states [1, t, hidden] of `ids`, which attend causally to the workspace and are added to it.
+
+        tree   (depths [t], may_attend [t, t] bool): the ids are not a sequence but the nodes of a tree, at
+               `space.position` + depth, each attending to its ancestors; nothing is added to the workspace
+
+        Raises Cancelled between two layers once `cancel` is set; the workspace then is as before.
+        """
+        if not ids or space.length + len(ids) > space.capacity:
+            raise InputError(
+                f"{len(ids)} tokens do not fit into a workspace with {space.capacity - space.length} free rows."
+            )
+        first = self.layers[0].device
+        h: Tensor = self.embed(torch.tensor([list(ids)], device=first))  # [1, t, hidden]
+        steps = torch.arange(len(ids), device=first) if tree is None else tree[0].to(first)
+        cos, sin = self._angles(h, steps + space.position)
+        attend = _attention_plan(space.length, len(ids), h, None if tree is None else tree[1])
+        for index, layer in enumerate(self.layers):
+            if cancel is not None and cancel.is_set():
+                raise Cancelled("Stopped while the prompt was being read.")
+            if layer.device != h.device:
+                h, cos, sin = h.to(layer.device), cos.to(layer.device), sin.to(layer.device)
+            h = h + layer.o_proj(self._attention(layer, index, layer.input_norm(h), space, cos, sin, attend))
+            h = h + layer.mlp(layer.mlp_norm(h))
+        if tree is None:
+            space.length += len(ids)
+            space.position += len(ids)
+        result: Tensor = self.norm(h)
+        return result
+
+    def _angles(self, h: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and *signed* sines [t, d]: rotated = x·cos + roll(x, d/2)·sin."""
+        cos, sin = self.rotary(h, positions[None])
+        half = self.head_size // 2
+        return cos[0], torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
+
+    def _attention(
+        self, layer: _Layer, index: int, x: Tensor, space: Workspace, cos: Tensor, sin: Tensor, attend: Attend
+    ) -> Tensor:
+        """Attention output [1, t, heads · d], before the output projection."""
+        count, half = x.shape[1], self.head_size // 2
+
+        def by_head(projected: Tensor, heads: int, norm: nn.Module | None) -> Tensor:
+            split = projected.view(count, heads, self.head_size)
+            return (split if norm is None else norm(split)).transpose(0, 1)  # [heads, t, d]
+
+        q = by_head(layer.q_proj(x), self.heads, layer.q_norm)
+        k = by_head(layer.k_proj(x), self.kv_heads, layer.k_norm)
+        new_keys, keys, values = space.append(index, by_head(layer.v_proj(x), self.kv_heads, None))
+        q = torch.addcmul(q * cos, q.roll(half, -1), sin)
+        torch.addcmul(k * cos, k.roll(half, -1), sin, out=new_keys)
+        mixed = attend(q.view(self.kv_heads, -1, count, self.head_size), keys, values, layer.scaling)
+        return mixed.reshape(self.heads, count, self.head_size).transpose(0, 1).reshape(1, count, -1)
+
+
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""(queries [kv_heads, group, t, d], keys [kv_heads, T, d], values, scaling) → [kv_heads, group, t, d]"""
+
+
+def _attention_plan(cached: int, count: int, like: Tensor, may_attend: Tensor | None) -> Attend:
+    """How `count` new rows attend to `cached` ones and to each other; the same for all layers."""
+    if count == 1:
+        return _attend_one
+    if may_attend is not None:
+        mask = like.new_zeros(count, cached + count)
+        mask[:, cached:].masked_fill_(~may_attend.to(like.device), float("-inf"))
+        return lambda q, k, v, scale: _attend(q, k, v, scale, mask)
+    if cached == 0:
+        return lambda q, k, v, scale: _attend(q, k, v, scale, is_causal=True)
+    # The mask of the last rows, all zero but for the triangle at its end. Earlier rows use its right part.
+    rows = min(count, TAIL_ROWS)
+    mask = like.new_zeros(rows, cached + count)
+    mask[:, -rows:] = torch.full_like(mask[:, -rows:], float("-inf")).triu(1)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        if count <= TAIL_ROWS:
+            return _attend(q, k, v, scale, mask)
+        parts = []
+        for first in range(0, count, TAIL_ROWS):
+            size = min(TAIL_ROWS, count - first)
+            stop = cached + first + size
+            part = mask[rows - size :, mask.shape[1] - stop :]
+            parts.append(_attend(q[:, :, first : first + size], k[:, :stop], v[:, :stop], scale, part))
+        return torch.cat(parts, dim=2)
+
+    return attend
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None, *, is_causal: bool = False
+) -> Tensor:
+    """Key heads take the batch axis; their query heads share them by a stride of zero instead of a copy."""
+    shared = (q.shape[0], q.shape[1], k.shape[1], k.shape[2])
+    return scaled_dot_product_attention(
+        q, k[:, None].expand(shared), v[:, None].expand(shared), attn_mask=mask, scale=scale, is_causal=is_causal
+    )
+
+
+def _attend_one(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """One new token: the query heads of a key head are its query rows, so every key is read once for all of them."""
+    kv_heads, group, _, head_size = q.shape
+    folded = q.reshape(1, kv_heads, group, head_size)
+    return scaled_dot_product_attention(folded, k[None], v[None], scale=scale).view(kv_heads, group, 1, head_size)
