@@ -19,7 +19,6 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from grit_app.gritlm.decoding import GenerationStats as GenerationStats
-    from grit_app.gritlm.decoding import QuoteConstraint as QuoteConstraint
     from grit_app.gritlm.decoding import Sampling as Sampling
     from grit_app.gritlm.generation import Conversation as Conversation
     from grit_app.gritlm.grit_config import GritConfig as GritConfig
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from grit_app.gritlm.model import Encoding as Encoding
     from grit_app.gritlm.model import GritLM as GritLM
     from grit_app.gritlm.prompts import Prompts as Prompts
+    from grit_app.gritlm.quote import QuoteConstraint as QuoteConstraint
 
 _HOMES = {
     "Block": "layout",
@@ -41,7 +41,7 @@ _HOMES = {
     "KVCache": "kv_cache",
     "Layout": "layout",
     "Prompts": "prompts",
-    "QuoteConstraint": "decoding",
+    "QuoteConstraint": "quote",
     "Sampling": "decoding",
     "join": "kv_cache",
 }

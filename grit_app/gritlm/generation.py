@@ -18,6 +18,7 @@ from grit_app.gritlm.decoding import Constraint, Sampling, TokenStream
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.kv_cache import KVCache
 from grit_app.gritlm.runtime import Decoder, Workspace
+from grit_app.gritlm.scoring import score as score
 
 if TYPE_CHECKING:
     from grit_app.gritlm.model import GritLM

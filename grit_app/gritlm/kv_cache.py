@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from grit_app.gritlm.errors import InputError, ModelError
+from grit_app.gritlm.kv_pack import pack_keys, pack_values, unpack_keys, unpack_values
 from grit_app.gritlm.layout import Block, Layout, Positions
 
 if TYPE_CHECKING:
@@ -56,6 +57,20 @@ class Room:
 
 
 @dataclass(frozen=True, eq=False)
+class Scales:
+    """What unpacks int8 keys and values; see kv_pack.py."""
+
+    keys: Tensor
+    """float16 [layers, kv_heads, groups, head_size]"""
+
+    values: Tensor
+    """float16 [layers, kv_heads, tokens, 1]"""
+
+    dtype: torch.dtype
+    """What keys and values were, and are again once unpacked."""
+
+
+@dataclass(frozen=True, eq=False)
 class KVCache:
     """Rotated keys, and values, of `length` tokens in all layers. Never written to after it was made."""
 
@@ -80,6 +95,9 @@ class KVCache:
     end: int = -1
     """Position of the token that follows. `start` + tokens, except after a join with parallel positions."""
 
+    scales: Scales | None = field(default=None, repr=False)
+    """Given if keys and values are packed into int8 (see `packed`)."""
+
     room: Room | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -103,19 +121,58 @@ class KVCache:
         return self.keys.shape[2]
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(layers, kv_heads, head_size): the same for all caches of a model."""
+        return self.keys.shape[0], self.keys.shape[1], self.keys.shape[3]
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of keys and values; without free room behind them."""
-        return 2 * self.keys.numel() * self.keys.element_size()
+        """Bytes of keys and values, and of their scales; without free room behind them."""
+        scales = self.scales.keys.nbytes + self.scales.values.nbytes if self.scales else 0
+        return 2 * self.keys.numel() * self.keys.element_size() + scales
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which the model computed, and computes on."""
+        return self.scales.dtype if self.scales else self.keys.dtype
+
+    def layer(self, index: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Keys and values [kv_heads, T, d] of one layer, on `device` and unpacked: what is used for computing."""
+        keys, values = _to_device(self.keys[index], device), _to_device(self.values[index], device)
+        if self.scales is None:
+            return keys, values
+        return (
+            unpack_keys(keys, _to_device(self.scales.keys[index], device), self.dtype),
+            unpack_values(values, _to_device(self.scales.values[index], device), self.dtype),
+        )
+
+    def packed(self) -> KVCache:
+        """The same in int8, with a small error."""
+        if self.scales is not None:
+            return self
+        keys, key_scales = pack_keys(self.keys)
+        values, value_scales = pack_values(self.values)
+        scales = Scales(key_scales, value_scales, self.keys.dtype)
+        return replace(self, keys=keys, values=values, scales=scales, room=None)
+
+    def unpacked(self) -> KVCache:
+        """The same in the precision of the model."""
+        if self.scales is None:
+            return self
+        keys = unpack_keys(self.keys, self.scales.keys, self.dtype)
+        values = unpack_values(self.values, self.scales.values, self.dtype)
+        return replace(self, keys=keys, values=values, scales=None)
 
     def slice(self, first: int, last: int) -> KVCache:
-        """Tokens `first` … `last` − 1, at their own positions. Shares memory."""
+        """Tokens `first` … `last` − 1, at their own positions. Shares memory, unless packed."""
         if self.end != self.start + self.length:
             raise ValueError("A cache joined with parallel positions has no consecutive run to slice.")
         if not 0 <= first <= last <= self.length:
             raise ValueError(f"tokens {first} to {last} do not lie within the {self.length} tokens of this cache.")
+        whole = self.unpacked()
         return KVCache(
-            keys=self.keys[:, :, first:last],
-            values=self.values[:, :, first:last],
+            keys=whole.keys[:, :, first:last],
+            values=whole.values[:, :, first:last],
             ids=self.ids[first:last],
             header_length=max(0, min(self.header_length, last) - first),
             attention=self.attention,
@@ -124,7 +181,8 @@ class KVCache:
 
     def clone(self) -> KVCache:
         """A copy with memory of its own: no view that keeps a larger tensor alive."""
-        return replace(self, keys=self.keys.clone(), values=self.values.clone(), ids=self.ids.clone(), room=None)
+        own = self.unpacked()
+        return replace(own, keys=own.keys.clone(), values=own.values.clone(), ids=own.ids.clone(), room=None)
 
     @classmethod
     def harvest(
@@ -195,11 +253,7 @@ def join(
         raise InputError(f"positions must be one of {', '.join(get_args(Positions))}, not {positions!r}.")
     first = caches[0]
     for cache in caches[1:]:
-        if (cache.keys.shape[:2], cache.keys.shape[3], cache.keys.dtype) != (
-            first.keys.shape[:2],
-            first.keys.shape[3],
-            first.keys.dtype,
-        ):
+        if cache.shape != first.shape or cache.dtype != first.dtype:
             raise ModelError("These KV caches have different shapes or dtypes: they were made by different models.")
     layout = layout_of(caches, positions, keep_headers)
     pieces = [
@@ -222,20 +276,26 @@ def join(
 
 
 def _write(pieces: Sequence[_Piece], rope: Rope, capacity: int) -> Room:
-    """Moves all pieces into one buffer, a layer at a time."""
-    layers, kv_heads, _, head_size = pieces[0].cache.keys.shape
-    shape, dtype = (layers, kv_heads, capacity, head_size), pieces[0].cache.keys.dtype
+    """All pieces in one buffer on the model's device, a layer at a time: what is unpacked stays in fast memory."""
+    layers, kv_heads, head_size = pieces[0].cache.shape
+    shape, dtype = (layers, kv_heads, capacity, head_size), pieces[0].cache.dtype
     keys = torch.empty(shape, dtype=dtype, device=rope.device)
     values = torch.empty(shape, dtype=dtype, device=rope.device)
-    row = 0
-    for piece in pieces:
-        rows = slice(row, row + piece.length)
-        source = piece.cache.keys[:, :, piece.skip :]
-        if source.device == rope.device:
-            rope.move(source, piece.delta, out=keys[:, :, rows])
-        else:  # a bus lies between: copy first, turn in place on the faster side
-            keys[:, :, rows].copy_(source, non_blocking=True)
-            rope.move(keys[:, :, rows].clone(), piece.delta, out=keys[:, :, rows])
-        values[:, :, rows].copy_(piece.cache.values[:, :, piece.skip :], non_blocking=True)
-        row += piece.length
+    for layer in range(layers):
+        row = 0
+        for piece in pieces:
+            rows = slice(row, row + piece.length)
+            layer_keys, layer_values = piece.cache.layer(layer, rope.device)
+            rope.move(layer_keys[:, piece.skip :], piece.delta, out=keys[layer, :, rows])
+            values[layer, :, rows].copy_(layer_values[:, piece.skip :])
+            row += piece.length
     return Room(keys, values)
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`; to a GPU through pinned memory: several times faster, and in the background."""
+    if tensor.device == device:
+        return tensor
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

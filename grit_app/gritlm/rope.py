@@ -70,8 +70,7 @@ class Rope:
                 "in its place (doc_cache), or one without caches (rag_doc_query)."
             )
         cos, sin = self._turn(delta, keys.device)
-        for source, target in zip(keys, out, strict=True) if keys.dim() > 3 else [(keys, out)]:
-            _turn_into(source, cos, sin, target)  # layer by layer: one layer stays in the processor's cache
+        _turn_into(keys, cos, sin, out)
         return out
 
     def _turn(self, delta: int | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -149,9 +149,7 @@ class Decoder:
         """Room for the cached tokens and `new_tokens` more. Raises ModelError for a cache of another model."""
         if cache is None:
             return self._allocate(new_tokens, length=0, position=0)
-        expected = (len(self.layers), self.kv_heads, self.head_size)
-        found = (cache.keys.shape[0], cache.keys.shape[1], cache.keys.shape[3])
-        if expected != found or cache.keys.dtype != self.dtype:
+        if cache.shape != (len(self.layers), self.kv_heads, self.head_size) or cache.dtype != self.dtype:
             raise ModelError(
                 "This KV cache was made by a different model (or in a different precision). Encode the text again."
             )
@@ -160,9 +158,10 @@ class Decoder:
         if cache.room and cache.room.capacity >= capacity and on_one_device and cache.room.claim():
             return Workspace(list(cache.room.keys), list(cache.room.values), cache.length, cache.end, cache.room)
         space = self._allocate(capacity, cache.length, cache.end)
-        for index in range(len(self.layers)):
-            space.keys[index][:, : cache.length].copy_(cache.keys[index], non_blocking=True)
-            space.values[index][:, : cache.length].copy_(cache.values[index], non_blocking=True)
+        for index, layer in enumerate(self.layers):
+            keys, values = cache.layer(index, layer.device)
+            space.keys[index][:, : cache.length] = keys
+            space.values[index][:, : cache.length] = values
         return space
 
     def _allocate(self, capacity: int, length: int, position: int) -> Workspace:
