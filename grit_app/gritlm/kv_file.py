@@ -33,7 +33,8 @@ def save(cache: KVCache, path: Path, scheme: Scheme = "native", *, identity: str
 
     identity   must change whenever the numbers would: the model's identity, how the text was read, and its ids
 
-    A process killed on the way leaves `.NAME.….tmp` beside it. A cache that is packed already stays so under either scheme. Raises OSError if the disk is full or not writable.
+    A process killed on the way leaves `.NAME.….tmp` beside it. A cache that is packed already stays so under either
+    scheme. Raises OSError if the disk is full or not writable.
     """
     if scheme not in get_args(Scheme):
         raise InputError(f"A KV cache is stored as one of {', '.join(get_args(Scheme))}, not {scheme!r}.")
