@@ -100,6 +100,6 @@ def test_rotations_that_depend_on_length_are_refused_with_a_sentence() -> None:
     rope = Rope.of(tiny_hf_model("llama", rope_parameters=settings))
     keys = torch.randn(2, 2, 3, 8)
     assert not rope.is_movable
-    with pytest.raises(ModelError, match="'dynamic'.*doc_cache"):
+    with pytest.raises(ModelError, match=r"'dynamic'.*doc_cache"):
         rope.move(keys, 4)
     assert torch.equal(rope.move(keys, 0), keys), "a document in its place needs no move"
