@@ -1,11 +1,9 @@
-"""Characters and words as people read them: compatibility forms, right-to-left order, raised figures, line-end hyphens."""
+"""Characters and words as people read them: compatibility forms, right-to-left order, raised figures."""
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
 
 # Decompositions that only tell how a character is drawn. Not among them: <super>, <sub> and <fraction>, whose
 # decomposition changes what is said (m² is not m2, ½ is not 1/2), and <circle>, <square>, which are signs of their own.
@@ -62,9 +60,9 @@ def is_right_to_left(text: str) -> bool:
 def logical_order(glyphs: Sequence[str]) -> str:
     """The text of one line whose glyphs are given from left to right, in the order in which it is spoken.
 
-    A line counts as right-to-left if more of its words hold right-to-left letters than not. Its glyphs are reversed, and
-    in it the stretches of left-to-right words and numbers are turned back; in a left-to-right line only the right-to-left
-    stretches are turned. A glyph that stands for several characters (a ligature) keeps their order.
+    A line counts as right-to-left if at least half of its letters are. Its glyphs are reversed, and in it the stretches
+    of left-to-right words and numbers are turned back; in a left-to-right line only the right-to-left stretches are.
+    A glyph that stands for several characters (a ligature) keeps their order.
     Source: the reordering rule L2 of the Unicode bidirectional algorithm (UAX 9), read backwards, with two levels.
     """
     rtl = [is_right_to_left(g) for g in glyphs]
@@ -96,61 +94,3 @@ def raised(text: str) -> str:
     """A raised figure as superscript characters (10⁶, a note's ¹²); other raised text as it is (4th)."""
     lifted = text.translate(_SUPERSCRIPTS)
     return lifted if not any(c.isascii() and c.isalnum() for c in lifted) else text
-
-
-# Compounds whose first or last part nearly always takes a hyphen in English.
-_HYPHEN_FIRST = frozenset(
-    "self well ill non ex half all cross high low long short full part large small open close so mid low first second "
-    "third one two three four five six seven eight nine ten state end vice quasi twenty thirty forty fifty "
-    "sixty seventy eighty ninety year day real user data peer follow".split()
-)
-_HYPHEN_LAST = frozenset(
-    "based like level related specific scale known term year old time free wide sized size quality to of in the "
-    "aware dependent independent oriented driven linguistic defined called made style type only first century "
-    "fold up off and by out aged being".split()
-)
-_WORD = re.compile(r"[^\W\d_]+(?:[-‐‑][^\W\d_]+)*", re.UNICODE)
-
-
-class HyphenMender:
-    """Joins a word cut at a line's end, by what the document itself writes elsewhere.
-
-    `know-` + `ledge` becomes `knowledge`; `well-` + `known`, `10-` + `12` and `Anglo-` + `Saxon` keep their hyphen.
-    Evidence comes first (the word or the compound inside a line of the same document), then habits of English.
-    """
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        self.seen: Counter[str] = Counter()
-        for line in lines:
-            words = [w.replace("‐", "-").replace("‑", "-").casefold() for w in _WORD.findall(line)]
-            self.seen.update(words)
-            for parts in (w.split("-") for w in words if w.count("-") > 1):
-                self.seen.update(f"{a}-{b}" for a, b in pairwise(parts))
-
-    def join(self, left: str, right: str) -> str:
-        """`left` ends in a hyphen at the end of a line, `right` is the text of the next line."""
-        if left.endswith("\u00ad"):
-            return left.rstrip("\u00ad") + right
-        head = re.search(r"(\S+)[-‐‑]$", left)
-        tail = re.match(r"[\w'’]+(?:[-‐‑]\w+)*", right)
-        if head is None or tail is None:
-            return f"{left} {right}"
-        if self._is_cut_word(head.group(1), tail.group(0)):
-            return left[:-1] + right
-        return left + right
-
-    def _is_cut_word(self, before: str, after: str) -> bool:
-        first = re.split(r"[^\w'’]+", before)[-1]  # part of the token after its last hyphen or bracket
-        second = re.split(r"[-‐‑]", after)[0]
-        if not first or not first[-1].isalpha() or not second[0].isalpha():
-            return False  # numbers, ranges, codes
-        if second[0].isupper() and not first.isupper():
-            return False  # Anglo-Saxon
-        if first.isupper() != second.isupper() and len(first) > 1:
-            return False  # US-based
-        whole, compound = (first + second).casefold(), f"{first}-{second}".casefold()
-        if self.seen[compound] != self.seen[whole]:
-            return self.seen[whole] > self.seen[compound]
-        if re.search(r"[-‐‑]", before) and before[0].isalpha():
-            return False  # state-of-the-
-        return first.casefold() not in _HYPHEN_FIRST and second.casefold() not in _HYPHEN_LAST

@@ -12,11 +12,13 @@ class Limits:
     max_bytes: int = 50_000_000
     max_pages: int = 2_000
     max_characters: int = 10_000_000
+    max_documents: int = 1_000
+    """In one library."""
     seconds: float = 180.0
     """Wall-clock time for reading one file; a page that never ends must not hold up the app."""
 
     def __post_init__(self) -> None:
-        if min(self.max_bytes, self.max_pages, self.max_characters, self.seconds) <= 0:
+        if min(self.max_bytes, self.max_pages, self.max_characters, self.max_documents, self.seconds) <= 0:
             raise SettingsError("Every limit on documents must be above zero.")
 
     def describe(self) -> str:

@@ -1,7 +1,7 @@
 """From the lines of all pages to one running text: paragraphs whole, words mended, sentences carried over pages.
 
-The text has one paragraph, heading or table row a line. `Page.start … Page.stop` are spans of it, without a hole between
-pages: where a sentence runs on, the border lies inside a paragraph.
+The text has one paragraph, heading or table row a line. Pages are spans of it, without a hole between them: where a
+sentence runs on, the border lies inside a paragraph.
 """
 
 import re
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
-from grit_app.documents.clean import HyphenMender, is_right_to_left
+from grit_app.documents.clean import is_right_to_left
+from grit_app.documents.hyphens import HyphenMender
 from grit_app.documents.page_layout import Line
 
 _BULLET = re.compile(r"([•▪◦●■□‣⁃∙·*✓➢➤►–—-]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)]|\([ivx]+\))\s")
@@ -199,7 +200,8 @@ def _write(paragraphs: list[Paragraph], page_count: int, body: float) -> Flow:
     result.text = "\n".join(parts)
     stop = len(result.text)
     for number in reversed(range(page_count)):
-        start = min(stop, starts[number] if starts[number] is not None else stop)  # type: ignore[type-var]
+        found = starts[number]
+        start = stop if found is None else min(stop, found)
         result.spans.insert(0, (start, stop))
         stop = start
     if result.spans:

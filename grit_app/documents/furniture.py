@@ -18,8 +18,8 @@ _PAGE_NUMBER = re.compile(
 def without_furniture(pages: Sequence[PageLines], labels: Sequence[str]) -> list[list[Line]]:
     """Each page's lines without those that belong to the page and not to the text.
 
-    A line among the first or last few of its page is furniture if, numbers aside, it stands at the same height on another
-    page within reach (left and right pages may differ), or if it is nothing but a page number.
+    A line among the first or last few of its page is furniture if, numbers aside, it stands at the same height on other
+    pages within reach (left and right pages may differ), or if it is nothing but a page number.
     """
     edges = [_edge_lines(page) for page in pages]
     places: dict[str, list[tuple[int, float]]] = defaultdict(list)
@@ -50,7 +50,7 @@ def _is_page_number(text: str, index: int, label: str) -> bool:
     found = _PAGE_NUMBER.fullmatch(text)
     if found is None:
         return False
-    # A lone number on the edge may also be a table's last figure: believe it if it says what it should or looks the part.
+    # A lone number on the edge may also be a table's last figure: believe it if it says what it should.
     value = found.group(4)
     return (
         bool(found.group(1) or found.group(3) or found.group(5))

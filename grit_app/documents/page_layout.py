@@ -1,8 +1,10 @@
 """From the words of a page to its lines in reading order.
 
-1. Raised figures join the word they stand on (as superscripts); words on one baseline become segments, cut at wide gaps.
+1. Raised figures join the word they stand on (as superscripts); words on one baseline become segments, cut at wide
+   gaps.
 2. A gutter is an x that a vertical band of the page leaves free, with running prose on both sides: such a band is read
-   left column, then right column (right first in right-to-left text). Lines across the gutter divide bands. Repeated on each part.
+   left column, then right column (right first in right-to-left text). Lines across the gutter divide bands. Repeated on
+   each part.
    Prose is told from table cells by filled lines and by lines that go on in the middle of a sentence.
 3. In each part that has no gutter, segments on one baseline are one line; a line of several segments is a table row.
 """
@@ -263,7 +265,7 @@ class _Side:
             and letters / max(1, characters) >= 0.55
             and len(segments) <= 3.2 * len(rows)
         )
-        # Share of lines that begin with a small letter, i.e. in the middle of a sentence; scripts without case always do.
+        # Share of lines that begin with a small letter: in the middle of a sentence. Scripts without case always do.
         begin = [next((c for c in s.text if c.isalpha()), "") for s in segments]
         self.goes_on = sum(c != "" and not c.isupper() for c in begin) >= 0.25 * len(begin)
         # Lines that run on into the next one, counted: columns that hold figures and tables besides their prose.

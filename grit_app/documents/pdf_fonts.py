@@ -1,8 +1,8 @@
 """What a PDF font says: which characters a byte stands for and how wide its glyph is.
 
 pypdf parses encodings, ToUnicode maps, embedded fonts and widths; here its three known slips are mended (pypdf 7.1):
-a named encoding is overruled by the numbering of the embedded font; a character that an unmapped byte stands for is looked
-up as if it were a byte; and a ToUnicode map that gives a ligature's last letter alone (`f_i` → i) is believed.
+a named encoding is overruled by the numbering of the embedded font; a character that an unmapped byte stands for is
+looked up as if it were a byte; and a ToUnicode map that gives a ligature's last letter alone (`f_i` → i) is believed.
 """
 
 from collections.abc import Iterator

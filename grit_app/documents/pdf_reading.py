@@ -50,8 +50,8 @@ def read_pdf(
             words = read_for.read(reader.pages[number])
         except OutOfTime:
             raise DocumentError(
-                f"{name} took longer than {limits.seconds:.0f} seconds to read and was given up at page {number + 1} of "
-                f"{count}. Split it, or save it anew with another program."
+                f"{name} took longer than {limits.seconds:.0f} seconds to read and was given up at page {number + 1} "
+                f"of {count}. Split it, or save it anew with another program."
             ) from None
         except DAMAGE:
             words = PageWords()

@@ -1,11 +1,12 @@
 """The words of a PDF page with their places: a small interpreter of the page's content stream.
 
-pypdf's own `extract_text` gives running text in the order of drawing, which loses columns and the gaps between table cells.
-Here each word keeps its box, so that `page_layout` can find the order in which people read. pypdf does the parsing, the
-decryption and the fonts (encodings, ToUnicode, widths).
+pypdf's own `extract_text` gives running text in the order of drawing, which loses columns and the gaps between table
+cells. Here each word keeps its box, so that `page_layout` can find the order in which people read. pypdf does the
+parsing, the decryption and the fonts (encodings, ToUnicode, widths).
 
-Coordinates are the page's user space in points, y upwards; `Word.turn` tells by how many quarter turns (counter-clockwise)
-the text stands, with /Rotate taken into account, and x, y are given in that turned frame, in which it reads upright.
+Coordinates are the page's user space in points, y upwards; `Word.turn` tells by how many quarter turns
+(counter-clockwise) the text stands, with /Rotate taken into account, and x, y are given in that turned frame, in which
+it reads upright.
 Source: ISO 32000-2, 8.3 (matrices), 9.3 (text state), 9.4 (text objects), 14.6 (marked content).
 """
 

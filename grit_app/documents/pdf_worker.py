@@ -1,8 +1,8 @@
 """The process that reads one PDF: `python -m grit_app.documents.pdf_worker` < request > answers.
 
-A PDF can be made to run forever or to eat all memory, and a thread cannot be stopped. A process can: it is limited here and
-killed from `reading` when its time is up. Request: one JSON object. Answers: JSON lines `{"page": i, "pages": n}`, then
-`{"document": {…}}` or `{"error": class, "message": sentence}`.
+A PDF can be made to run forever or to eat all memory, and a thread cannot be stopped. A process can: it is limited here
+and killed from `reading` when its time is up. Request: one JSON object. Answers: JSON lines `{"page": i, "pages": n}`,
+then `{"document": {…}}` or `{"error": class, "message": sentence}`.
 """
 
 import contextlib

@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from grit_app.documents.clean import HyphenMender, normalise
+from grit_app.documents.clean import normalise
 from grit_app.documents.document import Document, Page
+from grit_app.documents.hyphens import HyphenMender
 
 _LIST_ITEM = re.compile(r"\s*([-*+•]|\d{1,3}[.)])\s+")
 _HEADING = re.compile(r" {0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
@@ -22,7 +23,7 @@ _INLINE = [
 
 
 def decode(data: bytes) -> str | None:
-    """The text, or None if the bytes are no text: UTF-8, UTF-16 with its mark, else Windows-1252 without control bytes."""
+    """The text, or None if the bytes are no text: UTF-8, UTF-16 with its mark, else Windows-1252."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", "replace")
     try:

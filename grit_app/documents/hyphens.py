@@ -1,0 +1,64 @@
+"""Words cut at a line's end, mended without gluing real compounds or numbers."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+
+# Parts of English compounds that nearly always keep their hyphen.
+_FIRST_PARTS = """
+self well ill non ex half all cross high low long short full part large small open close so mid first second third one
+two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty ninety state
+end vice quasi year day month week age real user data peer follow best worst hard soft
+"""
+_LAST_PARTS = """
+based like level related specific scale known term year old time free wide sized size quality to of in the aware
+dependent independent oriented driven linguistic defined called made style type only first century fold up off and by
+out aged being eligible appropriate friendly rich poor high low long
+"""
+_FIRST, _LAST = frozenset(_FIRST_PARTS.split()), frozenset(_LAST_PARTS.split())
+_WORD = re.compile(r"[^\W\d_]+(?:[-‐‑][^\W\d_]+)*", re.UNICODE)
+
+
+class HyphenMender:
+    """Joins a word cut at a line's end, by what the document itself writes elsewhere.
+
+    `know-` + `ledge` becomes `knowledge`; `well-` + `known`, `10-` + `12` and `Anglo-` + `Saxon` keep their hyphen.
+    Evidence comes first (the word or the compound inside a line of the same document), then habits of English.
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.seen: Counter[str] = Counter()
+        for line in lines:
+            words = [w.replace("‐", "-").replace("‑", "-").casefold() for w in _WORD.findall(line)]
+            self.seen.update(words)
+            for parts in (w.split("-") for w in words if w.count("-") > 1):
+                self.seen.update(f"{a}-{b}" for a, b in pairwise(parts))
+
+    def join(self, left: str, right: str) -> str:
+        """`left` ends in a hyphen at the end of a line, `right` is the text of the next line."""
+        if left.endswith("\u00ad"):
+            return left.rstrip("\u00ad") + right
+        head = re.search(r"(\S+)[-‐‑]$", left)
+        tail = re.match(r"[\w'’]+(?:[-‐‑]\w+)*", right)
+        if head is None or tail is None:
+            return f"{left} {right}"
+        if self._is_cut_word(head.group(1), tail.group(0)):
+            return left[:-1] + right
+        return left + right
+
+    def _is_cut_word(self, before: str, after: str) -> bool:
+        first = re.split(r"[^\w'’]+", before)[-1]  # part of the token after its last hyphen or bracket
+        second = re.split(r"[-‐‑]", after)[0]
+        if not first or not first[-1].isalpha() or not second[0].isalpha():
+            return False  # numbers, ranges, codes
+        if second[0].isupper() and not first.isupper():
+            return False  # Anglo-Saxon
+        if first.isupper() != second.isupper() and len(first) > 1:
+            return False  # US-based
+        whole, compound = (first + second).casefold(), f"{first}-{second}".casefold()
+        if self.seen[compound] != self.seen[whole]:
+            return self.seen[whole] > self.seen[compound]
+        if re.search(r"[-‐‑]", before) and before[0].isalpha():
+            return False  # state-of-the-
+        return first.casefold() not in _FIRST and second.casefold() not in _LAST

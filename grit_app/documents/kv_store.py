@@ -1,0 +1,157 @@
+"""KV caches of chunks: on disk beside their document within a byte budget, the last used ones also in memory.
+
+The least recently used go first; use is remembered in the files' times, so it survives a restart. A file that another
+model wrote, or that is damaged, is not found (`kv_file` refuses it) and is replaced. Nothing here fails for lack of
+space: a cache that cannot be kept is made again when it is needed.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from grit_app.gritlm import kv_file
+from grit_app.gritlm.kv_cache import KVCache
+
+log = logging.getLogger(__name__)
+
+Attention = Literal["bidirectional", "causal"]
+Key = tuple[str, Attention]  # chunk id (document id, colon, number), attention
+
+
+class CacheStore:
+    """The caches of one library. Safe to call from several threads.
+
+    budget_bytes      on disk; for libraries without a folder, in memory
+    hot_bytes         of caches kept in memory besides
+    """
+
+    def __init__(self, identity: str, budget_bytes: int, hot_bytes: int = 256 << 20) -> None:
+        self.identity = identity
+        self.budget_bytes = budget_bytes
+        self.hot_bytes = hot_bytes
+        self._hot: OrderedDict[Key, KVCache] = OrderedDict()
+        self._files: dict[Path, tuple[int, float]] = {}  # size, last use
+        self._folders: dict[str, Path] = {}
+        self._lock = threading.RLock()
+
+    def open_document(self, document_id: str, folder: Path | None) -> None:
+        """Takes up a document's caches; None: it has no place on disk."""
+        if folder is None:
+            return
+        with self._lock:
+            self._folders[document_id] = folder
+            for path in sorted(folder.glob("*.safetensors")):
+                status = path.stat()
+                self._files[path] = (status.st_size, status.st_mtime)
+
+    def close_document(self, document_id: str) -> None:
+        """Forgets a document's caches; its folder is the store's to delete."""
+        with self._lock:
+            self._folders.pop(document_id, None)
+            self._files = {p: v for p, v in self._files.items() if p.parent.parent.name != document_id}
+            for key in [k for k in self._hot if _document_of(k) == document_id]:
+                del self._hot[key]
+
+    def bytes(self, document_id: str | None = None) -> int:
+        """What is kept, of one document or of all: on disk, or in memory where there is no disk."""
+        with self._lock:
+            on_disk = sum(n for p, (n, _) in self._files.items() if document_id in (None, p.parent.parent.name))
+            homeless = [k for k in self._hot if _document_of(k) not in self._folders]
+            return on_disk + sum(self._hot[k].nbytes for k in homeless if document_id in (None, _document_of(k)))
+
+    def has(self, key: Key) -> bool:
+        with self._lock:
+            return key in self._hot or self._path(key) in self._files
+
+    def room_for(self, nbytes: int) -> bool:
+        """True if so much can be kept without dropping anything."""
+        return self.bytes() + nbytes <= self.budget_bytes
+
+    def get(self, key: Key, ids: Sequence[int]) -> tuple[KVCache, Literal["hot", "warm"]] | None:
+        """The cache of exactly these ids, from memory or from disk."""
+        with self._lock:
+            cache = self._hot.get(key)
+            if cache is not None and cache.ids.tolist() == list(ids):
+                self._hot.move_to_end(key)
+                self._touch(self._path(key))
+                return cache, "hot"
+            path = self._path(key)
+            if path is None or path not in self._files:
+                return None
+        cache = kv_file.load(path, identity=self.identity)
+        if cache is None or cache.ids.tolist() != list(ids) or cache.attention != key[1]:
+            self._drop(path)
+            return None
+        with self._lock:
+            self._touch(path)
+            self._keep_hot(key, cache)
+        return cache, "warm"
+
+    def put(self, key: Key, cache: KVCache) -> None:
+        """Keeps a cache, dropping the least recently used ones where the budget asks for it."""
+        with self._lock:
+            path = self._path(key)
+            if path is not None and cache.nbytes <= self.budget_bytes:
+                self._make_room(cache.nbytes)
+                self.write(path, cache)
+            self._keep_hot(key, cache)
+
+    def write(self, path: Path, cache: KVCache) -> int:
+        """Writes one cache file and returns its size, 0 if it could not be written."""
+        try:
+            kv_file.save(cache, path, identity=self.identity)
+            size = path.stat().st_size
+        except OSError as error:
+            log.warning("A KV cache could not be kept: %s.", error)
+            return 0
+        with self._lock:
+            if path.parent in self._folders.values():
+                self._files[path] = (size, time.time())
+        return size
+
+    def _path(self, key: Key) -> Path | None:
+        folder = self._folders.get(_document_of(key))
+        return folder / file_name(key) if folder else None
+
+    def _touch(self, path: Path | None) -> None:
+        if path is not None and path in self._files:
+            now = time.time()
+            self._files[path] = (self._files[path][0], now)
+            try:
+                os.utime(path, (now, now))
+            except OSError:  # swept meanwhile
+                self._files.pop(path, None)
+
+    def _make_room(self, nbytes: int) -> None:
+        over = sum(n for n, _ in self._files.values()) + nbytes - self.budget_bytes
+        for path, (size, _) in sorted(self._files.items(), key=lambda item: (item[1][1], str(item[0]))):
+            if over <= 0:
+                return
+            over -= size
+            self._drop(path)
+
+    def _drop(self, path: Path) -> None:
+        with self._lock:
+            self._files.pop(path, None)
+            path.unlink(missing_ok=True)
+
+    def _keep_hot(self, key: Key, cache: KVCache) -> None:
+        limit = self.hot_bytes if self._path(key) is not None else min(self.hot_bytes, self.budget_bytes)
+        self._hot.pop(key, None)
+        self._hot[key] = cache
+        while self._hot and sum(c.nbytes for c in self._hot.values()) > limit:
+            self._hot.popitem(last=False)
+
+
+def _document_of(key: Key) -> str:
+    return key[0].partition(":")[0]
+
+
+def file_name(key: Key) -> str:
+    """The cache's file inside its document's kv/ folder."""
+    return f"{key[0].partition(':')[2]}.{key[1]}.safetensors"

@@ -1,0 +1,367 @@
+"""One visitor's documents: add, search, list, remove, clear.
+
+    library = Library(model, Path("data"))           # or Library(model, None): nothing touches the disk
+    for report in library.add([Path("report.pdf")]): print(report.name, report.state, report.reason)
+    hits = library.search(question_vector, "How many schools took part?", k=3)
+
+The store is the truth; the indices of vectors and keywords are made from it. How passages are scored: fusion.py.
+"""
+
+import logging
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grit_app.documents.chunking import Chunk, chunk_document
+from grit_app.documents.document import Document, Limits
+from grit_app.documents.fusion import Hit, Mode, cosine, fuse
+from grit_app.documents.index import VectorIndex
+from grit_app.documents.keywords import KeywordIndex, tokens
+from grit_app.documents.kv_store import Attention, CacheStore, Key, file_name
+from grit_app.documents.reading import read_document
+from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Stage
+from grit_app.documents.store import FolderStore, MemoryStore, Stored
+from grit_app.errors import Cancelled, DocumentError, GritError
+from grit_app.gritlm.kv_cache import KVCache
+from grit_app.gritlm.model import GritLM
+
+__all__ = ["DocumentInfo", "FileReport", "Hit", "Library", "Mode", "Progress"]
+
+log = logging.getLogger(__name__)
+
+CANDIDATES = 50  # of each index, before fusion
+BIDIRECTIONAL: Attention = "bidirectional"
+EMBED_TOGETHER = 64  # chunks between two looks at the byte budget
+
+
+class Library:
+    """Safe to use from several threads; adding files is one at a time.
+
+    folder               where documents live; None: in memory, for anonymous visitors
+    cache_budget_bytes   for KV caches; 0: none are kept
+    Raises DocumentError if the folder cannot be used, or is in use by another process.
+    """
+
+    def __init__(
+        self,
+        model: GritLM,
+        folder: Path | None = None,
+        limits: Limits | None = None,
+        cache_budget_bytes: int = 1 << 30,
+        *,
+        chunk_tokens: int = 200,
+    ) -> None:
+        self.model = model
+        self.limits = limits or Limits()
+        self.chunk_tokens = chunk_tokens
+        config = model.config
+        self.identity = (
+            f"{model.identity}/{config.prompt_version}/{config.attention}/{config.pooling}/{config.normalized}"
+        )
+        self.caches = CacheStore(model.identity, cache_budget_bytes)
+        self._adding = threading.Lock()
+        self._lock = threading.RLock()
+        self._stored: dict[str, Stored] = {}
+        self._rows: list[Chunk] = []
+        self._row_of: dict[str, int] = {}
+        self._terms: dict[str, list[list[str]]] = {}
+        self._keywords: KeywordIndex | None = None
+        self._closed = False
+        self._store: FolderStore | MemoryStore = MemoryStore() if folder is None else FolderStore(folder)
+        try:
+            self._take_up(self._store.load())
+            self._index = VectorIndex(None if folder is None else Path(folder) / "index", self.identity)
+            if not self._index.matches(self._row_of):
+                self._index.rebuild(
+                    (i, [c.id for c in stored.chunks], stored.vectors) for i, stored in self._stored.items()
+                )
+        except BaseException:
+            self._store.close()
+            raise
+
+    def _take_up(self, found: Sequence[Stored]) -> None:
+        for stored in found:
+            if stored.identity != self.identity:
+                log.info("%s was embedded by another model and is embedded anew.", stored.document.name)
+                vectors = self.model.encode([chunk.text for chunk in stored.chunks])
+                stored = self._store.replace_vectors(stored, vectors, self.identity)
+            self._register(stored)
+
+    def _register(self, stored: Stored) -> None:
+        """Makes a stored document part of lists and searches."""
+        document_id = stored.document.id
+        self.caches.open_document(document_id, stored.caches)
+        self._terms[document_id] = [tokens(f"{chunk.heading}\n{chunk.text}") for chunk in stored.chunks]
+        self._stored[document_id] = stored
+        self._renumber()
+
+    def _renumber(self) -> None:
+        self._rows = [chunk for stored in self._stored.values() for chunk in stored.chunks]
+        self._row_of = {chunk.id: row for row, chunk in enumerate(self._rows)}
+        self._keywords = None
+
+    # ------------------------------------------------------------ adding
+
+    def add(
+        self,
+        paths: Sequence[Path],
+        password: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: threading.Event | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        with_caches: bool = True,
+    ) -> list[FileReport]:
+        """Reads, embeds and keeps files; one report a file, in order. A file that cannot be used stops no other.
+
+        names        what people call the files, where that is not the last part of the path
+        with_caches  also keep the KV caches that embedding leaves, while the byte budget lasts
+        """
+        reports: list[FileReport] = []
+        shown = list(names) if names is not None else [Path(path).name for path in paths]
+        for number, (path, name) in enumerate(zip(paths, shown, strict=True)):
+
+            def tell(stage: Stage, done: int, total: int, n: int = number, of: str = name) -> None:
+                if progress:
+                    progress(Progress(n, len(shown), of, stage, done, total))
+
+            if cancel is not None and cancel.is_set():
+                reports.append(FileReport(name, "cancelled", f"{name} was not read: stopped before."))
+                continue
+            try:
+                with self._adding:
+                    reports.append(self._add_one(Path(path), name, password, tell, cancel, with_caches))
+            except Cancelled:
+                reports.append(FileReport(name, "cancelled", f"{name} was not kept: stopped while it was read."))
+            except GritError as error:
+                needs = type(error).__name__ == "PasswordNeeded"
+                reports.append(FileReport(name, "failed", str(error), needs_password=needs))
+        return reports
+
+    def _add_one(
+        self,
+        path: Path,
+        name: str,
+        password: str | None,
+        tell: Callable[[Stage, int, int], None],
+        cancel: threading.Event | None,
+        with_caches: bool,
+    ) -> FileReport:
+        with tempfile.TemporaryDirectory(prefix="grit-") as scratch:
+            plain = Path(scratch) / "plain.pdf"
+            document = read_document(
+                path, name, password, self.limits, lambda done, total: tell("reading", done, total),
+                cancel=cancel, plain_copy=plain,
+            )  # fmt: skip
+            known = self._stored.get(document.id)
+            if known is not None:
+                kept_as = known.document.name
+                reason = f"{name} is already here." if kept_as == name else f"{name} is already here, as {kept_as}."
+                return _report(known, "duplicate", reason, name)
+            if len(self._stored) >= self.limits.max_documents:
+                raise DocumentError(
+                    f"{name} was not added: {self.limits.max_documents} documents are the limit. Remove one first."
+                )
+            stored = self._embed_and_keep(document, plain if plain.exists() else path, tell, cancel, with_caches)
+        with self._lock:
+            self._index.add(document.id, [chunk.id for chunk in stored.chunks], stored.vectors)
+            self._register(stored)
+        return _report(stored, "ready", " ".join(document.notes), name)
+
+    def _embed_and_keep(
+        self,
+        document: Document,
+        source: Path,
+        tell: Callable[[Stage, int, int], None],
+        cancel: threading.Event | None,
+        with_caches: bool,
+    ) -> Stored:
+        chunks = chunk_document(document, self.model.prompts.count, self.chunk_tokens)
+        in_memory: list[tuple[Key, KVCache]] = []
+
+        def embed(kv_folder: Path | None) -> NDArray[np.float32]:
+            rows: list[NDArray[np.float32]] = []
+            used = 0
+            for at in range(0, len(chunks), EMBED_TOGETHER):
+                part = chunks[at : at + EMBED_TOGETHER]
+                keep = with_caches and self.caches.room_for(used + 1)
+                encodings = self.model.encode_iter([c.text for c in part], return_cache=keep, cancel=cancel)
+                for chunk, encoding in zip(part, encodings, strict=True):
+                    rows.append(encoding.vector)
+                    cache, key = encoding.cache, (chunk.id, BIDIRECTIONAL)
+                    if cache is not None and self.caches.room_for(used + cache.nbytes):
+                        used += (
+                            cache.nbytes if kv_folder is None else self.caches.write(kv_folder / file_name(key), cache)
+                        )
+                        if kv_folder is None:
+                            in_memory.append((key, cache))
+                    tell("embedding", len(rows), len(chunks))
+            return np.stack(rows)
+
+        stored = self._store.write(document, chunks, self.identity, source, embed)
+        for key, cache in in_memory:
+            self.caches.put(key, cache)
+        return stored
+
+    # ------------------------------------------------------------ listing and removing
+
+    def documents(self) -> list[DocumentInfo]:
+        """All documents, oldest first."""
+        with self._lock:
+            return [
+                DocumentInfo(
+                    i, s.document.name, s.document.kind, len(s.document.pages), len(s.chunks), len(s.document.text),
+                    s.document.notes, s.added, self.caches.bytes(i),
+                )
+                for i, s in self._stored.items()
+            ]  # fmt: skip
+
+    def document(self, document_id: str) -> Document:
+        """The stored text with its pages. Raises DocumentError if it is not here any more."""
+        return self._get(document_id).document
+
+    def chunks(self, document_id: str) -> tuple[Chunk, ...]:
+        """The document's chunks from its beginning."""
+        return self._get(document_id).chunks
+
+    def source(self, document_id: str) -> Path | bytes:
+        """The original file, for pictures of its pages; an encrypted PDF is kept without its encryption."""
+        return self._get(document_id).source
+
+    def _get(self, document_id: str) -> Stored:
+        with self._lock:
+            if document_id not in self._stored:
+                raise DocumentError("This document is not in the library any more. Upload it again.")
+            return self._stored[document_id]
+
+    def remove(self, document_id: str) -> None:
+        """Removes a document with its vectors and caches; nothing happens if it is not here."""
+        with self._lock:
+            if self._stored.pop(document_id, None) is None:
+                return
+            del self._terms[document_id]
+            self.caches.close_document(document_id)
+            self._store.remove(document_id)
+            self._index.remove(document_id)
+            self._renumber()
+
+    def clear(self) -> None:
+        """Removes all documents."""
+        for document_id in list(self._stored):
+            self.remove(document_id)
+
+    def close(self) -> None:
+        """Frees the index and the folder; documents in memory are gone. May be called twice."""
+        with self._adding, self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._index.close()
+            self._store.close()
+            if isinstance(self._store, MemoryStore):
+                for document_id in list(self._stored):
+                    self.caches.close_document(document_id)
+            self._stored, self._terms = {}, {}
+            self._renumber()
+
+    # ------------------------------------------------------------ searching
+
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        text: str,
+        k: int,
+        documents: Sequence[str] | None = None,
+        mode: Mode = "hybrid",
+    ) -> list[Hit]:
+        """The k best passages for a question, given as its embedding and its words; best first.
+
+        documents   ids of those to search; None: all
+        Equal scores come in the order of documents and places, so the same question has the same answer.
+        """
+        with self._lock:
+            allowed = None if documents is None else [i for i in documents if i in self._stored]
+            if not self._rows or k < 1 or allowed == []:
+                return []
+            depth = max(CANDIDATES, 2 * k)
+            near = [] if mode == "keywords" else self._index.nearest(vector, depth, allowed)
+            if self._keywords is None:
+                self._keywords = KeywordIndex([terms for i in self._stored for terms in self._terms[i]])
+            rows, keywords = self._rows, self._keywords
+            vectors = {i: stored.vectors for i, stored in self._stored.items()}
+            by_vector = [self._row_of[i] for i in near if i in self._row_of]
+        words = np.zeros(len(rows), dtype=np.float32) if mode == "vectors" else keywords.scores(text)
+        if allowed is not None:
+            words[[row for row, chunk in enumerate(rows) if chunk.document_id not in allowed]] = 0
+        by_words = [int(row) for row in np.argsort(-words, kind="stable")[:depth] if words[row] > 0]
+        candidates = sorted({*by_vector, *by_words})
+        cosines = {r: cosine(vectors[rows[r].document_id][rows[r].index], vector) for r in candidates}
+        ranked = fuse(cosines, {r: float(words[r]) for r in candidates}, k, mode, self.model.config.vector_weight)
+        return [Hit(rows[row], *scores) for row, scores in ranked]
+
+    # ------------------------------------------------------------ KV caches
+
+    def cache_for(
+        self, chunk: Chunk, attention: Attention = "bidirectional", ids: Sequence[int] | None = None
+    ) -> tuple[KVCache, Literal["hot", "warm", "built"]]:
+        """A chunk's keys and values: from memory (hot), from disk (warm), or computed now and kept (built).
+
+        bidirectional   as the embedding pass leaves them, with the embed header
+        causal          of `ids`, or of the chunk in the embed format if none are given
+        """
+        expected = (
+            list(ids) if ids is not None and attention == "causal" else list(self.model.prompts.embed(chunk.text).ids)
+        )
+        key: Key = (chunk.id, attention)
+        found = self.caches.get(key, expected)
+        if found is not None:
+            return found
+        if attention == "causal":
+            cache = self.model.causal_cache(expected)
+        else:
+            encoding = next(iter(self.model.encode_iter([chunk.text], return_cache=True)))
+            assert encoding.cache is not None
+            cache = encoding.cache
+        self.caches.put(key, cache)
+        return cache, "built"
+
+    def missing_caches(self) -> int:
+        """Chunks whose bidirectional cache is not kept."""
+        return sum(1 for _ in self._without_cache())
+
+    def _without_cache(self) -> Iterator[Chunk]:
+        for chunk in list(self._rows):
+            if not self.caches.has((chunk.id, BIDIRECTIONAL)):
+                yield chunk
+
+    def build_caches(
+        self, progress: Callable[[int, int], None] | None = None, cancel: threading.Event | None = None
+    ) -> int:
+        """Makes the caches that are missing while the byte budget lasts, and returns how many; meant for a thread.
+
+        Questions may be asked meanwhile: what they need first is built for them.
+        """
+        missing = list(self._without_cache())
+        built, size = 0, 0
+        for done, chunk in enumerate(missing, 1):
+            if (cancel is not None and cancel.is_set()) or self._closed or not self.caches.room_for(size + 1):
+                break
+            if chunk.document_id in self._stored and not self.caches.has((chunk.id, BIDIRECTIONAL)):
+                cache, _ = self.cache_for(chunk)
+                size, built = cache.nbytes, built + 1
+            if progress:
+                progress(done, len(missing))
+        return built
+
+    def cache_bytes(self, document_id: str | None = None) -> int:
+        """Bytes of KV caches kept, of one document or of all."""
+        return self.caches.bytes(document_id)
+
+
+def _report(stored: Stored, state: Literal["ready", "duplicate"], reason: str, name: str) -> FileReport:
+    return FileReport(name, state, reason, stored.document.id, len(stored.document.pages), len(stored.chunks))
