@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 TYPICAL_TOKENS: Final = 256
 """Tokens of the text that `batch_size` counts."""
 
+CPU_TOKENS_PER_THREAD: Final = 512
+CPU_BATCH_TOKENS: Final = (1024, 4096)
+"""On a CPU a batch is not larger than this (least, most): its activations should stay in the processor's caches and below
+the size at which the allocator maps fresh pages for each tensor. Measured with 36 M parameters, one thread, 11,464 tokens:
+batches of 1,024 tokens 12.5 s, of 2,048 14.2 s, of 8,192 22.7 s."""
+
 WINDOW_TEXTS: Final = 2048
 """Texts that are sorted together."""
 
@@ -71,7 +77,7 @@ def encode_stream(
         raise InputError(f"batch_size must be at least 1, not {batch_size}.")
     limit = model.context if max_length is None else min(max_length, model.context)
     total = len(texts) if isinstance(texts, Sequence) else 0
-    budget = batch_size * TYPICAL_TOKENS
+    budget = batch_tokens(batch_size, model.device)
     done = 0
     for window in _windows(model, texts, instruction, limit, return_cache):
         results: list[Encoding | None] = [None] * len(window)
@@ -88,6 +94,15 @@ def encode_stream(
             assert result is not None
             results[index] = None  # the consumer's now: a kept window would pin every cache in it
             yield result
+
+
+def batch_tokens(batch_size: int, device: torch.device) -> int:
+    """Tokens in one forward, padding included, for batches of `batch_size` texts of typical length."""
+    budget = batch_size * TYPICAL_TOKENS
+    if device.type != "cpu":
+        return budget
+    least, most = CPU_BATCH_TOKENS
+    return min(budget, max(least, min(most, CPU_TOKENS_PER_THREAD * torch.get_num_threads())))
 
 
 def _windows(

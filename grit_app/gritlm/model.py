@@ -177,7 +177,8 @@ class GritLM:
 
         instruction   the same for all texts; convention: for queries, not for documents
         return_cache  also give each text's keys and values, its own tokens only, on the model's device
-        batch_size    in texts of 256 tokens: shorter texts share a batch in larger numbers, longer ones in smaller
+        batch_size    in texts of 256 tokens: shorter texts share a batch in larger numbers, longer ones in smaller. An
+                      upper limit; a CPU is faster with less
         max_length    ids of a text with its header; None: the model's own context. Longer texts are cut at the end and
                       say so in `Encoding.truncated`; quality beyond `config.trained_context` is unproven
         normalize     None: as the checkpoint says (L2 by default)
