@@ -111,7 +111,7 @@ def edges(line: Line) -> tuple[float, float]:
 
 def _same_paragraph(paragraph: Paragraph, line: Line, shape: _Shape) -> bool:
     last = paragraph.last
-    if paragraph.is_row or line.cells > 1 or not 0.93 < line.size / last.size < 1.075:
+    if paragraph.is_row or line.cells > 1 or _LEADERS.search(last.text) or not 0.93 < line.size / last.size < 1.075:
         return False
     down = last.y - line.y
     if not 0.3 * line.size < down <= max(1.3 * shape.step, 1.25 * line.size) or _BULLET.match(line.text):

@@ -32,7 +32,7 @@ def without_furniture(pages: Sequence[PageLines], labels: Sequence[str]) -> list
         for line, outermost in edges[number]:
             repeated = [
                 n for n, y in places[_shape(line.text)]
-                if n != number and abs(n - number) <= 4 and abs(y - line.y) <= 1.5 * line.size
+                if n != number and abs(n - number) <= 6 and abs(y - line.y) <= 1.5 * line.size
             ]  # fmt: skip
             # On two pages a repeated line may be a table's heading; three make a habit, unless there are no more.
             enough = len(repeated) >= min(2, max(1, (len(pages) - 1) // 2))
@@ -43,7 +43,8 @@ def without_furniture(pages: Sequence[PageLines], labels: Sequence[str]) -> list
 
 
 def _shape(text: str) -> str:
-    return _NUMBER.sub("#", text).casefold()
+    """The line without its numbers, so that left pages (`12  Title`) and right ones (`Title  13`) agree."""
+    return " ".join(_NUMBER.sub(" ", text).casefold().split())
 
 
 def _is_page_number(text: str, index: int, label: str) -> bool:

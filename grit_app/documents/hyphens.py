@@ -16,6 +16,16 @@ based like level related specific scale known term year old time free wide sized
 dependent independent oriented driven linguistic defined called made style type only first century fold up off and by
 out aged being eligible appropriate friendly rich poor high low long
 """
+# Words that make closed compounds, although both parts are words.
+_GLUED_FIRST_PARTS = """
+some any every no with in out over under up down back fore there where here how to be can him her it them your my our
+other mean more never further through not home work web data water land sea sun air eye foot hand head news
+"""
+_GLUED_LAST_PARTS = """
+one body thing where how times what times self selves in out ever less ful ness ship ment man men day side work land
+ward wards wise book place line able ible
+"""
+_GLUED_FIRST, _GLUED_LAST = frozenset(_GLUED_FIRST_PARTS.split()), frozenset(_GLUED_LAST_PARTS.split())
 _FIRST, _LAST = frozenset(_FIRST_PARTS.split()), frozenset(_LAST_PARTS.split())
 _WORD = re.compile(r"[^\W\d_]+(?:[-‐‑][^\W\d_]+)*", re.UNICODE)
 
@@ -59,6 +69,10 @@ class HyphenMender:
         whole, compound = (first + second).casefold(), f"{first}-{second}".casefold()
         if self.seen[compound] != self.seen[whole]:
             return self.seen[whole] > self.seen[compound]
+        if min(self.seen[first.casefold()], self.seen[second.casefold()]) >= 2 and min(len(first), len(second)) >= 3:
+            return (
+                first.casefold() in _GLUED_FIRST or second.casefold() in _GLUED_LAST
+            )  # two words, or someone, without
         if re.search(r"[-‐‑]", before) and before[0].isalpha():
             return False  # state-of-the-
         return first.casefold() not in _FIRST and second.casefold() not in _LAST

@@ -45,6 +45,8 @@ class CacheStore:
             return
         with self._lock:
             self._folders[document_id] = folder
+            for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+                leftover.unlink(missing_ok=True)
             for path in sorted(folder.glob("*.safetensors")):
                 status = path.stat()
                 self._files[path] = (status.st_size, status.st_mtime)

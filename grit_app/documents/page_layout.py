@@ -253,8 +253,9 @@ class _Side:
 
     def __init__(self, segments: list[Segment]) -> None:
         rows: dict[int, list[Segment]] = {}
+        step = max(1.0, 0.3 * median(s.size for s in segments))
         for s in segments:
-            rows.setdefault(round(s.y / max(1.0, 0.3 * s.size)), []).append(s)
+            rows.setdefault(round(s.y / step), []).append(s)
         width = max(s.x1 for s in segments) - min(s.x0 for s in segments)
         shares = [sum(s.x1 - s.x0 for s in row) / max(width, 1.0) for row in rows.values()]
         letters = sum(c.isalpha() for s in segments for c in s.text)
@@ -282,6 +283,7 @@ class _Side:
 def _rows(segments: list[Segment]) -> list[Line]:
     """Lines of one part from top to bottom; segments on one baseline are cells of one line."""
     lines: list[Line] = []
+    gaps: list[float] = []  # em
     rows: list[list[Segment]] = []
     for segment in sorted(segments, key=lambda s: -s.y):
         if rows and rows[-1][0].y - segment.y <= 0.35 * min(rows[-1][0].size, segment.size):
@@ -295,4 +297,25 @@ def _rows(segments: list[Segment]) -> list[Line]:
         numbered = len(row) == 2 and _NUMBERING.fullmatch(ordered[0].text)
         cells = 1 if numbered else len(row)
         lines.append(Line(" ".join(s.text for s in ordered), row[0].x0, row[-1].x1, row[0].y, size, cells))
+        gaps.append(max((b.x0 - a.x1 for a, b in pairwise(row)), default=0.0) / size)
+    _join_stretched_lines(lines, gaps)
     return lines
+
+
+def _join_stretched_lines(lines: list[Line], gaps: list[float]) -> None:
+    """Takes back rows that are none: justified prose may stretch a space as wide as the gap between cells.
+
+    Such a line goes from margin to margin, as the plain line above or below it does.
+    """
+    plain = [line for line in lines if line.cells == 1]
+    if not plain:
+        return
+    left, right = min(line.x0 for line in plain), max(line.x1 for line in plain)
+
+    def is_full(line: Line) -> bool:
+        return line.x0 - left < 1.5 * line.size and right - line.x1 < line.size
+
+    for i, line in enumerate(lines):
+        beside = [n for n in lines[max(0, i - 1) : i + 2] if n is not line and n.cells == 1]
+        if line.cells > 1 and gaps[i] < 2.5 and is_full(line) and any(is_full(n) for n in beside):
+            line.cells = 1

@@ -7,7 +7,9 @@ looked up as if it were a byte; and a ToUnicode map that gives a ligature's last
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from pypdf._codecs import charset_encoding
 from pypdf._codecs.adobe_glyphs import adobe_glyphs
 from pypdf.generic import DictionaryObject, NameObject
 from pypdf.generic._font import Font  # the one place that knows encodings and widths; pypdf is pinned
@@ -55,12 +57,14 @@ class PdfFont:
 
 def _byte_table(font: Font, resource: DictionaryObject, scale: float) -> list[Glyph]:
     assert isinstance(font.encoding, dict)
-    mapped = {} if _names_its_encoding(resource) else font.character_map
+    declared = _declared_encoding(resource)
+    mapped: dict[Any, Any] = font.character_map if declared is None else declared
     ligatures = _ligatures(resource)
     table = []
     for byte in range(256):
         raw = chr(byte)
-        text = str(mapped.get(raw, font.encoding.get(byte, raw))) if font.interpretable else UNREADABLE
+        key = raw if declared is None else byte
+        text = str(mapped.get(key, font.encoding.get(byte, raw))) if font.interpretable else UNREADABLE
         ligature = ligatures.get(byte, "")
         if len(ligature) > len(text.strip()) and ligature.endswith(text.strip()):
             text = ligature
@@ -68,29 +72,38 @@ def _byte_table(font: Font, resource: DictionaryObject, scale: float) -> list[Gl
     return table
 
 
-def _names_its_encoding(resource: DictionaryObject) -> bool:
-    """True if the dictionary itself settles what bytes mean, so that the embedded font's numbering must not."""
+def _declared_encoding(resource: DictionaryObject) -> dict[int, str] | None:
+    """What bytes mean, if the dictionary itself settles it so that the embedded font's numbering must not."""
     encoding = resource.get("/Encoding")
     encoding = encoding.get_object() if encoding is not None else None
-    if isinstance(encoding, DictionaryObject):
-        encoding = encoding.get("/BaseEncoding")
-    return "/ToUnicode" not in resource and isinstance(encoding, NameObject)
+    name = encoding.get("/BaseEncoding") if isinstance(encoding, DictionaryObject) else encoding
+    if "/ToUnicode" in resource or name not in charset_encoding:
+        return None
+    declared = dict(enumerate(charset_encoding[str(name)]))
+    for code, glyph in _differences(encoding):
+        declared[code] = adobe_glyphs.get(f"/{glyph}", declared.get(code, ""))
+    return declared
 
 
 def _ligatures(resource: DictionaryObject) -> dict[int, str]:
     """Bytes whose glyph name lists its letters, as in f_f_i. Source: Adobe Glyph List specification, section 2."""
     encoding = resource.get("/Encoding")
-    encoding = encoding.get_object() if encoding is not None else None
+    found = {}
+    for code, glyph in _differences(encoding.get_object() if encoding is not None else None):
+        parts = glyph.partition(".")[0].split("_")
+        letters = [adobe_glyphs.get(f"/{part}", "") for part in parts]
+        if len(parts) > 1 and all(letters):
+            found[code] = "".join(letters)
+    return found
+
+
+def _differences(encoding: Any) -> Iterator[tuple[int, str]]:
+    """(byte, glyph name) of each entry of an encoding's /Differences."""
     differences = encoding.get("/Differences") if isinstance(encoding, DictionaryObject) else None
-    found: dict[int, str] = {}
     code = 0
     for item in differences.get_object() if differences is not None else ():
         if isinstance(item, NameObject):
-            parts = str(item)[1:].partition(".")[0].split("_")
-            letters = [adobe_glyphs.get(f"/{part}", "") for part in parts]
-            if len(parts) > 1 and all(letters):
-                found[code] = "".join(letters)
+            yield code, str(item)[1:]
             code += 1
         elif isinstance(item, int):
             code = int(item)
-    return found
