@@ -1,0 +1,153 @@
+"""From a question to what the page shows of its answer: streamed words, cited sentences, cards, the page picture."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from grit_app.documents.library import Hit, Library
+from grit_app.documents.pictures import page_picture
+from grit_app.errors import DocumentError
+from grit_app.gritlm import GritLM, Sampling
+from grit_app.rag.answering import Answer, Done, Retrieved, Token, answer
+from grit_app.rag.citations import CitedAnswer
+from grit_app.ui import sources, texts
+from grit_app.ui.chat import reply
+from grit_app.ui.handlers import escape, plain_markdown, steady
+from grit_app.ui.status import seconds
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The sources of one answer, in citation order."""
+
+    number: int
+    hits: list[Hit]
+    marks: list[list[tuple[int, int]]]
+    """For each hit the spans of its text on which the answer rests."""
+
+    cited: int
+    """So many of the hits, from the first, are cited."""
+
+    def cards(self, chosen: int | None) -> str:
+        return sources.cards(self.number, self.hits, self.marks, self.cited, chosen)
+
+
+@dataclass
+class Asking:
+    """One question on its way. Iterate `frames`; then `turn` is there, also when the visitor stopped it."""
+
+    number: int
+    question: str
+    strategy: str | None = None
+    k: int | None = None
+    mode: str | None = None
+    positions: str = "consecutive"
+    answer_tokens: int = 64
+    turn: Turn = field(init=False)
+
+    def frames(
+        self, library: Library, model: GritLM, documents: Sequence[str] | None, cancel: threading.Event
+    ) -> Iterator[tuple[Message, str | None]]:
+        """(answer so far, cards if they changed)."""
+        self.turn = Turn(self.number, [], [], 0)
+        self._done: Answer | None = None
+        self._cards: str | None = None
+        events = answer(
+            self.question,
+            library,
+            model,
+            strategy=self.strategy,
+            k=self.k,
+            mode=self.mode,
+            documents=documents,
+            sampling=Sampling(max_new_tokens=self.answer_tokens),
+            cancel=cancel,
+            positions=self.positions,
+        )
+        text = ""
+        for text in steady(self._pieces(events)):
+            cards, self._cards = self._cards, None
+            yield reply(plain_markdown(text)), cards
+        if self._done is None:
+            yield reply(plain_markdown(text), "stopped by you"), None
+            return
+        self.turn = turn_of(self.number, self._done)
+        yield finished(self.number, self._done), self.turn.cards(None)
+
+    def _pieces(self, events: Iterator[Any]) -> Iterator[str]:
+        """Words for the stream; the other events are noted on the way."""
+        for event in events:
+            if isinstance(event, Retrieved):
+                self.turn = Turn(self.number, list(event.hits), [], 0)
+                self._cards = self.turn.cards(None)
+            elif isinstance(event, Token):
+                yield event.text
+            elif isinstance(event, Done):
+                self._done = event.answer
+
+
+def turn_of(number: int, done: Answer) -> Turn:
+    """The answer's passages as they are numbered, with the sentences on which it rests."""
+    cited = done.cited
+    marks = [[(s.start, s.stop)] if (s := cited.supports.get(index)) else [] for index in cited.order]
+    return Turn(number, [done.hits[index] for index in cited.order], marks, len(cited.supports))
+
+
+def finished(number: int, done: Answer) -> Message:
+    """The whole answer with its marks, what must be said about it, and its numbers."""
+    return reply(body(number, done), statistics(done))
+
+
+def body(number: int, done: Answer) -> str:
+    """Markdown: each sentence with links to its passages. Text of documents stays literal."""
+    if not done.answerable:
+        return f"**{texts.NOT_ANSWERABLE if done.hits else texts.NO_PASSAGES}**"
+    words = cited_markdown(number, done.cited) or "*(no words)*"
+    if done.hits and not done.cited.supports:
+        words += f"\n\n*{texts.NOT_SUPPORTED}*"
+    return words
+
+
+def cited_markdown(turn: int, cited: CitedAnswer) -> str:
+    """`One sentence. [1] Another. [2]`, the numbers as links to `#cite-TURN-NUMBER`."""
+    parts = []
+    for text, numbers in cited.sentences:
+        marks = "".join(f" [\\[{n}\\]](#cite-{turn}-{n})" for n in numbers)
+        parts.append(plain_markdown(text) + marks)
+    return " ".join(parts)
+
+
+def statistics(done: Answer) -> str:
+    """The line under an answer: what came from caches, and the time of each stage."""
+    cached = f", {done.cached_tokens:,} of them cached" if done.cached_tokens else ", none cached"
+    times = done.timings_ms
+    names = {"embed": "embed", "search": "search", "load_cache": "load caches", "prefill": "prefill"}
+    stages = ", ".join(f"{word} {seconds(times[key])}" for key, word in names.items() if times.get(key))
+    parts = [
+        f"first token after {seconds(times['first_token'])} ({stages})" if times.get("first_token") else stages,
+        f"total {seconds(times['total'])}",
+        f"{done.prompt_tokens:,} prompt tokens{cached} + {done.new_tokens:,} new",
+        escape(done.strategy),
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def source_picture(library: Library, turn: Turn, position: int) -> str:
+    """The page of a passage as HTML; where there is none to show, a sentence that says why."""
+    chunk = turn.hits[position].chunk
+    marks = turn.marks[position] if position < len(turn.marks) else []
+    place = chunk.page_at(marks[0][0]) if marks else chunk.places[0]
+    caption = f"{chunk.document_name}, {sources.page_words(place.label, (place.index,))}"
+    try:
+        if library.document(chunk.document_id).kind != "pdf":
+            return f'<p class="quiet">{escape(chunk.document_name)} is plain text, so there is no page to show.</p>'
+        on_page = chunk.text[place.start - chunk.start : place.stop - chunk.start]
+        picture = page_picture(library.source(chunk.document_id), place.index, on_page)
+    except DocumentError as error:
+        return f'<p class="quiet">{escape(str(error))}</p>'
+    return sources.picture_html(picture, caption)

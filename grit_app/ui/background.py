@@ -1,0 +1,62 @@
+"""Work in a thread, its news in the page: for everything that reports progress through a callback.
+
+    watch = Watch(lambda report: library.add(paths, progress=report, cancel=cancel), cancel)
+    for news in watch:                      # a list of reports, perhaps empty, at every tick
+        yield ...
+    watch.result
+
+When the page goes away the loop is closed: the cancel event is set and the thread is waited for, so that the model's lane
+is never given on while the model still works for somebody who left.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+Report = TypeVar("Report")
+Result = TypeVar("Result")
+
+
+class Watch(Generic[Report, Result]):
+    """One piece of work. Iterate it once; afterwards `result` is there, or the work's own exception was raised."""
+
+    def __init__(
+        self, work: Callable[[Callable[[Report], None]], Result], cancel: threading.Event, tick_s: float = 0.1
+    ) -> None:
+        self._work = work
+        self._cancel = cancel
+        self._tick_s = tick_s
+        self._news: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self.result: Result
+
+    def _run(self) -> None:
+        try:
+            self.result = self._work(self._news.put)
+        except BaseException as error:
+            self._error = error
+
+    def __iter__(self) -> Iterator[list[Report]]:
+        thread = threading.Thread(target=self._run, name="watched-work", daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(self._tick_s)
+                yield self._drain()
+        finally:
+            if thread.is_alive():
+                self._cancel.set()
+                thread.join()
+        if self._error is not None:
+            raise self._error
+        if rest := self._drain():
+            yield rest
+
+    def _drain(self) -> list[Report]:
+        items = []
+        while not self._news.empty():
+            items.append(self._news.get())
+        return items

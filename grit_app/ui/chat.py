@@ -1,0 +1,236 @@
+"""The Chat tab: a conversation with the model, its caches kept between turns, its numbers under each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from grit_app.gritlm.decoding import GenerationStats
+from grit_app.settings import Settings
+from grit_app.ui import texts
+from grit_app.ui.engine import Engine
+from grit_app.ui.handlers import guarded, message_text, steady
+from grit_app.ui.sessions import Visitors
+from grit_app.ui.status import seconds
+
+Message = dict[str, Any]
+KEPT_MESSAGES = 60
+"""The browser keeps this many messages over a reload: its storage is small."""
+
+FINISH = {"stop": "complete", "length": "reached the length limit", "cancelled": "stopped by you"}
+
+
+def statistics(stats: GenerationStats) -> str:
+    """The line under an answer, in the order in which a reader asks."""
+    cached = f", {stats.cached_tokens:,} of them cached" if stats.cached_tokens else ""
+    parts = [
+        f"first token after {seconds(stats.ttft_ms)}",
+        f"{stats.tokens_per_s:.3g} tokens/s",
+        f"{stats.prompt_tokens:,} prompt tokens{cached} + {stats.new_tokens:,} new",
+        FINISH[stats.finish_reason],
+    ]
+    return " · ".join(parts)
+
+
+def reply(text: str, note: str = "") -> Message:
+    """An answer and its statistics line as two blocks of one message: the words stay clean for the next turn."""
+    blocks = [{"type": "text", "text": text}]
+    if note:
+        blocks.append({"type": "text", "text": f'<div class="stats">{note}</div>'})
+    return {"role": "assistant", "content": blocks}
+
+
+def spoken(history: list[Message]) -> list[Message]:
+    """The conversation as the model reads it: roles and words, without statistics lines and empty replies."""
+    said = []
+    for message in history:
+        content = message["content"]
+        words = message_text(content[:1] if isinstance(content, list) else content)
+        if words.strip():
+            said.append({"role": message["role"], "content": words})
+    return said
+
+
+def kept(history: list[Message]) -> list[Message]:
+    """What the browser keeps over a reload: plain roles and blocks, the last `KEPT_MESSAGES`, starting with a question."""
+    plain = [
+        {
+            "role": m["role"],
+            "content": [{"type": "text", "text": message_text(block)} for block in _blocks(m["content"])],
+        }
+        for m in history[-KEPT_MESSAGES:]
+    ]
+    while plain and plain[0]["role"] != "user":
+        plain.pop(0)
+    return plain
+
+
+def _blocks(content: Any) -> list[Any]:
+    return list(content) if isinstance(content, (list, tuple)) else [content]
+
+
+def up_to_question(history: list[Message], index: int) -> list[Message]:
+    """The conversation up to and with the last question at or before `index`."""
+    last = max((i for i, m in enumerate(history[: index + 1]) if m["role"] == "user"), default=-1)
+    return history[: last + 1]
+
+
+@dataclass(frozen=True)
+class ChatTab:
+    """What the page needs of the built tab."""
+
+    chatbot: gr.Chatbot
+    store: gr.BrowserState
+
+
+def build(engine: Engine, visitors: Visitors, settings: Settings, browser_key: gr.BrowserState) -> ChatTab:
+    """Layout above, wiring below. Must be called inside the tab."""
+    store = gr.BrowserState([], storage_key="grit-chat", secret="grit-workbench-chat")
+    chatbot = gr.Chatbot(
+        label="Conversation",
+        show_label=False,
+        elem_id="chat",
+        height="min(60dvh, 640px)",
+        editable="user",
+        placeholder=texts.CHAT_EMPTY,
+        examples=[{"text": starter} for starter in texts.CHAT_STARTERS],
+        buttons=["copy", "copy_all"],
+        layout="bubble",
+        latex_delimiters=[],
+    )
+    with gr.Row(elem_classes="ask-row", equal_height=True):
+        box = gr.Textbox(
+            label="Message",
+            show_label=False,
+            placeholder="Write a message",
+            lines=1,
+            max_lines=8,
+            scale=8,
+            min_width=200,
+            elem_id="chat-box",
+            elem_classes="main-box",
+            container=False,
+        )
+        send = gr.Button("Send", variant="primary", scale=1, min_width=96, elem_id="chat-send")
+        stop = gr.Button(
+            "Stop",
+            variant="stop",
+            scale=1,
+            min_width=96,
+            visible=False,
+            elem_id="chat-stop",
+            elem_classes="stop-button",
+        )
+    with gr.Accordion("Settings", open=False, elem_id="chat-settings"):
+        system = gr.Textbox(value="", label="System prompt", info="Put before the first message.", lines=2, max_lines=8)
+        with gr.Row():
+            temperature = gr.Slider(
+                0, 2, value=0.7, step=0.05, label="Temperature", info="0: always the likeliest token.", min_width=220
+            )
+            top_p = gr.Slider(
+                0.05, 1, value=0.95, step=0.05, label="Top-p", info="Share of probability to draw from.", min_width=220
+            )
+        with gr.Row():
+            limit = gr.Slider(
+                8, 1024, value=settings.chat_tokens, step=8, label="Longest reply, in tokens", min_width=220
+            )
+            seed = gr.Number(value=None, precision=0, label="Seed", info="Empty: a new draw each time.", min_width=220)
+        clear = gr.Button("Clear the conversation", size="sm")
+
+    knobs = [system, temperature, top_p, limit, seed]
+
+    @guarded
+    def respond(
+        history: list[Message],
+        key: str,
+        system: str,
+        temperature: float,
+        top_p: float,
+        limit: float,
+        seed: float | None,
+        request: gr.Request,
+    ) -> Iterator[Any]:
+        visitor = visitors.enter(request.session_hash, key)
+        cancel = visitors.current_run(request.session_hash, "chat")
+        if not history or history[-1]["role"] != "user":
+            return
+        said = [{"role": "system", "content": system}] if (system or "").strip() else []
+        with engine.using(cancel) as model:
+            stream = model.stream(
+                said + spoken(history),
+                max_new_tokens=int(limit),
+                temperature=float(temperature),
+                top_p=float(top_p),
+                seed=None if seed is None else int(seed),
+                cancel=cancel,
+                conversation=visitor.conversation,
+            )
+            text = ""
+            for text in steady(stream):
+                yield [*history, reply(text)]
+        yield [*history, reply(text or "*(no words)*", statistics(stream.stats))]
+
+    def begin(message: str, history: list[Message], request: gr.Request) -> tuple[Any, ...]:
+        if not message.strip():
+            raise gr.Error("The message is empty. Write something first.", print_exception=False)
+        visitors.begin_run(request.session_hash, "chat")
+        return "", [*history, {"role": "user", "content": message}], *running(True)
+
+    def again(history: list[Message], request: gr.Request) -> tuple[Any, ...]:
+        visitors.begin_run(request.session_hash, "chat")
+        return history, *running(True)
+
+    def retried(history: list[Message], request: gr.Request, event: gr.RetryData) -> tuple[Any, ...]:
+        return again(up_to_question(history, int(event.index)), request)
+
+    def edited(history: list[Message], request: gr.Request, event: gr.EditData) -> tuple[Any, ...]:
+        index = int(event.index[0] if isinstance(event.index, (list, tuple)) else event.index)
+        return again([*history[:index], {"role": "user", "content": message_text(event.value)}], request)
+
+    def undone(history: list[Message], event: gr.UndoData) -> tuple[Any, ...]:
+        kept_history = up_to_question(history, int(event.index))
+        question = message_text(kept_history[-1]["content"]) if kept_history else ""
+        return kept_history[:-1], question, kept(kept_history[:-1])
+
+    def started(event: gr.SelectData) -> str:
+        return message_text(event.value)
+
+    def finish(history: list[Message]) -> tuple[Any, ...]:
+        return kept(history), *running(False)
+
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    lane: dict[str, Any] = {
+        "concurrency_id": "model",
+        "concurrency_limit": 1,
+        "show_progress": "minimal",
+        "api_visibility": "private",
+    }
+    buttons = [send, stop]
+
+    def then_answer(event: Any) -> None:
+        answered = event.success(respond, [chatbot, browser_key, *knobs], chatbot, **lane)
+        answered.then(finish, chatbot, [store, *buttons], **quiet)
+
+    for trigger in (box.submit, send.click):
+        then_answer(trigger(guarded(begin), [box, chatbot], [box, chatbot, *buttons], **quiet))
+    picked = chatbot.example_select(started, None, box, **quiet)
+    then_answer(picked.then(guarded(begin), [box, chatbot], [box, chatbot, *buttons], **quiet))
+    then_answer(chatbot.retry(guarded(retried), chatbot, [chatbot, *buttons], **quiet))
+    then_answer(chatbot.edit(guarded(edited), chatbot, [chatbot, *buttons], **quiet))
+    chatbot.undo(guarded(undone), chatbot, [chatbot, box, store], **quiet)
+
+    def halt(request: gr.Request) -> None:
+        visitors.stop_run(request.session_hash, "chat")
+
+    stop.click(halt, **quiet)
+    clear.click(lambda: ([], []), None, [chatbot, store], **quiet)
+    chatbot.clear(lambda: [], None, store, **quiet)
+    return ChatTab(chatbot, store)
+
+
+def running(is_running: bool) -> tuple[Any, Any]:
+    """Send and Stop take each other's place."""
+    return gr.update(visible=not is_running), gr.update(visible=is_running)

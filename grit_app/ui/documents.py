@@ -1,0 +1,426 @@
+"""The Document Q&A tab: a visitor's own documents, questions over them, answers with their sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from grit_app.errors import InputError
+from grit_app.rag.strategies import STRATEGIES
+from grit_app.settings import Settings
+from grit_app.ui import library_actions as actions
+from grit_app.ui import library_view, sources, texts
+from grit_app.ui.answers import Asking, Turn, source_picture
+from grit_app.ui.chat import running, up_to_question
+from grit_app.ui.engine import Engine
+from grit_app.ui.handlers import guarded, message_text
+from grit_app.ui.sessions import Visitor, Visitors
+from grit_app.ui.theme import ASSETS
+
+SAMPLES = [ASSETS / "samples" / "field_guide.pdf", ASSETS / "samples" / "harbour_museum.md"]
+WAITING = '<p class="quiet files-empty">Your documents appear when the model is loaded.</p>'
+NO_SOURCES = '<p class="quiet">The passages of an answer appear here; choose one to see its page.</p>'
+KEPT_TURNS = 40
+
+
+@dataclass(frozen=True)
+class DocumentsTab:
+    """What the page needs of the built tab: call `refresh` with `inputs` → `outputs` when the model is there."""
+
+    refresh: Callable[..., Any]
+    inputs: list[Any]
+    outputs: list[Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tab's components, by what they are for."""
+
+    upload: gr.File
+    sample: gr.Button
+    halt: gr.Button
+    locked_box: gr.Group
+    password: gr.Textbox
+    unlock: gr.Button
+    table: gr.HTML
+    meter: gr.HTML
+    clear: gr.Button
+    chatbot: gr.Chatbot
+    box: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    strategy: gr.Dropdown
+    k: gr.Slider
+    mode: gr.Radio
+    positions: gr.Radio
+    cards: gr.HTML
+    picture: gr.HTML
+    unused: gr.State
+    locked: gr.State
+
+
+def build(
+    engine: Engine, visitors: Visitors, settings: Settings, browser_key: gr.BrowserState, *, shared: bool
+) -> DocumentsTab:
+    """Must be called inside the tab."""
+    parts = lay_out(settings, shared)
+    library = LibraryHandlers(engine, visitors, settings)
+    answers = AnswerHandlers(engine, visitors, settings)
+    wire_library(parts, library, browser_key)
+    wire_answers(parts, answers, browser_key)
+    outputs = [parts.table, parts.meter, parts.strategy, parts.k, parts.mode]
+    return DocumentsTab(library.refresh, [browser_key, parts.unused], outputs)
+
+
+# ---------------------------------------------------------------- layout
+
+
+def lay_out(settings: Settings, shared: bool) -> Parts:
+    with gr.Row(elem_classes="columns documents"):
+        with gr.Column(scale=3, min_width=290):
+            left = _left(settings, shared)
+        with gr.Column(scale=6, min_width=340):
+            middle = _middle()
+        with gr.Column(scale=4, min_width=300, elem_id="sources-column"):
+            gr.HTML('<h3 class="part">Sources</h3>')
+            picture = gr.HTML(label="Page of the chosen passage", elem_id="page-picture")
+            cards = gr.HTML(NO_SOURCES, label="Sources", elem_id="sources", js_on_load=sources.SCRIPT)
+    return Parts(**left, **middle, cards=cards, picture=picture, unused=gr.State([]), locked=gr.State([]))
+
+
+def _left(settings: Settings, shared: bool) -> dict[str, Any]:
+    limits = library_view.limits_sentence(
+        actions.FILE_KINDS, settings.max_file_mb, settings.max_pages, settings.max_files
+    )
+    gr.HTML(f'<h3 class="part">Documents</h3><p class="quiet">{limits}</p>')
+    upload = gr.File(
+        file_count="multiple", file_types=list(actions.FILE_KINDS), label="Add documents", height=132, elem_id="upload"
+    )
+    sample = gr.Button("Try the sample documents", size="sm", elem_id="sample")
+    halt = gr.Button("Stop reading", variant="stop", size="sm", visible=False, elem_id="upload-stop")
+    with gr.Group(visible=False, elem_id="locked") as locked_box:
+        password = gr.Textbox(
+            value="",
+            label="Password",
+            type="password",
+            info="For the encrypted file above. It is not kept.",
+            elem_id="password",
+        )
+        unlock = gr.Button("Open it", size="sm", elem_id="unlock")
+    table = gr.HTML(WAITING, label="Documents", elem_id="files", js_on_load=library_view.SCRIPT)
+    meter = gr.HTML(label="Disk space of caches", elem_id="meter")
+    clear = gr.Button("Remove all", size="sm", elem_id="clear-library")
+    privacy = texts.PRIVACY_SHARED.format(idle_minutes=settings.visitor_idle_minutes) if shared else texts.PRIVACY_LOCAL
+    with gr.Accordion("Where documents are kept", open=False):
+        gr.Markdown(privacy, elem_classes="quiet")
+    return {
+        "upload": upload, "sample": sample, "halt": halt, "locked_box": locked_box, "password": password, "unlock": unlock,
+        "table": table, "meter": meter, "clear": clear,
+    }  # fmt: skip
+
+
+def _middle() -> dict[str, Any]:
+    chatbot = gr.Chatbot(
+        label="Questions and answers",
+        show_label=False,
+        elem_id="answers",
+        height="min(62dvh, 620px)",
+        placeholder=texts.DOCUMENTS_EMPTY,
+        examples=[{"text": question} for question in texts.SAMPLE_QUESTIONS],
+        editable="user",
+        buttons=["copy", "copy_all"],
+        layout="bubble",
+        latex_delimiters=[],
+    )
+    with gr.Row(elem_classes="ask-row", equal_height=True):
+        box = gr.Textbox(
+            label="Question",
+            show_label=False,
+            placeholder="Ask about the documents",
+            lines=1,
+            max_lines=6,
+            scale=6,
+            min_width=180,
+            container=False,
+            elem_id="question",
+            elem_classes="main-box",
+        )
+        send = gr.Button("Ask", variant="primary", scale=1, min_width=84, elem_id="ask")
+        stop = gr.Button(
+            "Stop",
+            variant="stop",
+            scale=1,
+            min_width=84,
+            visible=False,
+            elem_id="answer-stop",
+            elem_classes="stop-button",
+        )
+    with gr.Accordion("Settings", open=False, elem_id="answer-settings"):
+        strategy = gr.Dropdown(
+            choices=[(f"{row.label} ({name})", name) for name, row in STRATEGIES.items()],
+            value="rag_doc_query",
+            label="Strategy",
+            info="What is read again for each question, and what comes from a KV cache.",
+        )
+        with gr.Row():
+            k = gr.Slider(1, 16, value=1, step=1, label="Passages", info="How many are retrieved.", min_width=160)
+            mode = gr.Radio(
+                [("Quote", "quote"), ("Free", "free")],
+                value="free",
+                label="Answer",
+                info="Quote: only words of the passages.",
+                min_width=160,
+            )
+        positions = gr.Radio(
+            [("Consecutive", "consecutive"), ("Colliding, as published", "colliding")],
+            value="consecutive",
+            label="Positions of joined caches",
+        )
+    return {
+        "chatbot": chatbot, "box": box, "send": send, "stop": stop, "strategy": strategy, "k": k, "mode": mode,
+        "positions": positions,
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- the library
+
+
+class LibraryHandlers:
+    """Adding, choosing and removing documents."""
+
+    def __init__(self, engine: Engine, visitors: Visitors, settings: Settings) -> None:
+        self._engine = engine
+        self._visitors = visitors
+        self._settings = settings
+
+    def views(self, visitor: Visitor, unused: Sequence[str]) -> tuple[str, str]:
+        library = self._visitors.library(visitor)
+        return library_view.table(actions.listed(library, unused)), self._meter(visitor)
+
+    def _meter(self, visitor: Visitor) -> str:
+        return library_view.meter(self._visitors.library(visitor).cache_bytes(), self._settings.cache_budget_bytes)
+
+    def refresh(self, key: str, unused: list[str], request: gr.Request) -> tuple[Any, ...]:
+        visitor = self._visitors.enter(request.session_hash or "", key)
+        model = self._engine.ready_model()
+        if model is None:
+            return WAITING, "", gr.skip(), gr.skip(), gr.skip()
+        config, settings = model.config, self._settings
+        return (
+            *self.views(visitor, unused),
+            settings.strategy or config.default_strategy,
+            settings.k or config.default_k,
+            settings.answer_mode or config.answer_mode,
+        )
+
+    def begin(self, request: gr.Request) -> Any:
+        self._visitors.begin_run(request.session_hash or "", "upload")
+        return gr.update(visible=True)
+
+    def halt(self, request: gr.Request) -> None:
+        self._visitors.stop_run(request.session_hash or "", "upload")
+
+    def add(
+        self, files: Sequence[str] | None, key: str, unused: list[str], password: str, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """Outputs: table, meter, password group, locked paths, upload box."""
+        paths = [Path(file) for file in files or []]
+        if not paths:
+            return
+        session = request.session_hash or ""
+        visitor = self._visitors.enter(session, key)
+        cancel = self._visitors.current_run(session, "upload")
+        with self._engine.using(cancel):
+            adding = actions.Adding(self._visitors.library(visitor), paths, cancel, password, unused)
+            for rows in adding:
+                yield library_view.table(rows), gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        locked = actions.locked_paths(paths, adding.reports)
+        for path in paths:
+            if str(path) not in locked and path not in SAMPLES:
+                path.unlink(missing_ok=True)  # Gradio's copy: the library has its own
+        yield gr.skip(), self._meter(visitor), gr.update(visible=bool(locked)), locked, None
+
+    def add_sample(self, key: str, unused: list[str], request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        yield from self.add([str(path) for path in SAMPLES], key, unused, "", request)
+
+    def fill_caches(self, key: str, unused: list[str], request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Makes the caches that are missing, beside the questions: not in the model's lane. Outputs: table, meter."""
+        session = request.session_hash or ""
+        visitor = self._visitors.enter(session, key)
+        if self._engine.ready_model() is None:
+            return
+        library = self._visitors.library(visitor)
+        if not library.missing_caches():
+            yield self.views(visitor, unused)
+            return
+        cancel = self._visitors.begin_run(session, "caches")
+        for _ in actions.CacheFilling(library, cancel):
+            yield gr.skip(), self._meter(visitor)
+        yield self.views(visitor, unused)
+
+    def choose(self, unused: list[str], event: gr.EventData) -> list[str]:
+        document, is_used = str(event.id), bool(event.on)
+        others = [one for one in unused if one != document]
+        return others if is_used else [*others, document]
+
+    def remove(self, key: str, unused: list[str], request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        visitor = self._visitors.enter(request.session_hash or "", key)
+        self._visitors.library(visitor).remove(str(event.id))
+        return self.views(visitor, unused)
+
+    def clear(self, key: str, request: gr.Request) -> tuple[Any, ...]:
+        visitor = self._visitors.enter(request.session_hash or "", key)
+        self._visitors.stop_run(request.session_hash or "", "upload")
+        self._visitors.library(visitor).clear()
+        return *self.views(visitor, []), [], gr.update(visible=False), []
+
+
+def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) -> None:
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    lane: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "private"}
+    added = [parts.table, parts.meter, parts.locked_box, parts.locked, parts.upload]
+    shown = [parts.table, parts.meter]
+
+    def chain(event: Callable[..., Any], add: Any, inputs: list[Any]) -> None:
+        started = event(guarded(handlers.begin), None, parts.halt, **quiet)
+        done = started.then(guarded(add), inputs, added, **lane)
+        done.then(lambda: (gr.update(visible=False), ""), None, [parts.halt, parts.password], **quiet)
+        done.then(
+            guarded(handlers.fill_caches), [key, parts.unused], shown, show_progress="hidden", api_visibility="private"
+        )
+
+    chain(parts.upload.upload, handlers.add, [parts.upload, key, parts.unused, parts.password])
+    chain(parts.sample.click, handlers.add_sample, [key, parts.unused])
+    for trigger in (parts.unlock.click, parts.password.submit):
+        chain(trigger, handlers.add, [parts.locked, key, parts.unused, parts.password])
+    parts.halt.click(handlers.halt, **quiet)
+    parts.table.choose(guarded(handlers.choose), parts.unused, parts.unused, **quiet)
+    parts.table.remove(guarded(handlers.remove), [key, parts.unused], shown, **quiet)
+    parts.clear.click(
+        guarded(handlers.clear),
+        key,
+        [*shown, parts.unused, parts.locked_box, parts.locked],
+        js="(key) => { if (!confirm('Remove all documents of this library?')) { throw new Error('kept'); } return key; }",
+        **quiet,
+    )
+
+
+# ---------------------------------------------------------------- questions
+
+
+class AnswerHandlers:
+    """Asking, stopping, and looking at sources."""
+
+    def __init__(self, engine: Engine, visitors: Visitors, settings: Settings) -> None:
+        self._engine = engine
+        self._visitors = visitors
+        self._settings = settings
+
+    def begin(self, question: str, history: list[dict[str, Any]], request: gr.Request) -> tuple[Any, ...]:
+        if not question.strip():
+            raise InputError("The question is empty. Type one.")
+        return "", *self.again([*history, {"role": "user", "content": question}], request)
+
+    def again(self, history: list[dict[str, Any]], request: gr.Request) -> tuple[Any, ...]:
+        self._visitors.begin_run(request.session_hash or "", "documents")
+        return history, *running(True)
+
+    def retried(self, history: list[dict[str, Any]], request: gr.Request, event: gr.RetryData) -> tuple[Any, ...]:
+        return self.again(up_to_question(history, int(event.index)), request)
+
+    def edited(self, history: list[dict[str, Any]], request: gr.Request, event: gr.EditData) -> tuple[Any, ...]:
+        index = int(event.index[0] if isinstance(event.index, (list, tuple)) else event.index)
+        return self.again([*history[:index], {"role": "user", "content": message_text(event.value)}], request)
+
+    def stop(self, request: gr.Request) -> None:
+        self._visitors.stop_run(request.session_hash or "", "documents")
+
+    def respond(
+        self,
+        history: list[dict[str, Any]],
+        key: str,
+        unused: list[str],
+        strategy: str,
+        k: float,
+        mode: str,
+        positions: str,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Outputs: conversation, cards, page picture."""
+        if not history or history[-1]["role"] != "user":
+            return
+        session = request.session_hash or ""
+        visitor = self._visitors.enter(session, key)
+        cancel = self._visitors.current_run(session, "documents")
+        with self._engine.using(cancel) as model:
+            library = self._visitors.library(visitor)
+            number = max((turn.number for turn in visitor.turns), default=0) + 1
+            asking = Asking(
+                number,
+                message_text(history[-1]["content"]),
+                strategy=strategy,
+                k=int(k),
+                mode=mode,
+                positions=positions,
+                answer_tokens=self._settings.answer_tokens,
+            )
+            for message, cards in asking.frames(library, model, actions.searched(library, unused), cancel):
+                yield [*history, message], (gr.skip() if cards is None else cards), gr.skip()
+        turn = asking.turn
+        visitor.turns[:] = [*visitor.turns, turn][-KEPT_TURNS:]
+        if turn.hits:
+            yield gr.skip(), turn.cards(0), source_picture(library, turn, 0)
+        else:
+            yield gr.skip(), NO_SOURCES, ""
+
+    def show_source(self, key: str, request: gr.Request, event: gr.EventData) -> tuple[Any, Any]:
+        """A citation or card was chosen. Outputs: cards, page picture."""
+        visitor = self._visitors.enter(request.session_hash or "", key)
+        turn, position = find_source(visitor.turns, str(event.ref))
+        return turn.cards(position), source_picture(self._visitors.library(visitor), turn, position)
+
+
+def find_source(turns: Sequence[Turn], reference: str) -> tuple[Turn, int]:
+    """The turn and the position of the passage that `3-1` (turn 3, passage [1]) names. Raises InputError."""
+    number, _, place = reference.partition("-")
+    for turn in turns:
+        if str(turn.number) == number and place.isdecimal() and 1 <= int(place) <= len(turn.hits):
+            return turn, int(place) - 1
+    raise InputError("The sources of this answer are not held any more. Ask again to see them.")
+
+
+def wire_answers(parts: Parts, handlers: AnswerHandlers, key: gr.BrowserState) -> None:
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    lane: dict[str, Any] = {"concurrency_id": "model", "show_progress": "minimal", "api_visibility": "private"}
+    buttons = [parts.send, parts.stop]
+    asked = [parts.box, parts.chatbot, *buttons]
+    inputs = [parts.chatbot, key, parts.unused, parts.strategy, parts.k, parts.mode, parts.positions]
+
+    def then_answer(event: Any) -> None:
+        answered = event.success(
+            guarded(handlers.respond),
+            inputs,
+            [parts.chatbot, parts.cards, parts.picture],
+            show_progress_on=parts.chatbot,
+            **lane,
+        )
+        answered.then(lambda: running(False), None, buttons, **quiet)
+
+    for trigger in (parts.box.submit, parts.send.click):
+        then_answer(trigger(guarded(handlers.begin), [parts.box, parts.chatbot], asked, **quiet))
+    picked = parts.chatbot.example_select(example_text, None, parts.box, **quiet)
+    then_answer(picked.then(guarded(handlers.begin), [parts.box, parts.chatbot], asked, **quiet))
+    then_answer(parts.chatbot.retry(guarded(handlers.retried), parts.chatbot, [parts.chatbot, *buttons], **quiet))
+    then_answer(parts.chatbot.edit(guarded(handlers.edited), parts.chatbot, [parts.chatbot, *buttons], **quiet))
+    parts.stop.click(handlers.stop, **quiet)
+    parts.chatbot.clear(lambda: (NO_SOURCES, ""), None, [parts.cards, parts.picture], **quiet)
+    parts.cards.cite(guarded(handlers.show_source), key, [parts.cards, parts.picture], **quiet)
+
+
+def example_text(event: gr.SelectData) -> str:
+    """The words of the starter that was picked."""
+    return message_text(event.value)

@@ -1,0 +1,104 @@
+"""What every handler shares: errors become sentences, streams become steady updates, text becomes safe HTML.
+
+An expected error (`GritError`) reaches the visitor as its own sentence. Anything else is logged in full under a short id,
+and the visitor reads a sentence with that id: never a traceback, never an internal path.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import inspect
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeVar
+
+import gradio as gr
+
+from grit_app.errors import GritError
+
+logger = logging.getLogger("grit_app.ui")
+
+FLUSH_S: Final = 0.05
+"""Text goes to the browser about this often. Per token the page falls behind; slower reads as stutter."""
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def as_visitor_error(error: BaseException) -> gr.Error:
+    """The error as the visitor reads it: one sentence, without internals."""
+    if isinstance(error, gr.Error):
+        return error
+    if isinstance(error, GritError):
+        return gr.Error(escape(str(error)), duration=None, print_exception=False)
+    number = secrets.token_hex(3)
+    logger.error("error %s", number, exc_info=error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        sentence = "The machine ran out of memory. Use shorter texts or fewer passages, then try again"
+    else:
+        sentence = "Something went wrong on our side. Try again; if it happens again, report it"
+    return gr.Error(f"{sentence} (error {number}).", duration=None, print_exception=False)
+
+
+def guarded(handler: Handler) -> Handler:
+    """The handler with every exception turned into `gr.Error`; plain functions and generators alike."""
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            try:
+                yield from handler(*args, **kwargs)
+            except Exception as error:
+                raise as_visitor_error(error) from None
+
+        return stream  # type: ignore[return-value]
+
+    @functools.wraps(handler)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return handler(*args, **kwargs)
+        except Exception as error:
+            raise as_visitor_error(error) from None
+
+    return call  # type: ignore[return-value]
+
+
+def steady(
+    pieces: Iterable[str], interval_s: float = FLUSH_S, clock: Callable[[], float] = time.monotonic
+) -> Iterator[str]:
+    """The text so far, at most once an `interval_s` and once more at the end; the first piece comes at once."""
+    text, shown, last = "", "", float("-inf")
+    for piece in pieces:
+        text += piece
+        if clock() - last >= interval_s:
+            yield text
+            shown, last = text, clock()
+    if text != shown:
+        yield text
+
+
+def escape(text: object) -> str:
+    """Text for HTML. Everything that came from a visitor, a document or a model goes through here: gr.HTML does not sanitise."""
+    return html.escape(str(text), quote=True)
+
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$&:])")
+
+
+def plain_markdown(text: str) -> str:
+    """Text that a Markdown view shows literally: a passage with `*`, `_`, `$` or `<` keeps them and gains no meaning."""
+    return _MARKDOWN.sub(r"\\\1", text).replace("\n", "  \n")
+
+
+def message_text(content: Any) -> str:
+    """The words of a chat message: handlers receive a string, one block, or a list of blocks."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, dict):
+        return str(content.get("text", ""))
+    if isinstance(content, (list, tuple)):
+        return "".join(message_text(block) for block in content)
+    return ""

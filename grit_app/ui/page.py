@@ -1,0 +1,118 @@
+"""The page: header, four tabs, and what ties them to the model and to the visitors."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gradio as gr
+
+from grit_app.settings import Settings
+from grit_app.ui import api, caching, chat, documents, similarity, texts
+from grit_app.ui.engine import Engine
+from grit_app.ui.handlers import escape, guarded, message_text
+from grit_app.ui.sessions import Visitors, new_key
+from grit_app.ui.status import badge, count
+from grit_app.ui.theme import HEAD, STYLE_SHEET, theme
+
+HEADER = f"""
+<header class="page-head">
+  <h1>GRIT Workbench</h1>
+  <p>{escape(texts.CLAIM)} <a href="{texts.PAPER}" target="_blank" rel="noopener">The paper</a></p>
+</header>
+"""
+
+SLOW_POLL_S = 4.0
+"""The badge's rhythm once the model is there; before, it asks every second."""
+
+
+def is_shared(settings: Settings) -> bool:
+    """Whether strangers use this page: a public link, or a Hugging Face Space."""
+    return settings.share or bool(os.environ.get("SPACE_ID"))
+
+
+def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Blocks:
+    """All of the page. Nothing here waits for the model."""
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    with gr.Blocks(title="GRIT Workbench", analytics_enabled=False, delete_cache=(1800, 7200)) as app:
+        browser_key = gr.BrowserState(None, storage_key="grit-browser", secret="grit-workbench-browser")
+        is_ready = gr.Checkbox(value=False, label="The model is ready", visible="hidden")
+        clock = gr.Timer(1.0)
+        with gr.Row(elem_classes="top-row"):
+            gr.HTML(HEADER, scale=3, min_width=300)
+            status = gr.HTML(badge(engine), elem_id="status", scale=2, min_width=300)
+        notice = gr.Markdown(visible=False, elem_id="small-model")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Chat", id="chat"):
+                chat_tab = chat.build(engine, visitors, settings, browser_key)
+            with gr.Tab("Document Q&A", id="documents"):
+                documents_tab = documents.build(engine, visitors, settings, browser_key, shared=is_shared(settings))
+            with gr.Tab("Similarity", id="similarity"):
+                similarity_tab = similarity.build(engine, visitors)
+            with gr.Tab("Caching", id="caching") as caching_item:
+                caching_tab = caching.build(engine, visitors, settings)
+
+        def enter(
+            key: str | None, stored: list[dict[str, Any]], request: gr.Request
+        ) -> tuple[str, list[dict[str, Any]]]:
+            key = key if isinstance(key, str) and key else new_key()
+            visitors.enter(request.session_hash or "", key)
+            return key, chat.kept([m for m in stored or [] if message_text(m.get("content")).strip()])
+
+        def poll(shown: str, was_ready: bool) -> tuple[Any, Any, Any]:
+            now = badge(engine)
+            ready = engine.ready_model() is not None
+            if ready == was_ready:
+                return (now if now != shown else gr.skip()), gr.skip(), gr.skip()
+            return now, ready, gr.Timer(SLOW_POLL_S)
+
+        def when_ready(ready: bool) -> Any:
+            parameters = engine.describe().get("parameters", 0)
+            if not ready or parameters >= 500_000_000:
+                return gr.skip()
+            return gr.update(value=texts.SMALL_MODEL.format(parameters=count(parameters)), visible=True)
+
+        def leave(request: gr.Request) -> None:
+            visitors.leave(request.session_hash or "")
+
+        app.load(enter, [browser_key, chat_tab.store], [browser_key, chat_tab.chatbot], **quiet).then(
+            poll, [status, is_ready], [status, is_ready, clock], **quiet
+        )
+        clock.tick(poll, [status, is_ready], [status, is_ready, clock], **quiet)
+        is_ready.change(when_ready, is_ready, notice, **quiet)
+        is_ready.change(guarded(documents_tab.refresh), documents_tab.inputs, documents_tab.outputs, **quiet)
+        is_ready.change(
+            similarity_tab.show_example, None, similarity_tab.outputs, concurrency_id="model", api_visibility="private"
+        )
+        raced = caching_item.select(
+            caching_tab.first_sight, caching_tab.inputs, caching_tab.outputs, concurrency_id="model",
+            show_progress="hidden", api_visibility="private",
+        )  # fmt: skip
+        raced.success(
+            caching_tab.replay, caching_tab.replay_inputs, caching_tab.replay_outputs, concurrency_limit=8,
+            show_progress="hidden", api_visibility="private",
+        )  # fmt: skip
+        app.unload(leave)
+        api.publish(engine, visitors, settings)
+    return app
+
+
+def launch_options(settings: Settings) -> dict[str, Any]:
+    """What `launch` needs. Nothing but Gradio's own upload folder is served, and that lies in the data folder."""
+    options: dict[str, Any] = {
+        "theme": theme(),
+        "css_paths": [STYLE_SHEET],
+        "head": HEAD,
+        "share": settings.share,
+        "max_file_size": settings.max_file_bytes,
+        "allowed_paths": [],
+        "footer_links": ["api", "settings"],
+        "show_error": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+    }
+    if settings.host is not None:
+        options["server_name"] = settings.host
+    if settings.port is not None:
+        options["server_port"] = settings.port
+    return options

@@ -1,0 +1,53 @@
+"""From settings to a served page. Imported only after GRADIO_TEMP_DIR is set: Gradio reads it at import."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+
+from grit_app.documents.library import Library
+from grit_app.gritlm import GritLM
+from grit_app.settings import Settings
+from grit_app.ui.engine import Engine
+from grit_app.ui.library_actions import library_limits
+from grit_app.ui.page import build_app, is_shared, launch_options
+from grit_app.ui.sessions import Visitors
+
+
+def assemble(settings: Settings, load: Callable[[], GritLM]) -> tuple[gr.Blocks, Engine, Visitors]:
+    """The page, its model and its visitors, not yet started."""
+    engine = Engine(load)
+
+    def open_library(folder: Path | None) -> Library:
+        return Library(
+            engine.model(),
+            folder,
+            limits=library_limits(settings),
+            cache_budget_bytes=settings.cache_budget_bytes,
+            chunk_tokens=settings.chunk_tokens,
+        )
+
+    visitors = Visitors(
+        open_library,
+        None if is_shared(settings) else settings.data_folder / "libraries",
+        max_visitors=settings.max_visitors,
+        idle_s=settings.visitor_idle_minutes * 60,
+    )
+    app = build_app(engine, visitors, settings)
+    app.queue(max_size=settings.queue_size, default_concurrency_limit=8)
+    return app, engine, visitors
+
+
+def serve(settings: Settings, load: Callable[[], GritLM]) -> None:
+    """Serve until interrupted."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("grit_app").setLevel(logging.INFO)
+    app, engine, visitors = assemble(settings, load)
+    engine.start()
+    try:
+        app.launch(**launch_options(settings))
+    finally:
+        visitors.close()

@@ -1,0 +1,170 @@
+"""Whose documents are whose.
+
+A library belongs to one *browser*, known by a random key that lives in that browser's storage. The key itself is never
+kept on the server: libraries are filed under its SHA-256.
+
+- Local run: the library is a folder under the data folder, and survives reloads and restarts.
+- Shared link or Space: the library lives in memory only. It is freed a short grace time after the browser's last tab is
+  closed (a reload looks the same for a moment), and by the sweep when it has been idle too long or too many are held.
+
+Several tabs of one browser share its library. Callers without a key (API clients) get a library of their own session,
+in memory, on any kind of run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grit_app.documents.library import Library
+from grit_app.gritlm import Conversation
+
+GRACE_S = 45.0
+_KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")
+
+
+def new_key() -> str:
+    """A browser's secret: 256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+def owner_of(session: str, key: object) -> tuple[str, bool]:
+    """Under which name a caller's things are filed, and whether a browser (not a bare session) stands behind it."""
+    if isinstance(key, str) and _KEY.fullmatch(key):
+        return hashlib.sha256(key.encode()).hexdigest()[:40], True
+    return "session-" + hashlib.sha256(session.encode()).hexdigest()[:40], False
+
+
+@dataclass
+class Visitor:
+    """What the server holds for one browser. `lock` guards `library` while it is opened or closed."""
+
+    owner: str
+    folder: Path | None
+    sessions: set[str] = field(default_factory=set)
+    library: Library | None = None
+    turns: list[Any] = field(default_factory=list)
+    conversation: Conversation = field(default_factory=Conversation)
+    last_seen_s: float = 0.0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+class Visitors:
+    """The registry. `open_library(folder)` makes a library; folder None means in memory.
+
+    durable_root   where browsers' libraries live on a local run; None: nothing is kept on disk
+    """
+
+    def __init__(
+        self,
+        open_library: Callable[[Path | None], Library],
+        durable_root: Path | None,
+        *,
+        max_visitors: int = 64,
+        idle_s: float = 3600.0,
+        grace_s: float = GRACE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open = open_library
+        self._root = durable_root
+        self._max_visitors = max_visitors
+        self._idle_s = idle_s
+        self._grace_s = grace_s
+        self._clock = clock
+        self._visitors: dict[str, Visitor] = {}
+        self._runs: dict[tuple[str, str], threading.Event] = {}
+        self._guard = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def enter(self, session: str, key: object) -> Visitor:
+        """The visitor behind this request; made on the first one. Also takes note that the session is alive."""
+        owner, is_browser = owner_of(session, key)
+        with self._guard:
+            visitor = self._visitors.get(owner)
+            if visitor is None:
+                folder = self._root / owner if self._root is not None and is_browser else None
+                visitor = self._visitors[owner] = Visitor(owner, folder)
+            visitor.sessions.add(session)
+            visitor.last_seen_s = self._clock()
+        self.sweep(keep=owner)
+        return visitor
+
+    def library(self, visitor: Visitor) -> Library:
+        """The visitor's library, opened on first use."""
+        with visitor.lock:
+            if visitor.library is None:
+                visitor.library = self._open(visitor.folder)
+            return visitor.library
+
+    def begin_run(self, session: str, kind: str) -> threading.Event:
+        """The cancel event of the session's new run of this kind; one that is still going is asked to stop."""
+        with self._guard:
+            self.stop_run(session, kind)
+            event = self._runs[session, kind] = threading.Event()
+            return event
+
+    def current_run(self, session: str, kind: str) -> threading.Event:
+        """The event made by `begin_run`: it may be set already, when Stop came before the run got its turn."""
+        with self._guard:
+            return self._runs.get((session, kind)) or self.begin_run(session, kind)
+
+    def stop_run(self, session: str, kind: str) -> None:
+        """Ask the session's run of this kind to stop; without one nothing happens."""
+        with self._guard:
+            if event := self._runs.get((session, kind)):
+                event.set()
+
+    def leave(self, session: str) -> None:
+        """The session's page is closed: stop its runs now, free what is its own after the grace time."""
+        with self._guard:
+            for key in [key for key in self._runs if key[0] == session]:
+                self._runs.pop(key).set()
+            for visitor in self._visitors.values():
+                if session in visitor.sessions:
+                    visitor.sessions.discard(session)
+                    visitor.last_seen_s = self._clock()
+        timer = threading.Timer(self._grace_s + 0.1, self.sweep)
+        timer.daemon = True
+        timer.start()
+
+    def sweep(self, keep: str | None = None) -> None:
+        """Free libraries without a page (after the grace time), idle ones, and the longest idle above the limit."""
+        now = self._clock()
+        with self._guard:
+            others = sorted((v for v in self._visitors.values() if v.owner != keep), key=lambda v: v.last_seen_s)
+            surplus = len(self._visitors) - self._max_visitors
+            leaving = [v for i, v in enumerate(others) if i < surplus or self._is_over(v, now)]
+            for visitor in leaving:
+                del self._visitors[visitor.owner]
+        for visitor in leaving:
+            _close(visitor)
+
+    def _is_over(self, visitor: Visitor, now: float) -> bool:
+        idle_s = now - visitor.last_seen_s
+        return idle_s > self._idle_s or (not visitor.sessions and idle_s > self._grace_s)
+
+    def close(self) -> None:
+        """Free everything: the app ends."""
+        with self._guard:
+            visitors, self._visitors = list(self._visitors.values()), {}
+            for event in self._runs.values():
+                event.set()
+        for visitor in visitors:
+            _close(visitor)
+
+
+def _close(visitor: Visitor) -> None:
+    with visitor.lock:
+        library, visitor.library = visitor.library, None
+        visitor.turns.clear()
+        if library is not None:
+            library.close()

@@ -1,0 +1,82 @@
+"""The words of the page that are longer than a label. Plain, exact, no promises that the model does not keep."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CLAIM: Final = "One model that embeds, writes, and reuses what it has read."
+PAPER: Final = "https://arxiv.org/abs/2402.09906"
+
+CHAT_STARTERS: Final = (
+    "Explain in two sentences what an embedding is.",
+    "Write a short, friendly reminder to return a library book.",
+    "What is the difference between a query and a passage?",
+    "List three things to pack for a rainy hike.",
+)
+CHAT_EMPTY: Final = (
+    "### Talk with the model\nPick a starter or write below. Enter sends, Shift + Enter breaks the line, Esc stops."
+)
+SMALL_MODEL: Final = (
+    "The model that is running is small ({parameters} parameters). It finds passages and quotes them well; "
+    "what it writes freely is often wrong. A larger GritLM takes its place with `--model`."
+)
+
+DOCUMENTS_EMPTY: Final = (
+    "### Ask your documents\nAdd a PDF, a text or a Markdown file, or try the sample. "
+    "Each sentence of an answer is marked with the passage that supports it."
+)
+PRIVACY_LOCAL: Final = (
+    "Documents stay on this computer, in the data folder, filed under a random key that only this browser holds. "
+    "Another browser sees none of them. Removing a document deletes its files."
+)
+PRIVACY_SHARED: Final = (
+    "Documents are held in the server's memory for this browser alone, and are freed soon after its last tab is closed, "
+    "or when they have been idle for {idle_minutes} minutes. Nothing is written to a library on disk."
+)
+SAMPLE_QUESTIONS: Final = (
+    "How many bytes of keys and values does GritLM-7B keep per token?",
+    "Which strategy is exact?",
+    "When is the harbour museum closed?",
+    "What is this about?",
+)
+NOT_ANSWERABLE: Final = "The documents do not answer this. The nearest passages are shown beside."
+NO_PASSAGES: Final = "There is nothing to search: add a document, or tick one in the list."
+NOT_SUPPORTED: Final = (
+    "No passage supports this answer closely enough to be marked; read the passages beside before you rely on it."
+)
+
+SIMILARITY_INTRO: Final = (
+    "An instruction tells the model what *similar* should mean. Rank and distance between scores tell more than a score itself: "
+    "every model has its own floor below which cosine hardly ever falls."
+)
+SIMILARITY_QUERY: Final = "How do I keep bread fresh for longer?"
+SIMILARITY_TEXTS: Final = (
+    "Store a loaf in a paper bag or a bread box, cut side down.",
+    "Sourdough needs a starter of flour and water that is fed every day.",
+    "Freezing sliced bread stops it from going stale for weeks.",
+    "The bakery on the corner opens at six in the morning.",
+    "Wrap cheese in waxed paper so that it can breathe.",
+    "Interest rates were left unchanged by the central bank.",
+)
+INSTRUCTIONS: Final = (
+    ("No instruction", ""),
+    ("Find passages that answer", "Given a question, retrieve passages that answer it"),
+    ("Similar in meaning", "Retrieve semantically similar text."),
+    ("Same topic", "Identify the topic or theme of the given text"),
+    ("Same mood", "Classify the emotion expressed in the given text"),
+    ("Duplicate questions", "Given a question, retrieve questions that are semantically equivalent to it"),
+)
+
+RACE_INTRO: Final = (
+    "The same question over the same long document, twice. *Full prefill* reads the whole document again before the first token. "
+    "*Cached* joins the keys and values that were kept when the document was embedded, and reads only the question. "
+    "Each runs alone on the device; the clocks start when the question arrives and are read after the device is done."
+)
+CACHING_METHOD: Final = """
+**How it is measured.** All strategies run interleaved in one process after a warm-up run that is thrown away; the device is
+synchronised before each reading of the clock; figures are medians with the 10–90 % band. Documents and questions have exactly
+the stated number of tokens. *Hot* caches are in memory, *warm* ones in files that the system holds in its page cache.
+*TTFT* is the time to the first token: from the start of the prefill in the charts named so, and from the question, with
+retrieval and loading, in the others.
+"""
+RACE_QUESTION: Final = "How many bytes of keys and values does GritLM-7B keep per token?"
