@@ -144,8 +144,12 @@ class ContrastiveConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.temperature <= 1, f"contrastive.temperature must lie in (0, 1], not {self.temperature}.")
-        require(self.batch_size > 0 and self.negatives >= 0, "contrastive.batch_size must be above 0, negatives not below.")
-        require(self.chunk_tokens >= 16 and self.score_rows > 0, "contrastive.chunk_tokens and score_rows are too small.")
+        require(
+            self.batch_size > 0 and self.negatives >= 0, "contrastive.batch_size must be above 0, negatives not below."
+        )
+        require(
+            self.chunk_tokens >= 16 and self.score_rows > 0, "contrastive.chunk_tokens and score_rows are too small."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,7 +303,9 @@ class RunConfig:
     """What to do when a loss or the gradient norm is not finite."""
 
     def __post_init__(self) -> None:
-        require(self.steps > 0 and self.save_every > 0 and self.log_every > 0, "run.steps and run.*_every must be above 0.")
+        require(
+            self.steps > 0 and self.save_every > 0 and self.log_every > 0, "run.steps and run.*_every must be above 0."
+        )
         require(self.keep > 0, "run.keep must be at least 1: the newest checkpoint is what --resume auto starts from.")
 
 

@@ -216,10 +216,14 @@ def _rag_sample(row: dict[str, Any], where: str) -> RagSample:
     if not isinstance(passages, list) or not passages or not all(isinstance(p, str) and p.strip() for p in passages):
         raise DataError(f'{where}: "passages" must be a list of texts, none of them empty.')
     if not isinstance(gold, list) or not all(isinstance(g, int) and 0 <= g < len(passages) for g in gold):
-        raise DataError(f'{where}: "gold" must list indices of "passages", from 0 to {len(passages) - 1}, not {gold!r}.')
+        raise DataError(
+            f'{where}: "gold" must list indices of "passages", from 0 to {len(passages) - 1}, not {gold!r}.'
+        )
     answerable = bool(row.get("answerable", bool(gold)))
     if answerable and not (isinstance(answer, str) and answer.strip()):
-        raise DataError(f'{where}: "answer" is empty though the row is answerable. Fill it, or set "answerable": false.')
+        raise DataError(
+            f'{where}: "answer" is empty though the row is answerable. Fill it, or set "answerable": false.'
+        )
     return RagSample(row["question"], passages, gold if answerable else [], str(answer), answerable)
 
 
