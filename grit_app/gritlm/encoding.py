@@ -35,9 +35,9 @@ TYPICAL_TOKENS: Final = 256
 
 CPU_TOKENS_PER_THREAD: Final = 512
 CPU_BATCH_TOKENS: Final = (1024, 4096)
-"""On a CPU a batch is not larger than this (least, most): its activations should stay in the processor's caches and below
-the size at which the allocator maps fresh pages for each tensor. Measured with 36 M parameters, one thread, 11,464 tokens:
-batches of 1,024 tokens 12.5 s, of 2,048 14.2 s, of 8,192 22.7 s."""
+"""On a CPU a batch is not larger than this (least, most). Its activations should stay in the processor's caches, and
+below the size at which the allocator maps fresh pages for each tensor. Measured with 36 M parameters on one thread and
+11,464 tokens: batches of 1,024 tokens 12.5 s, of 2,048 14.2 s, of 8,192 22.7 s."""
 
 WINDOW_TEXTS: Final = 2048
 """Texts that are sorted together."""

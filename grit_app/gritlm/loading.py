@@ -14,7 +14,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -121,16 +120,20 @@ def choose_quantization(
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer exactly as `tokenizer.json` describes it, right-padding.
 
-    AutoTokenizer rebuilds Llama-type tokenizers from their vocabulary, and a saved `legacy` setting can get lost on the
-    way: then the ids of every GritLM prompt change (transformers 5.23). Without tokenizer.json there is no other way.
+    Not through AutoTokenizer: it rebuilds Llama-type tokenizers from their vocabulary, where a lost setting `legacy`
+    changes the ids of every GritLM prompt, and from a sentencepiece file it orders runs of spaces differently
+    (transformers 5.23).
     """
-    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(
+            f"{folder} has no tokenizer.json. Convert its tokenizer with save_pretrained of a fast tokenizer."
+        )
     try:
         with quiet_transformers():
-            tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(
+            tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, padding_side="right"
             )
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # the Rust library raises plain Exception for a damaged file
         raise ModelError(f"The tokenizer in {folder} cannot be read: {_first_line(error)}") from error
     return tokenizer
 

@@ -37,7 +37,7 @@ DOCUMENT_FIRST_CLOSING: Final = "Answer the prior query while optionally using t
 
 
 def embedding_header(instruction: str = "") -> str:
-    """The text before the sample. An instruction loses tabs, newlines, spaces and colons at its ends, as in training."""
+    """The text before the sample. An instruction loses tabs, newlines, spaces and colons at its ends, as trained."""
     stripped = instruction.strip("\t\n :")
     return f"{USER}{stripped}\n{EMBED}" if stripped else EMBED
 
