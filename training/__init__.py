@@ -1,0 +1,1 @@
+"""Making GRIT models: tokenizer, causal pretraining, GRIT fine-tuning, evaluation and export."""

@@ -1,0 +1,83 @@
+"""Distil the geometry of an open sentence encoder into the pooled states: no labels, no basis in common.
+
+The student's vectors live in a basis of their own (half of it made for language modelling), so it is not the vectors
+that are compared but the similarities within a batch: each row of the teacher's cosine matrix, softened, is the target
+of the student's row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from grit_app.gritlm.pooling import pool
+from training.teacher import load_teacher_vectors
+
+
+def similarity_distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Mean KL divergence of the student's similarity rows from the teacher's, without the diagonal, in float32.
+
+    student  [n, d]  pooled states, any length
+    teacher  [n, k]  L2-normalised
+
+    Plus the squared error of the cosines themselves, which fixes their scale (KL alone leaves an offset free).
+    """
+    own = functional.normalize(student.float(), dim=-1)
+    own_cosine, other_cosine = own @ own.T, teacher.float() @ teacher.float().T
+    off = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
+    own_rows = own_cosine[off].view(len(own), -1)
+    other_rows = other_cosine[off].view(len(own), -1)
+    target = functional.log_softmax(other_rows / temperature, dim=-1)
+    prediction = functional.log_softmax(own_rows / temperature, dim=-1)
+    divergence = functional.kl_div(prediction, target, log_target=True, reduction="batchmean")
+    return divergence + 10.0 * functional.mse_loss(own_rows, other_rows)
+
+
+@dataclass(frozen=True)
+class TeacherBatch:
+    """Texts of one step, right-padded."""
+
+    input_ids: Tensor  # [n, t]
+    attention_mask: Tensor  # [n, t]
+    pool_mask: Tensor  # [n, t]
+    teacher: Tensor  # [n, k]
+
+    def to(self, device: str) -> TeacherBatch:
+        return TeacherBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+class TeacherTexts:
+    """Batches of encoded texts; which ones come at a step is a pure function of (seed, step)."""
+
+    def __init__(self, folder: Path, prompts: Any, max_length: int, seed: int) -> None:
+        texts, self.vectors = load_teacher_vectors(folder)
+        self.seed = seed
+        encoded = [prompts.embed(text, max_length=max_length) for text in texts]
+        self.ids = [e.ids for e in encoded]
+        self.headers = [e.header_length for e in encoded]
+
+    def batch(self, step: int, size: int) -> TeacherBatch:
+        rng = np.random.default_rng([self.seed, step])
+        rows = rng.choice(len(self.ids), size=min(size, len(self.ids)), replace=False)
+        width = max(len(self.ids[i]) for i in rows)
+        ids, mask, pool = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
+        for row, i in enumerate(rows):
+            length = len(self.ids[i])
+            ids[row, :length] = torch.tensor(self.ids[i])
+            mask[row, :length] = 1
+            pool[row, self.headers[i] : length] = 1
+        return TeacherBatch(ids, mask, pool, torch.from_numpy(self.vectors[rows].astype(np.float32)))
+
+
+def pooled_states(model: Any, batch: TeacherBatch) -> Tensor:
+    """Mean of the last hidden states over the sample's own tokens [n, hidden], with bidirectional attention."""
+    hidden = model.get_decoder()(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, is_causal=False, use_cache=False
+    ).last_hidden_state
+    return pool(hidden, batch.pool_mask, "mean")

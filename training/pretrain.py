@@ -1,0 +1,363 @@
+"""Causal pretraining from nothing, with an optional second stream that teaches the pooled states meaning.
+
+    python -m training.pretrain --config training/recipes/mini-pretrain.yaml --output_dir D --resume auto
+
+One step = one batch of packed rows through the causal model (next-token loss and a z-loss), then, if `distill_texts` is
+set, one batch of short texts through the bidirectional one (`training.distill`). Stopped by SIGTERM or a kill, the run
+goes on with `--resume auto` bit for bit (on a CPU); `--init_from FOLDER` starts anew from weights alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from jsonargparse import auto_cli
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+
+from grit_app.gritlm.prompts import Prompts
+from training.checkpoints import RunState, checkpoints, load_state, save_checkpoint
+from training.corpus import CorpusError, SourceConfig, read_documents
+from training.distill import TeacherTexts, pooled_states, similarity_distillation
+from training.embedding_init import initial_table
+from training.optim import Muon, parameter_groups
+from training.packing import RowOrder, TokenSource
+from training.schedule import wsd
+from training.teacher import load_teacher_vectors
+
+log = logging.getLogger(__name__)
+
+# Rows of length 0.1 against states of length sqrt(hidden): first logits within ±2, so the first loss is near ln(vocab).
+HEAD_SCALE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeConfig:
+    """A Mistral model's shape."""
+
+    hidden_size: int = 384
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 6
+    num_key_value_heads: int = 2
+    head_dim: int = 64
+    intermediate_size: int = 1024
+    max_position_embeddings: int = 4096
+    rope_theta: float = 10000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of the run with one row length: short rows first, they are cheap and teach most."""
+
+    tokens: int
+    length: int
+    batch_rows: int
+    """Rows of an optimizer step."""
+
+    micro_rows: int = 8
+    """Rows of one forward pass; must divide batch_rows."""
+
+    def __post_init__(self) -> None:
+        if self.batch_rows % self.micro_rows:
+            raise CorpusError(f"micro_rows {self.micro_rows} does not divide batch_rows {self.batch_rows}.")
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.length * self.batch_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Everything a pretraining run depends on."""
+
+    data_dir: Path
+    tokenizer_dir: Path
+    output_dir: Path
+    sources: list[SourceConfig] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=list)
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    teacher_dir: Path | None = None
+    """Output of training.teacher: makes the initial token table. None: random."""
+
+    distill_texts: int = 0
+    """Texts of the teacher in each step (0: no second stream)."""
+
+    distill_weight: float = 1.0
+    distill_max_length: int = 96
+    corpus_characters: int = 200_000_000
+    """Text read in all, shared by the sources' weights; a source that is smaller is read whole."""
+
+    fraction: float = 1.0
+    """Scales tokens of every phase and corpus_characters: 0.01 is a rehearsal."""
+
+    learning_rate: float = 0.001
+    """Muon's, for the layers' matrices: the RMS change of an element in one step."""
+
+    table_learning_rate: float = 0.0001
+    """AdamW's, for the input table. Every row gets a step of this size every step: much above 1e-4 forgets the start."""
+
+    head_learning_rate: float = 0.002
+    vector_learning_rate: float = 0.003
+    weight_decay: float = 0.01
+    ns_steps: int = 5
+    warmup_steps: int = 20
+    decay_fraction: float = 0.0
+    """Share of the steps that decay to `decay_floor`. 0: leave the decay to the next stage."""
+
+    decay_floor: float = 0.05
+    z_loss: float = 1e-4
+    grad_clip: float = 1.0
+    seed: int = 0
+    threads: int = 2
+    compile: bool = False
+    device: str = "cpu"
+    resume: str | None = None
+    """`auto`: go on from the newest checkpoint in output_dir, if there is one."""
+
+    init_from: Path | None = None
+    """Start at step 0 from the weights in this folder."""
+
+    save_every_s: float = 300.0
+    log_every: int = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of the run: (phase, first step) pairs."""
+
+    phases: tuple[tuple[Phase, int], ...]
+    total_steps: int
+
+    @classmethod
+    def of(cls, phases: list[Phase], fraction: float) -> Plan:
+        placed, start = [], 0
+        for phase in phases:
+            placed.append((phase, start))
+            start += max(1, round(phase.tokens * fraction / phase.batch_tokens))
+        return cls(tuple(placed), start)
+
+    def at(self, step: int) -> tuple[Phase, int]:
+        """The phase of a step and the step's number within it."""
+        phase, start = [p for p in self.phases if p[1] <= step][-1]
+        return phase, step - start
+
+
+def tokenize_source(config: PretrainConfig, source: SourceConfig, tokenizer: PreTrainedTokenizerFast) -> TokenSource:
+    """All documents of a source as one array, each `<s>` … `</s>`, in an order made by the seed; kept on disk."""
+    total = sum(s.weight for s in config.sources)
+    budget = int(config.corpus_characters * config.fraction * source.weight / total) + 20_000
+    key = json.dumps([asdict(source), budget, config.seed, str(config.data_dir), tokenizer.backend_tokenizer.to_str()])
+    path = config.output_dir / "tokens" / f"{source.file}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
+    if not path.is_file():
+        documents = read_documents(config.data_dir, source)
+        np.random.default_rng(config.seed).shuffle(documents)
+        sizes = np.cumsum([len(d) for d in documents])
+        documents = documents[: int(np.searchsorted(sizes, budget)) + 1]
+        ids = tokenizer(documents, add_special_tokens=False)["input_ids"]
+        edges = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.concatenate([np.array([edges[0], *row, edges[1]], dtype=np.uint16) for row in ids]))
+    return TokenSource(f"{source.file}:{source.template}", np.load(path), source.weight)
+
+
+def new_model(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, sources: list[TokenSource]
+) -> MistralForCausalLM:
+    """Random matrices, zero residual outputs, and the counted token table if a teacher is given."""
+    torch.manual_seed(config.seed)
+    shape = asdict(config.shape)
+    rope = {"rope_theta": shape.pop("rope_theta"), "rope_type": "default"}
+    model = MistralForCausalLM(
+        MistralConfig(
+            **shape,
+            rope_parameters=rope,
+            vocab_size=len(tokenizer),
+            tie_word_embeddings=False,
+            sliding_window=None,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        if config.teacher_dir is not None:
+            texts, vectors = load_teacher_vectors(config.teacher_dir)
+            ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+            tokens = np.concatenate([s.tokens for s in sources])[:8_000_000].astype(np.int64)
+            table = initial_table(tokens, ids, vectors, len(tokenizer), config.shape.hidden_size)
+            model.model.embed_tokens.weight.copy_(table)
+            model.lm_head.weight.copy_(HEAD_SCALE * table)
+            model.model.norm.weight[-1] = 0.0  # the slack dimension never reaches the pooled state
+        else:
+            model.lm_head.weight.zero_()
+    return model
+
+
+def causal_loss(model: Any, rows: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+    """(training loss, cross-entropy in nats) per token of rows [n, t], over n*(t-1) targets."""
+    hidden = model.get_decoder()(input_ids=rows, is_causal=True, use_cache=False).last_hidden_state[:, :-1]
+    logits = model.get_output_embeddings()(hidden).float().flatten(0, 1)
+    log_partition = logits.logsumexp(-1)
+    target = logits.gather(-1, rows[:, 1:].flatten().unsqueeze(-1)).squeeze(-1)
+    cross_entropy = (log_partition - target).mean()
+    return cross_entropy + z_loss * log_partition.square().mean(), cross_entropy.detach()
+
+
+class Trainer:
+    """The state of a run and its one step."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        self.config = config
+        self.plan = Plan.of(config.phases, config.fraction)
+        torch.set_num_threads(config.threads)
+        self.tokenizer = AutoTokenizer.from_pretrained(str(config.tokenizer_dir))
+        self.sources = [tokenize_source(config, s, self.tokenizer) for s in config.sources]
+        self.orders: dict[int, RowOrder] = {}
+        folder = self._resume_folder()
+        start = folder or config.init_from
+        if start is None:
+            self.model = new_model(config, self.tokenizer, self.sources)
+        else:
+            self.model = AutoModelForCausalLM.from_pretrained(str(start), dtype=torch.float32)
+        self.model.to(config.device)
+        matrices, tables, heads, vectors = parameter_groups(self.model)
+        self.parameters = [*matrices, *tables, *heads, *vectors]
+        adam = [
+            {"params": tables, "lr": config.table_learning_rate},
+            {"params": heads, "lr": config.head_learning_rate},
+            {"params": vectors, "lr": config.vector_learning_rate},
+        ]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            Muon(matrices, config.learning_rate, weight_decay=config.weight_decay, ns_steps=config.ns_steps),
+            torch.optim.AdamW(adam, betas=(0.9, 0.95), weight_decay=0.0, eps=1e-10),
+        ]
+        self.peaks = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+        self.state = RunState()
+        if folder is not None:
+            self.state = load_state(folder)
+            saved = torch.load(folder / "optimizers.pt", map_location=config.device, weights_only=True)
+            for optimizer, values in zip(self.optimizers, saved, strict=True):
+                optimizer.load_state_dict(values)
+            print(f"resumed from step {self.state.step}", flush=True)
+        self.causal_loss: Callable[..., tuple[Tensor, Tensor]] = (
+            torch.compile(causal_loss, dynamic=False) if config.compile else causal_loss
+        )
+        self.texts = None
+        if config.distill_texts and config.teacher_dir is not None:
+            self.texts = TeacherTexts(
+                config.teacher_dir, Prompts(self.tokenizer), config.distill_max_length, config.seed
+            )
+
+    def _resume_folder(self) -> Path | None:
+        found = checkpoints(self.config.output_dir) if self.config.resume == "auto" else []
+        return found[-1] if found else None
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        on_gpu = self.config.device.startswith("cuda")
+        return torch.autocast("cuda", torch.bfloat16) if on_gpu else contextlib.nullcontext()
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step; gives what is logged."""
+        config, step = self.config, self.state.step
+        phase, number = self.plan.at(step)
+        if phase.length not in self.orders:
+            self.orders[phase.length] = RowOrder(self.sources, phase.length, self.tokenizer.bos_token_id, config.seed)
+        rows = torch.from_numpy(self.orders[phase.length].rows(number, phase.batch_rows)).to(config.device)
+        micros, total = rows.split(phase.micro_rows), 0.0
+        for micro in micros:
+            with self._autocast():
+                loss, cross_entropy = self.causal_loss(self.model, micro, config.z_loss)
+            (loss / len(micros)).backward()
+            total += float(cross_entropy) / len(micros)
+        record = {"loss_generative": total}
+        if self.texts is not None:
+            record["loss_distill"] = self._distill(step)
+        record["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.parameters, config.grad_clip))
+        if not math.isfinite(record["grad_norm"]):
+            raise CorpusError(f"The gradient is not finite at step {step}. Lower the learning rates.")
+        factor = wsd(
+            step,
+            total_steps=self.plan.total_steps,
+            warmup_steps=config.warmup_steps,
+            decay_steps=int(config.decay_fraction * self.plan.total_steps),
+            floor=config.decay_floor,
+        )
+        for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.state = RunState(step + 1, self.state.tokens + phase.batch_tokens)
+        return record | {"lr": config.learning_rate * factor, "length": phase.length}
+
+    def _distill(self, step: int) -> float:
+        assert self.texts is not None
+        batch = self.texts.batch(step, self.config.distill_texts).to(self.config.device)
+        with self._autocast():
+            states = pooled_states(self.model, batch)
+        loss = similarity_distillation(states, batch.teacher, temperature=0.05)
+        (self.config.distill_weight * loss).backward()
+        return float(loss.detach())
+
+    def save(self) -> Path:
+        return save_checkpoint(self.config.output_dir, self.state, self.model, self.tokenizer, self.optimizers)
+
+
+def run(config: PretrainConfig) -> Path:
+    """Train to the end of the plan (or until SIGTERM) and give the last checkpoint's folder."""
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config)
+    parameters = sum(p.numel() for p in trainer.parameters)
+    log.info("%.2f M parameters, %d steps, %s", parameters / 1e6, trainer.plan.total_steps, transformers.__version__)
+    stop: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    saved_at = logged_at = time.monotonic()
+    logged_tokens = trainer.state.tokens
+    try:
+        with (config.output_dir / "log.jsonl").open("a", encoding="utf-8") as file:
+            while trainer.state.step < trainer.plan.total_steps and not stop:
+                record = trainer.step()
+                now = time.monotonic()
+                if trainer.state.step % config.log_every == 0:
+                    speed = (trainer.state.tokens - logged_tokens) / (now - logged_at)
+                    logged_at, logged_tokens = now, trainer.state.tokens
+                    record = {"step": trainer.state.step, "tokens": trainer.state.tokens} | record
+                    file.write(json.dumps(record | {"tokens_per_s": round(speed)}) + "\n")
+                    file.flush()
+                    line = "  ".join(f"{k} {v:.4g}" for k, v in record.items() if k != "tokens")
+                    log.info("%s  tokens %.2f M  %.0f tokens/s", line, trainer.state.tokens / 1e6, speed)
+                if now - saved_at > config.save_every_s:
+                    trainer.save()
+                    saved_at = time.monotonic()
+        return trainer.save()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        run(auto_cli(PretrainConfig, as_positional=False))
+    except CorpusError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
