@@ -1,6 +1,6 @@
-"""One process's share of a step, tokenised and chunked: a pure function of (settings, step, rank, number of processes).
+"""One process's share of a step, tokenised and chunked: a pure function of (settings, step, rank, processes).
 
-    order (sampling) → rows (data) → choices by the row's own generator → token ids (prompts, layouts) → chunks (collate)
+    order (sampling) → rows (data) → the row's own choices → token ids (prompts, layouts) → chunks (collate)
 
 A row that cannot be used (empty text, an instruction that fills the whole length, an answer beyond the limit) is
 replaced by the next usable row of its data set, and counted.
@@ -123,10 +123,8 @@ class StepLoader:
 
     def prefetched(self, step: int) -> StepBatch:
         """`load(step)`, and the next step's begun in the background."""
-        if self._next is not None and self._next[0] == step:
-            batch = self._next[1].result()
-        else:
-            batch = self.load(step)
+        is_ready = self._next is not None and self._next[0] == step
+        batch = self._next[1].result() if self._next is not None and is_ready else self.load(step)
         self._next = (step + 1, self._pool.submit(self.load, step + 1))
         return batch
 
@@ -189,7 +187,8 @@ class StepLoader:
         data = self._config.data
         queries = [sample.query for _, sample, _, _ in chosen]
         passages = [text for _, _, positive, negatives in chosen for text in (positive, *negatives)]
-        starts, owners = [], []
+        starts: list[int] = []
+        owners: list[int] = []
         for number, (_, _, _, negatives) in enumerate(chosen):
             starts.append(len(owners))
             owners += [number] * (1 + len(negatives))
@@ -254,7 +253,8 @@ class StepLoader:
 
     def _generative(self, step: int, batch: StepBatch) -> None:
         config, limit = self._config.generative, self._config.data.generative_max_length
-        items, where = [], []
+        items: list[WriteItem] = []
+        where: list[str] = []
         for first in self._samples("generative", step):
             for row in self._candidates("generative", first):
                 sample = self.datasets["generative"][row[0]][row[1]]

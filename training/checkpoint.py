@@ -57,7 +57,9 @@ def save_checkpoint(trainer: Trainer, step: int, best: float | None, fingerprint
     folder = output_dir / f"{PREFIX}{step:06d}"
     options = StateDictOptions(full_state_dict=True, cpu_offload=trainer.is_sharded)
     # Collective: every process takes part, only the first gets and writes the result.
-    weights = get_model_state_dict(trainer.core, options=options) if trainer.is_sharded else trainer.core.state_dict()
+    weights: dict[str, Any] = dict(
+        get_model_state_dict(trainer.core, options=options) if trainer.is_sharded else trainer.core.state_dict()
+    )
     optimizer = get_optimizer_state_dict(trainer.core, trainer.optimizer.optimizer, options=options)
     randoms = _gathered_randoms()
     if trainer.ranks.is_main:
@@ -89,7 +91,8 @@ def write_weights(trainer: Trainer, weights: dict[str, Tensor], folder: Path) ->
     else:
         adapters = {name: value.contiguous().clone() for name, value in weights.items() if "lora_" in name}
         save_file(adapters, folder / "adapters.safetensors")
-        next(iter(core.language_model.peft_config.values())).save_pretrained(str(folder))  # type: ignore[union-attr]
+        peft_model: Any = core.language_model
+        peft_model.peft_config[peft_model.active_adapter].save_pretrained(str(folder))
     projection = {name: value.contiguous() for name, value in weights.items() if name.startswith("projection.")}
     if projection:
         save_file(projection, folder / "projection.safetensors")
@@ -119,12 +122,16 @@ def load_weights(trainer: Trainer, folder: Path) -> None:
     if missing or result.unexpected_keys:
         raise CheckpointError(
             f"{folder} does not fit this recipe: {len(missing)} weights are missing and "
-            f"{len(result.unexpected_keys)} are unknown ({(missing + result.unexpected_keys)[0]}). Use the recipe that made it."
+            f"{len(result.unexpected_keys)} are unknown ({(missing + result.unexpected_keys)[0]}). Use the recipe that "
+            "made it."
         )
 
 
 def load_training_state(trainer: Trainer, folder: Path, fingerprint: str) -> tuple[int, float | None]:
-    """Optimizer, random states, and (step, best value) of a checkpoint. Raises CheckpointError for other data or settings."""
+    """Restores optimizer and random states; gives (step, best value).
+
+    Raises CheckpointError if the run has other data or settings than the checkpoint's.
+    """
     recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     if recipe["fingerprint"] != fingerprint:
         raise CheckpointError(
@@ -154,14 +161,14 @@ def _check_same(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> Non
         if old != new:
             name = next((k for k in new if old.get(k) != new[k]), "") if isinstance(new, dict) else ""
             raise CheckpointError(
-                f"{folder} was made with another {section}{'.' + name if name else ''}. Go on with its own settings, or "
-                "start from its weights with --resume weights."
+                f"{folder} was made with another {section}{'.' + name if name else ''}. Go on with its own settings, "
+                "or start from its weights with --resume weights."
             )
     for name in ("steps", "seed"):
         if saved["run"][name] != now["run"][name]:
             raise CheckpointError(
-                f"{folder} belongs to a run with run.{name} {saved['run'][name]}, not {now['run'][name]}: order and learning "
-                "rate depend on it. Use --resume weights to prolong a run."
+                f"{folder} belongs to a run with run.{name} {saved['run'][name]}, not {now['run'][name]}: order and "
+                "learning rate depend on it. Use --resume weights to prolong a run."
             )
 
 

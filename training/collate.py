@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ class Chunk:
 
     def to(self, device: torch.device) -> Chunk:
         """The same chunk with its tensors on `device`."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name, value in vars(self).items()
             if isinstance(value, Tensor) and value.device != device
@@ -274,7 +274,7 @@ class _Labels:
         self._labels += input_ids[row, [start + place for place in item.labels]].tolist()
         self._samples += [item.sample] * len(item.labels)
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Any]:
         return {
             "predictors": torch.tensor(self._predictors, dtype=torch.long),
             "labels": torch.tensor(self._labels, dtype=torch.long),

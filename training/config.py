@@ -137,7 +137,7 @@ class ContrastiveConfig:
     """Tokens, padding included, in one forward. Larger is faster until memory ends."""
 
     cache_gradients: bool = True
-    """GradCache: memory of one chunk whatever the batch, for one forward more. False keeps the graph of the whole batch."""
+    """GradCache: memory of one chunk whatever the batch, for one forward more. False keeps the whole batch's graph."""
 
     score_rows: int = 1024
     """Queries whose scores are held at once; the score matrix is never built as a whole."""
@@ -240,7 +240,7 @@ class OptimizerConfig:
 
     learning_rate: float = 2e-5
     schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
-    """After the warm-up: linear or cosine to `final_share`; wsd stays at the peak and falls in the last `decay_share`."""
+    """After the warm-up: linear or cosine to `final_share`; wsd stays, then falls in the last `decay_share`"""
 
     warmup_share: float = 0.03
     decay_share: float = 0.2
@@ -278,8 +278,8 @@ class EvaluationConfig:
     """Samples per measurement, to keep it short."""
 
     best_metric: str = ""
-    """A metric's name: the checkpoint with its best value is kept as `best`. Lower is better for names with `perplexity`
-    or `loss`."""
+    """A metric's name: the checkpoint with its best value is kept as `best`. Lower is better for names with
+    `perplexity` or `loss`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ generative    {"text": "…"}                                      plain text, e
 rag           {"question": "…", "passages": ["…", …], "gold": [0], "answer": "…", "answerable": true}
               passages     what the model may read: the ones that hold the answer, and hard negatives as distractors
               gold         indices (from 0) of the passages that give the answer; [] if none does
-              answer       the text to write; ignored where `answerable` is false: then the checkpoint's refusal sentence
+              answer       the text to write; ignored where `answerable` is false: then the refusal sentence
               answerable   optional, true if `gold` is not empty
 
 Other keys are ignored, so that a file can keep its sources and scores. Rows are parsed when they are drawn; a bad one
@@ -86,7 +86,7 @@ class Rows(Protocol):
 
 
 class JsonLines:
-    """Rows of a JSON Lines file. Memory: nothing but line offsets for a plain file (mapped), the text for a packed one."""
+    """Rows of a JSON Lines file. Memory: line offsets of a plain file (mapped), the whole text of a packed one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -205,7 +205,7 @@ def parse(kind: Kind, row: dict[str, Any], where: str, instruction: str = "") ->
 
 
 def text_hash(text: str) -> int:
-    """63 bits that are equal for equal texts, on every machine and in every process; white space at the ends ignored."""
+    """63 bits, equal for equal texts on every machine and in every process; white space at the ends is ignored."""
     return int.from_bytes(hashlib.blake2b(text.strip().encode(), digest_size=8).digest(), "big") >> 1
 
 

@@ -43,7 +43,8 @@ class GritModule(nn.Module):
         self.projection = nn.Linear(hidden_size, projection) if projection else None
         self._no_split_modules = list(getattr(self.hf_model, "_no_split_modules", None) or [])  # where FSDP wraps
         # After peft wrapping `.model` is the language model, whose output are logits: pooling those would go unnoticed.
-        assert base_model(self.hf_model).norm.weight.shape[-1] == hidden_size
+        trunk: Any = base_model(self.hf_model)
+        assert trunk.norm.weight.shape[-1] == hidden_size
 
     @property
     def hf_model(self) -> PreTrainedModel:
@@ -61,7 +62,7 @@ class GritModule(nn.Module):
         return self.projection.out_features if self.projection else int(self.hf_model.config.hidden_size)
 
     def forward(self, chunk: Chunk, with_answers: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors [n, d] (float32, L2-normalised) of the chunk's spans; its weighted loss; [Σ weight · −log p, Σ router].
+        """Vectors [n, d] (float32, L2-normalised) of the spans; the weighted loss; [Σ weight · −log p, Σ router].
 
         with_answers   False: vectors alone, without the LM head
         """

@@ -76,8 +76,8 @@ def check_pairs(config: TrainConfig, accelerator: Accelerator) -> None:
     if config.adapter.method == "qlora":
         if is_fsdp:
             raise ConfigError(
-                "adapter.method qlora does not work with FSDP2: bitsandbytes' packed 4-bit weights cannot be sharded by "
-                "parameter. Use DDP (the 4-bit model fits each GPU), or adapter.method lora with FSDP2."
+                "adapter.method qlora does not work with FSDP2: bitsandbytes' packed 4-bit weights cannot be "
+                "sharded by parameter. Use DDP (the 4-bit model fits each GPU), or adapter.method lora with FSDP2."
             )
         try:
             import bitsandbytes  # noqa: F401

@@ -24,6 +24,7 @@ from training.collate import Chunk, Stream, dummy_chunk
 from training.config import TrainConfig
 from training.distributed import Ranks, average_gradients
 from training.gradcache import cached_backward, plain_backward
+from training.grit_module import GritModule
 from training.losses import PassagePool, QueryBlock, info_nce, token_weights
 
 
@@ -54,12 +55,12 @@ class Stepper:
     """
 
     def __init__(
-        self, module: nn.Module, core: nn.Module, config: TrainConfig, ranks: Ranks, *, is_sharded: bool = False
+        self, module: nn.Module, core: GritModule, config: TrainConfig, ranks: Ranks, *, is_sharded: bool = False
     ) -> None:
         self.module, self.core, self.config, self.ranks, self.is_sharded = module, core, config, ranks, is_sharded
 
     def gradients(self, batch: StepBatch) -> StepReport:
-        """Adds the step's gradient to `.grad` of every trained parameter. Raises nothing for losses that are not finite."""
+        """Adds the step's gradient to `.grad` of every trained parameter."""
         self._sums: dict[str, Tensor] = {}
         weights = {stream: self._token_weights(stream, counts) for stream, counts in batch.label_counts.items()}
         with self._unsynchronised():
@@ -134,7 +135,7 @@ class Stepper:
         def gradient(vectors: Tensor) -> Tensor:
             return self._info_nce_gradient(name, vectors, place, group)
 
-        if self.config.contrastive.cache_gradients and len(chunks) > 1 or self.is_sharded:
+        if self.is_sharded or (self.config.contrastive.cache_gradients and len(chunks) > 1):
             cached_backward(chunks, encode, gradient, self.ranks.device)
         elif chunks:
             plain_backward(chunks, encode, gradient)

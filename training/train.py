@@ -139,8 +139,8 @@ def _not_finite_message(batch: StepBatch, broken: list[str], norm: float) -> str
     rows = [where for stream in streams for where in batch.rows.get(stream, [])]  # type: ignore[call-overload]
     return (
         f"Step {batch.step + 1}: {', '.join(broken) or 'the gradient norm'} is not finite (norm {norm}). "
-        f"Samples of this process: {'; '.join(rows[:8])}{' …' if len(rows) > 8 else ''}. Lower the learning rate, or set "
-        "run.non_finite to skip to go on without such steps."
+        f"Samples of this process: {'; '.join(rows[:8])}{' …' if len(rows) > 8 else ''}. Lower the learning rate, or "
+        "set run.non_finite to skip to go on without such steps."
     )
 
 
@@ -170,7 +170,8 @@ def describe(trainer: Trainer, loader: StepLoader, say: Callable[[str], None]) -
     total = sum(p.numel() for p in trainer.core.parameters())
     config = trainer.config
     say(
-        f"model {config.model.path}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained ({config.adapter.method})"
+        f"model {config.model.path}: {total / 1e6:.2f} M parameters, "
+        f"{trained / 1e6:.2f} M trained ({config.adapter.method})"
     )
     say(
         f"{trainer.ranks.size} process(es) on {trainer.ranks.device}, {config.run.precision}, "
