@@ -65,29 +65,49 @@ def logical_order(glyphs: Sequence[str]) -> str:
     A glyph that stands for several characters (a ligature) keeps their order.
     Source: the reordering rule L2 of the Unicode bidirectional algorithm (UAX 9), read backwards, with two levels.
     """
-    rtl = [is_right_to_left(g) for g in glyphs]
-    ltr = [not r and any(c.isalnum() for c in g) for g, r in zip(glyphs, rtl, strict=True)]
-    main_rtl = sum(rtl) >= sum(ltr)
+    kinds = [_kind(glyph) for glyph in glyphs]
+    line_kind = "R" if kinds.count("R") >= kinds.count("L") else "L"
+    backwards = line_kind == "R"
+    order = range(len(glyphs) - 1, -1, -1) if backwards else range(len(glyphs))
+    items = [(glyphs[i], kinds[i]) for i in order]
     parts: list[str] = []
     i = 0
-    strong, other = (ltr, rtl) if main_rtl else (rtl, ltr)
-    order = range(len(glyphs) - 1, -1, -1) if main_rtl else range(len(glyphs))
-    items = [(glyphs[k], strong[k], other[k]) for k in order]
     while i < len(items):
-        if not items[i][1]:
-            parts.append(items[i][0].translate(_MIRROR) if main_rtl and len(items[i][0]) == 1 else items[i][0])
+        glyph, kind = items[i]
+        if kind in ("N", line_kind) or (kind == "E" and not backwards):
+            parts.append(glyph.translate(_MIRROR) if backwards and len(glyph) == 1 else glyph)
             i += 1
             continue
-        # A stretch against the line's direction: up to its last strong glyph, neutral ones inside included.
-        end = last = i
-        while end < len(items) and not items[end][2]:
-            if items[end][1]:
-                last = end
-            end += 1
-        stretch = [g for g, _, _ in reversed(items[i : last + 1])]
-        parts += [g.translate(_MIRROR) if not main_rtl and len(g) == 1 else g for g in stretch]
-        i = last + 1
+        end = _stretch_end(items, i, line_kind)
+        stretch = [g for g, _ in reversed(items[i:end])]
+        parts += stretch if backwards else [g.translate(_MIRROR) if len(g) == 1 else g for g in stretch]
+        i = end
     return "".join(parts)
+
+
+def _kind(glyph: str) -> str:
+    """R: right-to-left letter, L: other letter, E: digit, N: neutral."""
+    if is_right_to_left(glyph):
+        return "R"
+    return "L" if any(c.isalpha() for c in glyph) else "E" if any(c.isdigit() for c in glyph) else "N"
+
+
+def _stretch_end(items: Sequence[tuple[str, str]], start: int, line_kind: str) -> int:
+    """Where the stretch against the line's direction ends that begins at `start`.
+
+    Words run on over spaces and signs between them; numbers only over signs (2011–2012), so that the columns of a table
+    keep their order; a number runs on to a word on its left (PIRLS 2011).
+    """
+    end, i = start + 1, start + 1
+    while i < len(items) and items[i][1] != line_kind:
+        if items[i][1] != "N":
+            between = "".join(glyph for glyph, _ in items[end:i])
+            to_word = items[i][1] != "E"
+            if not (between.strip() == between or (to_word and not between.strip("  .,;:'’-–&/"))):
+                break
+            end = i + 1
+        i += 1
+    return end
 
 
 def raised(text: str) -> str:
