@@ -1,0 +1,119 @@
+"""What answering a question gives, step by step and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from grit_app.documents.library import Hit
+
+STAGES = ("embed", "search", "load_cache", "prefill", "first_token", "total")
+"""Keys of `timings_ms`. The first four are durations; `first_token` and `total` run from the question."""
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A retrieved passage as it is numbered under the answer."""
+
+    number: int
+    """From 1; `[number]` in the answer."""
+
+    hit: Hit
+    is_cited: bool
+    page: int
+    """From 1: the page of the supporting sentence, else the passage's first."""
+
+    page_label: str
+    """As printed on that page."""
+
+    support: tuple[int, int] | None = None
+    """Characters of the passage that support the answer."""
+
+    def to_json(self) -> dict[str, Any]:
+        chunk = self.hit.chunk
+        return {
+            "number": self.number,
+            "file": chunk.document_name,
+            "page": self.page,
+            "page_label": self.page_label,
+            "text": chunk.text,
+            "score": round(self.hit.score, 4),
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The whole answer with all that is known about it."""
+
+    text: str
+    """Without marks."""
+
+    marked: str
+    """With `[n]` behind each sentence that a passage supports."""
+
+    answerable: bool
+    is_supported: bool
+    """Every sentence is supported by a passage."""
+
+    strategy: str
+    mode: Literal["quote", "free"]
+    citations: tuple[Citation, ...]
+    """All retrieved passages, cited ones first."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    new_tokens: int
+    tokens_per_s: float
+    finish_reason: str
+    timings_ms: dict[str, float]
+    notes: tuple[str, ...] = field(default=())
+    """Sentences that a person should read with the answer."""
+
+    sentences: tuple[tuple[str, tuple[int, ...]], ...] = field(default=())
+    """`text` cut into sentences, each with the numbers of the passages that support it."""
+
+    def to_json(self, skipped: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+        """The published form; `skipped`: files that could not be read, with their reasons."""
+        return {
+            "answer": self.marked,
+            "answerable": self.answerable,
+            "strategy": self.strategy,
+            "citations": [citation.to_json() for citation in self.citations],
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "new_tokens": self.new_tokens,
+            "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},
+            "skipped": [dict(entry) for entry in skipped],
+        }
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """The passages were found."""
+
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True)
+class FirstToken:
+    """The answer begins, so long after the question."""
+
+    ms: float
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last event."""
+
+    answer: Answer
+
+
+Event = Retrieved | FirstToken | Token | Done

@@ -1,0 +1,101 @@
+"""From a question to the passages that are read for it, and whether they can answer it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grit_app.documents.chunking import Chunk
+from grit_app.documents.library import Hit, Library, Mode
+from grit_app.gritlm.grit_config import GritConfig
+
+_GENERAL = re.compile(
+    r"\b(summar(y|i[sz]e)|overview|tl;?dr|gist)\b"
+    r"|\bwhat('s| is| are| was| were)? ?(this|that|it|they|these|those|the)?( \w+){0,2} about\b"
+    r"|\b(main|key|central) (topic|point|idea|message|subject|theme|finding)s?\b"
+    r"|\b(topic|subject|purpose) of (this|the) (document|text|paper|file|report|article|book|pdf|manual)\b"
+    r"|\bwhat kind of (document|text|paper|file|report) is\b"
+    r"|\b(describe|explain) (this|the) (document|text|paper|file|report|article|book|pdf)\b",
+    re.IGNORECASE,
+)
+_OWN_SUBJECT = re.compile(r"\babout\s+\S", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Passages, best first."""
+
+    hits: tuple[Hit, ...]
+    is_general: bool
+    """The question is about a document as a whole; its opening comes first."""
+
+    @property
+    def score(self) -> float:
+        """The best passage's retrieval score; 0 without passages."""
+        return max((hit.score for hit in self.hits), default=0.0)
+
+
+def is_general(question: str) -> bool:
+    """Whether a question asks about a document as a whole: what it is about, a summary, its main point."""
+    match = _GENERAL.search(question)
+    if match is None:
+        return False
+    # "What does the report say about schools?" has a subject of its own.
+    return not (match[0].lower().endswith("about") and _OWN_SUBJECT.search(question[match.end() - len("about") :]))
+
+
+def answerable(score: float, text: str, config: GritConfig, *, is_general: bool = False) -> bool:
+    """The one definition: the retrieval score reaches the checkpoint's threshold, and the answer is not its refusal.
+
+    A document as a whole can always be asked about, so for such questions only the answer counts.
+    """
+    return bool(text.strip()) and (is_general or score >= config.answerable_threshold) and not is_refusal(text, config)
+
+
+def is_refusal(text: str, config: GritConfig) -> bool:
+    """Whether an answer is, or opens with, the checkpoint's refusal sentence."""
+    refusal = _plain(config.refusal_sentence)
+    return bool(refusal) and _plain(text).startswith(refusal)
+
+
+def retrieve(
+    library: Library,
+    question: str,
+    vector: NDArray[np.float32],
+    k: int,
+    documents: Sequence[str] | None = None,
+    mode: Mode = "hybrid",
+) -> Found:
+    """The k passages to read. For a question about a document as a whole: openings first, then the nearest."""
+    hits = library.search(vector, question, k, documents, mode)
+    if not is_general(question):
+        return Found(tuple(hits), is_general=False)
+    known = [info.id for info in library.documents() if documents is None or info.id in documents]
+    # The documents nearest to the question first, so that a small k opens those.
+    ranked = list(dict.fromkeys([*(hit.chunk.document_id for hit in hits), *known]))[:k]
+    openings = [_opening(library, vector, question, document, mode) for document in ranked]
+    chosen = {hit.chunk.id: hit for hit in (*openings, *hits)}
+    return Found(tuple(chosen.values())[:k], is_general=True)
+
+
+def _opening(library: Library, vector: NDArray[np.float32], question: str, document_id: str, mode: Mode) -> Hit:
+    """The document's first passage with running text, with its retrieval score."""
+    chunks = library.chunks(document_id)
+    first = next((chunk for chunk in chunks[:3] if _reads_as_text(chunk)), chunks[0])
+    found = library.search(vector, question, len(chunks), [document_id], mode)
+    return next((hit for hit in found if hit.chunk.id == first.id), Hit(first, 0.0, 0.0, 0.0, "both"))
+
+
+def _reads_as_text(chunk: Chunk) -> bool:
+    """Not a title page or a table of contents: most characters are letters and spaces, in a fair number of words."""
+    text = chunk.text
+    plain = sum(character.isalpha() or character == " " for character in text)
+    return len(text.split()) >= 15 and plain / len(text) > 0.8
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.sub(r"\W+", " ", text.lower()).split())
