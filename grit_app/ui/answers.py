@@ -11,8 +11,9 @@ from grit_app.documents.library import Hit, Library
 from grit_app.documents.pictures import page_picture
 from grit_app.errors import DocumentError
 from grit_app.gritlm import GritLM, Sampling
-from grit_app.rag.answering import Answer, Done, Retrieved, Token, answer
-from grit_app.rag.citations import CitedAnswer
+from grit_app.gritlm.layout import Positions
+from grit_app.rag.answering import AnswerMode, answer
+from grit_app.rag.events import Answer, Citation, Done, Retrieved, Token
 from grit_app.ui import sources, texts
 from grit_app.ui.chat import reply
 from grit_app.ui.handlers import escape, plain_markdown, steady
@@ -45,8 +46,8 @@ class Asking:
     question: str
     strategy: str | None = None
     k: int | None = None
-    mode: str | None = None
-    positions: str = "consecutive"
+    mode: AnswerMode | None = None
+    positions: Positions = "consecutive"
     answer_tokens: int = 64
     turn: Turn = field(init=False)
 
@@ -76,7 +77,7 @@ class Asking:
         if self._done is None:
             yield reply(plain_markdown(text), "stopped by you"), None
             return
-        self.turn = turn_of(self.number, self._done)
+        self.turn = turn_of(self.number, self._done.citations)
         yield finished(self.number, self._done), self.turn.cards(None)
 
     def _pieces(self, events: Iterator[Any]) -> Iterator[str]:
@@ -91,11 +92,10 @@ class Asking:
                 self._done = event.answer
 
 
-def turn_of(number: int, done: Answer) -> Turn:
+def turn_of(number: int, citations: Sequence[Citation]) -> Turn:
     """The answer's passages as they are numbered, with the sentences on which it rests."""
-    cited = done.cited
-    marks = [[(s.start, s.stop)] if (s := cited.supports.get(index)) else [] for index in cited.order]
-    return Turn(number, [done.hits[index] for index in cited.order], marks, len(cited.supports))
+    marks = [[citation.support] if citation.support else [] for citation in citations]
+    return Turn(number, [c.hit for c in citations], marks, sum(c.is_cited for c in citations))
 
 
 def finished(number: int, done: Answer) -> Message:
@@ -104,19 +104,21 @@ def finished(number: int, done: Answer) -> Message:
 
 
 def body(number: int, done: Answer) -> str:
-    """Markdown: each sentence with links to its passages. Text of documents stays literal."""
-    if not done.answerable:
-        return f"**{texts.NOT_ANSWERABLE if done.hits else texts.NO_PASSAGES}**"
-    words = cited_markdown(number, done.cited) or "*(no words)*"
-    if done.hits and not done.cited.supports:
-        words += f"\n\n*{texts.NOT_SUPPORTED}*"
-    return words
+    """Markdown: each sentence with links to its passages, then what a reader should know. Documents' text stays literal."""
+    if not done.citations and done.strategy != "none":
+        return f"**{texts.NO_PASSAGES}**"
+    if not done.answerable and done.strategy != "none":
+        words = ""
+    else:
+        words = cited_markdown(number, done.sentences) or plain_markdown(done.text) or "*(no words)*"
+    notes = [f"*{plain_markdown(note)}*" for note in done.notes]
+    return "\n\n".join([part for part in (words, *notes) if part])
 
 
-def cited_markdown(turn: int, cited: CitedAnswer) -> str:
+def cited_markdown(turn: int, sentences: Sequence[tuple[str, Sequence[int]]]) -> str:
     """`One sentence. [1] Another. [2]`, the numbers as links to `#cite-TURN-NUMBER`."""
     parts = []
-    for text, numbers in cited.sentences:
+    for text, numbers in sentences:
         marks = "".join(f" [\\[{n}\\]](#cite-{turn}-{n})" for n in numbers)
         parts.append(plain_markdown(text) + marks)
     return " ".join(parts)
@@ -132,7 +134,8 @@ def statistics(done: Answer) -> str:
         f"first token after {seconds(times['first_token'])} ({stages})" if times.get("first_token") else stages,
         f"total {seconds(times['total'])}",
         f"{done.prompt_tokens:,} prompt tokens{cached} + {done.new_tokens:,} new",
-        escape(done.strategy),
+        f"{escape(done.strategy)}, {'quoted' if done.mode == 'quote' else 'free'}",
+        "stopped by you" if done.finish_reason == "cancelled" else "",
     ]
     return " · ".join(part for part in parts if part)
 

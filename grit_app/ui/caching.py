@@ -20,7 +20,7 @@ from grit_app.ui.background import Watch
 from grit_app.ui.engine import Engine
 from grit_app.ui.handlers import guarded
 from grit_app.ui.race_view import answers_table, frames, picture, preparing
-from grit_app.ui.sessions import Visitors
+from grit_app.ui.sessions import Visitors, session_of
 from grit_app.ui.theme import ASSETS
 
 FULL = "rag_doc_query"
@@ -105,7 +105,7 @@ def build(engine: Engine, visitors: Visitors, settings: Settings) -> CachingTab:
     def measured(
         strategies: Sequence[str], question: str, length: float, request: gr.Request, kind: str
     ) -> Iterator[tuple[str, Race | None]]:
-        cancel = visitors.current_run(request.session_hash or "", kind)
+        cancel = visitors.current_run(session_of(request), kind)
         yield preparing(strategies, None), None
         with engine.using(cancel) as model:
             text, _ = race.cut_to_tokens(model, sample_text(), min(int(length), model.context - 512))
@@ -140,7 +140,7 @@ def build(engine: Engine, visitors: Visitors, settings: Settings) -> CachingTab:
         )
         if seen or not is_quick:
             return
-        visitors.begin_run(request.session_hash or "", "race")
+        visitors.begin_run(session_of(request), "race")
         for html, done in measured([FULL, cached], question, length, request, "race"):
             yield html, done, True
 
@@ -153,7 +153,7 @@ def build(engine: Engine, visitors: Visitors, settings: Settings) -> CachingTab:
 
     @guarded
     def all_answers(question: str, length: float, request: gr.Request) -> Iterator[str]:
-        visitors.begin_run(request.session_hash or "", "answers")
+        visitors.begin_run(session_of(request), "answers")
         names = [FULL, *(name for name in STRATEGIES if name not in (FULL, "none"))]
         for html, outcome in measured(names, question, length, request, "answers"):
             yield answers_table(outcome) if outcome else '<p class="quiet">Answering …</p>' if html else ""
@@ -163,11 +163,11 @@ def build(engine: Engine, visitors: Visitors, settings: Settings) -> CachingTab:
     playing: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden", "api_visibility": "private"}
 
     def begin(request: gr.Request) -> tuple[Any, Any]:
-        visitors.begin_run(request.session_hash or "", "race")
+        visitors.begin_run(session_of(request), "race")
         return gr.update(interactive=False), gr.update(visible=True)
 
     def halt(request: gr.Request) -> None:
-        visitors.stop_run(request.session_hash or "", "race")
+        visitors.stop_run(session_of(request), "race")
 
     started = start.click(begin, None, [start, stop], **quiet).then(
         run, [question, cached, length], [lanes, result], **lane

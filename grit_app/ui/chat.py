@@ -13,7 +13,7 @@ from grit_app.settings import Settings
 from grit_app.ui import texts
 from grit_app.ui.engine import Engine
 from grit_app.ui.handlers import guarded, message_text, steady
-from grit_app.ui.sessions import Visitors
+from grit_app.ui.sessions import Visitors, session_of
 from grit_app.ui.status import seconds
 
 Message = dict[str, Any]
@@ -76,6 +76,11 @@ def up_to_question(history: list[Message], index: int) -> list[Message]:
     """The conversation up to and with the last question at or before `index`."""
     last = max((i for i, m in enumerate(history[: index + 1]) if m["role"] == "user"), default=-1)
     return history[: last + 1]
+
+
+def turn_index(index: int | tuple[int, int]) -> int:
+    """The message that a chat event is about; Gradio gives a pair where a message has several blocks."""
+    return index[0] if isinstance(index, (tuple, list)) else index
 
 
 @dataclass(frozen=True)
@@ -153,8 +158,8 @@ def build(engine: Engine, visitors: Visitors, settings: Settings, browser_key: g
         seed: float | None,
         request: gr.Request,
     ) -> Iterator[Any]:
-        visitor = visitors.enter(request.session_hash, key)
-        cancel = visitors.current_run(request.session_hash, "chat")
+        visitor = visitors.enter(session_of(request), key)
+        cancel = visitors.current_run(session_of(request), "chat")
         if not history or history[-1]["role"] != "user":
             return
         said = [{"role": "system", "content": system}] if (system or "").strip() else []
@@ -176,22 +181,22 @@ def build(engine: Engine, visitors: Visitors, settings: Settings, browser_key: g
     def begin(message: str, history: list[Message], request: gr.Request) -> tuple[Any, ...]:
         if not message.strip():
             raise gr.Error("The message is empty. Write something first.", print_exception=False)
-        visitors.begin_run(request.session_hash, "chat")
+        visitors.begin_run(session_of(request), "chat")
         return "", [*history, {"role": "user", "content": message}], *running(True)
 
     def again(history: list[Message], request: gr.Request) -> tuple[Any, ...]:
-        visitors.begin_run(request.session_hash, "chat")
+        visitors.begin_run(session_of(request), "chat")
         return history, *running(True)
 
     def retried(history: list[Message], request: gr.Request, event: gr.RetryData) -> tuple[Any, ...]:
-        return again(up_to_question(history, int(event.index)), request)
+        return again(up_to_question(history, turn_index(event.index)), request)
 
     def edited(history: list[Message], request: gr.Request, event: gr.EditData) -> tuple[Any, ...]:
-        index = int(event.index[0] if isinstance(event.index, (list, tuple)) else event.index)
+        index = turn_index(event.index)
         return again([*history[:index], {"role": "user", "content": message_text(event.value)}], request)
 
     def undone(history: list[Message], event: gr.UndoData) -> tuple[Any, ...]:
-        kept_history = up_to_question(history, int(event.index))
+        kept_history = up_to_question(history, turn_index(event.index))
         question = message_text(kept_history[-1]["content"]) if kept_history else ""
         return kept_history[:-1], question, kept(kept_history[:-1])
 
@@ -223,7 +228,7 @@ def build(engine: Engine, visitors: Visitors, settings: Settings, browser_key: g
     chatbot.undo(guarded(undone), chatbot, [chatbot, box, store], **quiet)
 
     def halt(request: gr.Request) -> None:
-        visitors.stop_run(request.session_hash, "chat")
+        visitors.stop_run(session_of(request), "chat")
 
     stop.click(halt, **quiet)
     clear.click(lambda: ([], []), None, [chatbot, store], **quiet)

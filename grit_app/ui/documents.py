@@ -10,15 +10,17 @@ from typing import Any
 import gradio as gr
 
 from grit_app.errors import InputError
+from grit_app.gritlm.layout import Positions
+from grit_app.rag.answering import AnswerMode
 from grit_app.rag.strategies import STRATEGIES
 from grit_app.settings import Settings
 from grit_app.ui import library_actions as actions
 from grit_app.ui import library_view, sources, texts
 from grit_app.ui.answers import Asking, Turn, source_picture
-from grit_app.ui.chat import running, up_to_question
+from grit_app.ui.chat import running, turn_index, up_to_question
 from grit_app.ui.engine import Engine
 from grit_app.ui.handlers import guarded, message_text
-from grit_app.ui.sessions import Visitor, Visitors
+from grit_app.ui.sessions import Visitor, Visitors, session_of
 from grit_app.ui.theme import ASSETS
 
 SAMPLES = [ASSETS / "samples" / "field_guide.pdf", ASSETS / "samples" / "harbour_museum.md"]
@@ -205,7 +207,7 @@ class LibraryHandlers:
         return library_view.meter(self._visitors.library(visitor).cache_bytes(), self._settings.cache_budget_bytes)
 
     def refresh(self, key: str, unused: list[str], request: gr.Request) -> tuple[Any, ...]:
-        visitor = self._visitors.enter(request.session_hash or "", key)
+        visitor = self._visitors.enter(session_of(request), key)
         model = self._engine.ready_model()
         if model is None:
             return WAITING, "", gr.skip(), gr.skip(), gr.skip()
@@ -218,11 +220,11 @@ class LibraryHandlers:
         )
 
     def begin(self, request: gr.Request) -> Any:
-        self._visitors.begin_run(request.session_hash or "", "upload")
+        self._visitors.begin_run(session_of(request), "upload")
         return gr.update(visible=True)
 
     def halt(self, request: gr.Request) -> None:
-        self._visitors.stop_run(request.session_hash or "", "upload")
+        self._visitors.stop_run(session_of(request), "upload")
 
     def add(
         self, files: Sequence[str] | None, key: str, unused: list[str], password: str, request: gr.Request
@@ -231,7 +233,7 @@ class LibraryHandlers:
         paths = [Path(file) for file in files or []]
         if not paths:
             return
-        session = request.session_hash or ""
+        session = session_of(request)
         visitor = self._visitors.enter(session, key)
         cancel = self._visitors.current_run(session, "upload")
         with self._engine.using(cancel):
@@ -249,7 +251,7 @@ class LibraryHandlers:
 
     def fill_caches(self, key: str, unused: list[str], request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Makes the caches that are missing, beside the questions: not in the model's lane. Outputs: table, meter."""
-        session = request.session_hash or ""
+        session = session_of(request)
         visitor = self._visitors.enter(session, key)
         if self._engine.ready_model() is None:
             return
@@ -268,13 +270,13 @@ class LibraryHandlers:
         return others if is_used else [*others, document]
 
     def remove(self, key: str, unused: list[str], request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
-        visitor = self._visitors.enter(request.session_hash or "", key)
+        visitor = self._visitors.enter(session_of(request), key)
         self._visitors.library(visitor).remove(str(event.id))
         return self.views(visitor, unused)
 
     def clear(self, key: str, request: gr.Request) -> tuple[Any, ...]:
-        visitor = self._visitors.enter(request.session_hash or "", key)
-        self._visitors.stop_run(request.session_hash or "", "upload")
+        visitor = self._visitors.enter(session_of(request), key)
+        self._visitors.stop_run(session_of(request), "upload")
         self._visitors.library(visitor).clear()
         return *self.views(visitor, []), [], gr.update(visible=False), []
 
@@ -326,18 +328,18 @@ class AnswerHandlers:
         return "", *self.again([*history, {"role": "user", "content": question}], request)
 
     def again(self, history: list[dict[str, Any]], request: gr.Request) -> tuple[Any, ...]:
-        self._visitors.begin_run(request.session_hash or "", "documents")
+        self._visitors.begin_run(session_of(request), "documents")
         return history, *running(True)
 
     def retried(self, history: list[dict[str, Any]], request: gr.Request, event: gr.RetryData) -> tuple[Any, ...]:
-        return self.again(up_to_question(history, int(event.index)), request)
+        return self.again(up_to_question(history, turn_index(event.index)), request)
 
     def edited(self, history: list[dict[str, Any]], request: gr.Request, event: gr.EditData) -> tuple[Any, ...]:
-        index = int(event.index[0] if isinstance(event.index, (list, tuple)) else event.index)
+        index = turn_index(event.index)
         return self.again([*history[:index], {"role": "user", "content": message_text(event.value)}], request)
 
     def stop(self, request: gr.Request) -> None:
-        self._visitors.stop_run(request.session_hash or "", "documents")
+        self._visitors.stop_run(session_of(request), "documents")
 
     def respond(
         self,
@@ -346,14 +348,14 @@ class AnswerHandlers:
         unused: list[str],
         strategy: str,
         k: float,
-        mode: str,
-        positions: str,
+        mode: AnswerMode,
+        positions: Positions,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """Outputs: conversation, cards, page picture."""
         if not history or history[-1]["role"] != "user":
             return
-        session = request.session_hash or ""
+        session = session_of(request)
         visitor = self._visitors.enter(session, key)
         cancel = self._visitors.current_run(session, "documents")
         with self._engine.using(cancel) as model:
@@ -379,7 +381,7 @@ class AnswerHandlers:
 
     def show_source(self, key: str, request: gr.Request, event: gr.EventData) -> tuple[Any, Any]:
         """A citation or card was chosen. Outputs: cards, page picture."""
-        visitor = self._visitors.enter(request.session_hash or "", key)
+        visitor = self._visitors.enter(session_of(request), key)
         turn, position = find_source(visitor.turns, str(event.ref))
         return turn.cards(position), source_picture(self._visitors.library(visitor), turn, position)
 

@@ -24,7 +24,7 @@ from grit_app.ui.background import Watch
 from grit_app.ui.downloads import download_button
 from grit_app.ui.engine import Engine
 from grit_app.ui.handlers import escape, guarded
-from grit_app.ui.sessions import Visitors
+from grit_app.ui.sessions import Visitors, session_of
 
 LIVE: Final = "live"
 DOC_TOKENS: Final = (256, 512, 1024, 2048, 4096)
@@ -202,11 +202,11 @@ def build(engine: Engine, visitors: Visitors) -> None:
         return views(name, live, clock)
 
     def begin(request: gr.Request) -> tuple[Any, Any]:
-        visitors.begin_run(request.session_hash or "", "measure")
+        visitors.begin_run(session_of(request), "measure")
         return gr.update(interactive=False), gr.update(visible=True)
 
     def halt(request: gr.Request) -> None:
-        visitors.stop_run(request.session_hash or "", "measure")
+        visitors.stop_run(session_of(request), "measure")
 
     @guarded
     def run_here(
@@ -220,7 +220,7 @@ def build(engine: Engine, visitors: Visitors) -> None:
         """Outputs: progress, list of results, live result, then those of `views`."""
         if not (strategies and doc_tokens and query_tokens and documents):
             raise InputError("Choose at least one strategy, document length, question length and number of documents.")
-        cancel = visitors.current_run(request.session_hash or "", "measure")
+        cancel = visitors.current_run(session_of(request), "measure")
         unchanged = [gr.skip()] * len(outputs)
         yield progress_line(0, 0, "waiting for the model"), gr.skip(), gr.skip(), *unchanged
         plan = Plan(

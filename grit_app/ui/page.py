@@ -11,7 +11,7 @@ from grit_app.settings import Settings
 from grit_app.ui import api, caching, chat, documents, similarity, texts
 from grit_app.ui.engine import Engine
 from grit_app.ui.handlers import escape, guarded, message_text
-from grit_app.ui.sessions import Visitors, new_key
+from grit_app.ui.sessions import Visitors, new_key, session_of
 from grit_app.ui.status import badge, count
 from grit_app.ui.theme import HEAD, STYLE_SHEET, theme
 
@@ -56,7 +56,7 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
             key: str | None, stored: list[dict[str, Any]], request: gr.Request
         ) -> tuple[str, list[dict[str, Any]]]:
             key = key if isinstance(key, str) and key else new_key()
-            visitors.enter(request.session_hash or "", key)
+            visitors.enter(session_of(request), key)
             return key, chat.kept([m for m in stored or [] if message_text(m.get("content")).strip()])
 
         def poll(shown: str, was_ready: bool) -> tuple[Any, Any, Any]:
@@ -73,7 +73,7 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
             return gr.update(value=texts.SMALL_MODEL.format(parameters=count(parameters)), visible=True)
 
         def leave(request: gr.Request) -> None:
-            visitors.leave(request.session_hash or "")
+            visitors.leave(session_of(request))
 
         app.load(enter, [browser_key, chat_tab.store], [browser_key, chat_tab.chatbot], **quiet).then(
             poll, [status, is_ready], [status, is_ready, clock], **quiet

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
+
 from grit_app.documents.library import Library
 from grit_app.gritlm import Conversation
 
@@ -33,6 +35,11 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")
 def new_key() -> str:
     """A browser's secret: 256 random bits."""
     return secrets.token_urlsafe(32)
+
+
+def session_of(request: gr.Request) -> str:
+    """The page (or API client) behind a request; a reload makes a new one."""
+    return request.session_hash or ""
 
 
 def owner_of(session: str, key: object) -> tuple[str, bool]:

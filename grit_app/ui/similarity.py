@@ -16,7 +16,7 @@ from grit_app.ui import texts
 from grit_app.ui.downloads import download_button
 from grit_app.ui.engine import Engine
 from grit_app.ui.handlers import escape, guarded
-from grit_app.ui.sessions import Visitors
+from grit_app.ui.sessions import Visitors, session_of
 from grit_app.ui.similarity_figures import bars, heatmap, map_figure
 from grit_app.ui.similarity_math import MAX_CHARACTERS, cosines, flat_map, lines_of, to_csv
 
@@ -140,7 +140,7 @@ def build(engine: Engine, visitors: Visitors) -> SimilarityTab:
 
     @guarded
     def run(query: str, text: str, a: str, b: str, both: bool, request: gr.Request) -> tuple[Any, ...]:
-        cancel = visitors.begin_run(request.session_hash, "similarity")
+        cancel = visitors.begin_run(session_of(request), "similarity")
         with engine.using(cancel) as model:
             return render(model, query, text, a, b, both, cancel)
 

@@ -39,11 +39,7 @@ SAMPLE_QUESTIONS: Final = (
     "When is the harbour museum closed?",
     "What is this about?",
 )
-NOT_ANSWERABLE: Final = "The documents do not answer this. The nearest passages are shown beside."
 NO_PASSAGES: Final = "There is nothing to search: add a document, or tick one in the list."
-NOT_SUPPORTED: Final = (
-    "No passage supports this answer closely enough to be marked; read the passages beside before you rely on it."
-)
 
 SIMILARITY_INTRO: Final = (
     "An instruction tells the model what *similar* should mean. Rank and distance between scores tell more than a score itself: "
