@@ -101,8 +101,6 @@ def build_module(config: TrainConfig, folder: Path, device: torch.device) -> tup
     """The module that is trained, in training mode, and the checkpoint's settings."""
     model = load_for_training(config, folder, device)
     prove_attention(model, with_bidirectional=config.model.attention.startswith("b"))
-    if config.model.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     router_weight = 0.0
     if hasattr(model.config, "router_aux_loss_coef"):
         wanted = config.generative.router_weight
@@ -112,6 +110,8 @@ def build_module(config: TrainConfig, folder: Path, device: torch.device) -> tup
         model.requires_grad_(True)
     else:
         language_model = add_adapters(model, config.adapter, config.run.seed)
+    if config.model.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)  # the same projection on every process
         core = GritModule(
