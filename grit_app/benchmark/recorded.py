@@ -1,0 +1,94 @@
+"""Results that ship with the project: `assets/benchmarks/*.json`, each with the hardware it was measured on.
+
+A recording is the unchanged output of a command of this package; its file name ends with the command's name
+(`cpu-2-cores.latency.json`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from grit_app.benchmark.series import BASELINE, Record, select, speed_up
+from grit_app.benchmark.styles import style_of
+from grit_app.errors import GritError
+
+FOLDER: Final = Path(__file__).resolve().parents[2] / "assets" / "benchmarks"
+
+
+class RecordingError(GritError):
+    """A recorded result is damaged or not of the form that the commands write. The message names the file."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One run of a command."""
+
+    name: str
+    """File name without its endings."""
+
+    command: str
+    """latency, quality, throughput or two_models"""
+
+    environment: dict[str, Any]
+    records: list[Record]
+
+    @property
+    def hardware(self) -> str:
+        return str(self.environment.get("hardware", "unknown hardware"))
+
+    @property
+    def caption(self) -> str:
+        """`AMD EPYC, 2 cores · mini-36m, float32 · 2026-11-21`."""
+        model = self.environment.get("model") or {}
+        quantization = model.get("quantization", "none")
+        precision = str(model.get("dtype", "")) if quantization == "none" else quantization
+        date = str(self.environment.get("measured_at", ""))[:10]
+        what = ", ".join(part for part in (str(model.get("name", "")), precision) if part)
+        return " · ".join(part for part in (self.hardware, what, date) if part)
+
+
+def load(path: Path) -> Recording:
+    """One recording. Raises RecordingError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        name, command = path.stem.rsplit(".", 1)
+        return Recording(name, command, dict(content.get("environment", {})), list(content["records"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordingError(
+            f"{path.name} is not a result of the benchmark commands ({error}). Measure it again, or remove the file."
+        ) from error
+
+
+def load_all(command: str | None = None, folder: Path = FOLDER) -> list[Recording]:
+    """All recordings of a command (None: of every one), by name. An empty list without any."""
+    found = [load(path) for path in sorted(folder.glob("*.json"))]
+    return [recording for recording in found if command in (None, recording.command)]
+
+
+def finding(records: list[Record], clock: str = "prefill_ttft_ms") -> str:
+    """One sentence: the largest speed-up over full prefill among document caches, where it was measured, and its bound.
+
+    Empty if the records hold no cached strategy beside a full prefill of the same work.
+    """
+    best: tuple[float, Record] | None = None
+    for record in records:
+        factor = speed_up(record, records, clock)
+        if record["cache_bytes"] and factor is not None and (best is None or factor > best[0]):
+            best = (factor, record)
+    if best is None:
+        return ""
+    factor, record = best
+    reference = select(
+        records, strategy=BASELINE, **{key: record[key] for key in ("docs", "doc_tokens", "query_tokens")}
+    )[0]
+    documents = "one document" if record["docs"] == 1 else f"{record['docs']} documents"
+    where = {"hot": "in memory", "warm": "in the page cache", "cold": "on the disk"}[record["state"]]
+    verdict = f"{factor:.0f} times sooner" if factor >= 1.05 else "no sooner"
+    return (
+        f"With {documents} of {record['doc_tokens']:,} tokens and the caches {where}, “{style_of(record['strategy']).label}” "
+        f"gives the first token {verdict} than full prefill: {record[clock]['median']:,.0f} ms instead of "
+        f"{reference[clock]['median']:,.0f} ms, where the count of operations allows {record['flop_bound']:.0f} times."
+    )
