@@ -23,6 +23,7 @@ _KEPT = set("…‥µ™ªº´¨¯¸°")
 _INVISIBLE = dict.fromkeys([0x200B, 0x2060, 0xFEFF, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 _SUPERSCRIPTS = str.maketrans("0123456789+-−()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁽⁾ⁿ")
 _MIRROR = str.maketrans("()[]{}<>«»", ")(][}{><»«")
+_INSIDE_WORDS = set(" \u00a0.,;:'’-–&/")  # between left-to-right words that belong together
 _RTL = re.compile(r"[\u0590-\u08FF\uFB1D-\uFDFF\uFE70-\uFEFF\U00010800-\U00010FFF\U0001E800-\U0001EFFF]")
 # TeX's old fonts draw an accent as a sign of its own before the letter.
 _ACCENTS = dict(zip("´`¨ˆ˜¯˘˙˚ˇ¸", "\u0301\u0300\u0308\u0302\u0303\u0304\u0306\u0307\u030a\u030c\u0327", strict=True))
@@ -103,7 +104,7 @@ def _stretch_end(items: Sequence[tuple[str, str]], start: int, line_kind: str) -
         if items[i][1] != "N":
             between = "".join(glyph for glyph, _ in items[end:i])
             to_word = items[i][1] != "E"
-            if not (between.strip() == between or (to_word and not between.strip("  .,;:'’-–&/"))):
+            if between != between.strip() and not (to_word and set(between) <= _INSIDE_WORDS):
                 break
             end = i + 1
         i += 1

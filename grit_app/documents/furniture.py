@@ -3,6 +3,8 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
 
 from grit_app.documents.page_layout import Line, PageLines
 
@@ -18,28 +20,47 @@ _PAGE_NUMBER = re.compile(
 def without_furniture(pages: Sequence[PageLines], labels: Sequence[str]) -> list[list[Line]]:
     """Each page's lines without those that belong to the page and not to the text.
 
-    A line among the first or last few of its page is furniture if, numbers aside, it stands at the same height on other
-    pages within reach (left and right pages may differ), or if it is nothing but a page number.
+    From the edge inwards, as long as rows are furniture: a line is if, numbers aside, it stands at the same height on
+    other pages within reach (left and right pages may differ), or if it is nothing but the page's number.
     """
-    edges = [_edge_lines(page) for page in pages]
+    edges = [_edges(page) for page in pages]
     places: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for number, lines in enumerate(edges):
-        for line, _ in lines:
+    for number, both in enumerate(edges):
+        for line in {id(line): line for rows, near, _ in both for row in rows[:near] for line in row}.values():
             places[_shape(line.text)].append((number, line.y))
+
+    def is_furniture(line: Line, number: int) -> bool:
+        repeated = {
+            n
+            for n, y in places[_shape(line.text)]
+            if n != number and abs(n - number) <= 6 and abs(y - line.y) <= 1.5 * line.size
+        }
+        # On two pages a repeated line may be a table's heading; three make a habit, unless there are no more.
+        return len(repeated) >= min(2, max(1, (len(pages) - 1) // 2)) or _is_page_number(
+            line.text, number, labels[number]
+        )
+
     kept = []
     for number, page in enumerate(pages):
-        drop = set()
-        for line, outermost in edges[number]:
-            repeated = [
-                n for n, y in places[_shape(line.text)]
-                if n != number and abs(n - number) <= 6 and abs(y - line.y) <= 1.5 * line.size
-            ]  # fmt: skip
-            # On two pages a repeated line may be a table's heading; three make a habit, unless there are no more.
-            enough = len(repeated) >= min(2, max(1, (len(pages) - 1) // 2))
-            if enough or (outermost and _is_page_number(line.text, number, labels[number])):
-                drop.add(id(line))
+        drop: set[int] = set()
+        for rows, near, leading in edges[number]:
+            found = []
+            for row in rows[:near]:
+                found.append({id(line) for line in row if is_furniture(line, number)})
+                if len(found[-1]) < len(row):
+                    break
+            if found and not found[-1]:
+                found.pop()
+            while found and not _is_apart(rows, len(found), leading):
+                found.pop()  # a form's own first or last lines may repeat, too, but they stand close to the rest
+            drop |= set().union(*found)
         kept.append([line for line in page.lines if id(line) not in drop])
     return kept
+
+
+def _is_apart(rows: Sequence[Sequence[Line]], count: int, leading: float) -> bool:
+    """True if the first `count` rows stand farther from the next one than the page's lines from each other."""
+    return count >= len(rows) or abs(rows[count - 1][0].y - rows[count][0].y) > 1.35 * leading
 
 
 def _shape(text: str) -> str:
@@ -60,18 +81,18 @@ def _is_page_number(text: str, index: int, label: str) -> bool:
     )
 
 
-def _edge_lines(page: PageLines) -> list[tuple[Line, bool]]:
-    """(line, is it the outermost of its edge) for the highest and lowest lines, and all short sideways ones."""
-    upright = [line for line in page.lines if line.turn == 0]
-    rows = sorted({round(line.y) for line in upright}, reverse=True)
-    height = max(page.top - page.bottom, 1.0)
-    found = []
-    for line in upright:
-        y = round(line.y)
-        from_top, from_bottom = rows.index(y), len(rows) - 1 - rows.index(y)
-        at_top = from_top < EDGE_LINES and page.top - line.y < 0.15 * height
-        at_bottom = from_bottom < EDGE_LINES and line.y - page.bottom < 0.15 * height
-        if at_top or at_bottom:
-            found.append((line, min(from_top, from_bottom) == 0))
-    found += [(line, True) for line in page.lines if line.turn != 0 and len(line.text) < 60]
-    return found
+def _edges(page: PageLines) -> list[tuple[list[list[Line]], int, float]]:
+    """(rows inwards, how many of them lie at the edge, distance of lines): top, bottom, each short sideways line."""
+    upright: dict[int, list[Line]] = defaultdict(list)
+    for line in page.lines:
+        if line.turn == 0:
+            upright[round(line.y)].append(line)
+    heights = sorted(upright)
+    leading = median(b - a for a, b in pairwise(heights)) if len(heights) > 1 else 0.0
+    leading = min(leading, 1.5 * median(row[0].size for row in upright.values())) if upright else 0.0
+    reach = 0.15 * max(page.top - page.bottom, 1.0) + 1
+    upwards = [upright[y] for y in heights]
+    near_top = min(EDGE_LINES, sum(page.top - y < reach for y in heights))
+    near_bottom = min(EDGE_LINES, sum(y - page.bottom < reach for y in heights))
+    sideways = [([[line]], 1, 0.0) for line in page.lines if line.turn != 0 and len(line.text) < 60]
+    return [(upwards[::-1], near_top, leading), (upwards, near_bottom, leading), *sideways]

@@ -13,8 +13,8 @@ from tests.documents.pdf_maker import Pdf
 
 RIVER = (
     "The river rises in the northern hills and crosses three provinces before it reaches the sea. Boats carried grain "
-    "along it for two hundred years. When the railway came the harbours fell silent, and the mills on its banks were sold. "
-    "Today the old towpath is a walk that people from the whole region enjoy, and herons fish where barges lay."
+    "along it for two hundred years. When the railway came the harbours fell silent, and the mills on its banks were "
+    "sold. Today the old towpath is a walk that people from the whole region enjoy, and herons fish where barges lay."
 )
 HONEY = (
     "Bees gather nectar from flowers within two miles of their hive. Workers pass it from mouth to mouth until most of "

@@ -1,9 +1,9 @@
 """Small PDF files written by hand, so that tests know every coordinate in them.
 
-    pdf = Pdf()
-    page = pdf.page()
-    page.text(72, 700, "Hello", size=12)
-    path.write_bytes(pdf.bytes())
+pdf = Pdf()
+page = pdf.page()
+page.text(72, 700, "Hello", size=12)
+path.write_bytes(pdf.bytes())
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pypdf import PdfReader, PdfWriter
 
 # Widths of Helvetica, thousandths of an em, for characters 32 … 126 (Adobe Font Metrics).
 HELVETICA = [
-    278, 278, 355, 556, 556, 889, 667, 191, 333, 333, 389, 584, 278, 333, 278, 278, 556, 556, 556, 556, 556, 556, 556, 556,
-    556, 556, 278, 278, 584, 584, 584, 556, 1015, 667, 667, 722, 722, 667, 611, 778, 722, 278, 500, 667, 556, 833, 722, 778,
-    667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 278, 278, 278, 469, 556, 333, 556, 556, 500, 556, 556, 278, 556,
-    556, 222, 222, 500, 222, 833, 556, 556, 556, 556, 333, 500, 278, 556, 500, 722, 500, 500, 500, 334, 260, 334, 584,
+    278, 278, 355, 556, 556, 889, 667, 191, 333, 333, 389, 584, 278, 333, 278, 278, 556, 556, 556, 556, 556,
+    556, 556, 556, 556, 556, 278, 278, 584, 584, 584, 556, 1015, 667, 667, 722, 722, 667, 611, 778, 722, 278,
+    500, 667, 556, 833, 722, 778, 667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 278, 278, 278, 469,
+    556, 333, 556, 556, 500, 556, 556, 278, 556, 556, 222, 222, 500, 222, 833, 556, 556, 556, 556, 333, 500,
+    278, 556, 500, 722, 500, 500, 500, 334, 260, 334, 584,
 ]  # fmt: skip
 
 
@@ -103,12 +104,15 @@ class Pdf:
         catalog, tree = add(b""), add(b"")
         plain = add(b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>")
         composite = self._composite(add, stream)
-        grey = stream(b"\x80", "/Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray /BitsPerComponent 8")
+        grey = stream(
+            b"\x80", "/Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray /BitsPerComponent 8"
+        )
         kids = []
         for canvas in self.pages:
             contents = stream(b"\n".join(canvas.operations))
             kids.append(add(
-                f"<< /Type /Page /Parent {tree} 0 R /MediaBox [0 0 {canvas.width} {canvas.height}] /Rotate {canvas.rotate} "
+                f"<< /Type /Page /Parent {tree} 0 R /MediaBox [0 0 {canvas.width} {canvas.height}] "
+                f"/Rotate {canvas.rotate} "
                 f"/Resources << /Font << /F1 {plain} 0 R /F2 {composite} 0 R >> /XObject << /Im1 {grey} 0 R >> >> "
                 f"/Contents {contents} 0 R >>".encode()
             ))  # fmt: skip
@@ -128,7 +132,9 @@ class Pdf:
             f"{len(self.characters)} beginbfchar\n{mapping}\nendbfchar endcmap end end"
         )
         unicode = stream(cmap.encode())
-        descriptor = add(b"<< /Type /FontDescriptor /FontName /Made /Flags 4 /ItalicAngle 0 /Ascent 800 /Descent -200 >>")
+        descriptor = add(
+            b"<< /Type /FontDescriptor /FontName /Made /Flags 4 /ItalicAngle 0 /Ascent 800 /Descent -200 >>"
+        )
         child = add(
             b"<< /Type /Font /Subtype /CIDFontType2 /BaseFont /Made /DW 500 /CIDSystemInfo "
             b"<< /Registry (Adobe) /Ordering (Identity) /Supplement 0 >> /FontDescriptor %d 0 R >>" % descriptor
