@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from grit_app.documents.library import Hit, Library, Mode
 from grit_app.errors import InputError
@@ -32,6 +35,7 @@ from grit_app.rag.retrieval import Found, answerable, retrieve
 from grit_app.rag.strategies import Strategy, build_layout, find_strategy
 
 AnswerMode = Literal["quote", "free"]
+Search = Callable[[NDArray[np.float32]], Found]
 
 ANSWER_TOKENS = 64
 """Longest free answer unless the caller says otherwise."""
@@ -50,6 +54,7 @@ def answer(
     *,
     positions: Positions = "consecutive",
     search_mode: Mode = "hybrid",
+    hits: Sequence[Hit] | None = None,
 ) -> Iterator[Event]:
     """Events of one answer: Retrieved, FirstToken, Tokens, Done; no FirstToken and no Tokens if nothing is written.
 
@@ -57,6 +62,8 @@ def answer(
     documents           ids of those to search; None: all of the library
     positions           "colliding" for the two-cache strategies as published
     search_mode         vectors, keywords, or both
+    hits                passages chosen by the caller, best first: nothing is searched, and they are read whatever
+                        their score
 
     Raises InputError for an empty question, an unknown strategy, k below 1, or a question that does not fit the model.
     """
@@ -75,7 +82,20 @@ def answer(
         cancel=cancel,
         positions=positions,
     )
-    return run.events(k or config.default_k, documents, search_mode)
+    return run.events(lambda vector: _found(run, vector, k or config.default_k, documents, search_mode, hits))
+
+
+def _found(
+    run: _Run,
+    vector: NDArray[np.float32],
+    k: int,
+    documents: Sequence[str] | None,
+    search_mode: Mode,
+    hits: Sequence[Hit] | None,
+) -> Found:
+    if hits is not None:
+        return Found(tuple(hits), is_general=False, is_given=True)
+    return retrieve(run.library, run.question, vector, k, documents, search_mode)
 
 
 @dataclass(frozen=True)
@@ -108,9 +128,9 @@ class _Run:
     notes: list[str] = field(default_factory=list)
     started_s: float = field(default_factory=time.perf_counter)
 
-    def events(self, k: int, documents: Sequence[str] | None, search_mode: Mode) -> Iterator[Event]:
+    def events(self, search: Search) -> Iterator[Event]:
         self.started_s = time.perf_counter()
-        encoding, found = self._retrieve(k, documents, search_mode)
+        encoding, found = self._retrieve(search)
         yield Retrieved(found.hits)
         layout, hits = self._fit(found.hits)
         if self._may_answer(found):
@@ -123,7 +143,7 @@ class _Run:
 
     # ------------------------------------------------------------ before the answer
 
-    def _retrieve(self, k: int, documents: Sequence[str] | None, search_mode: Mode) -> tuple[Encoding | None, Found]:
+    def _retrieve(self, search: Search) -> tuple[Encoding | None, Found]:
         """The question's encoding, made once (its cache is kept when the strategy wants it), and the passages."""
         if not self.strategy.retrieves:
             return None, Found((), is_general=False)
@@ -133,7 +153,7 @@ class _Run:
             )
             encoding = next(iter(encodings))
         with self._clock("search"):
-            found = retrieve(self.library, self.question, encoding.vector, k, documents, search_mode)
+            found = search(encoding.vector)
         return encoding, found
 
     def _fit(self, hits: Sequence[Hit]) -> tuple[Layout, list[Hit]]:
@@ -163,7 +183,7 @@ class _Run:
 
     def _may_answer(self, found: Found) -> bool:
         """Passages that cannot answer are not read: the refusal is known without the model."""
-        if not self.strategy.retrieves:
+        if not self.strategy.retrieves or found.is_given:
             return True
         return bool(found.hits) and (found.is_general or found.score >= self.model.config.answerable_threshold)
 
@@ -243,7 +263,7 @@ class _Run:
             answerable=is_answerable,
             is_supported=cited.is_supported,
             strategy=self.strategy.name,
-            mode=self.mode,
+            mode=self.mode if self.strategy.retrieves else "free",
             citations=tuple(_citations(found.hits, cited)),
             prompt_tokens=cached_tokens + computed_tokens,
             cached_tokens=cached_tokens,

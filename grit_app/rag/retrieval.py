@@ -33,6 +33,9 @@ class Found:
     is_general: bool
     """The question is about a document as a whole; its opening comes first."""
 
+    is_given: bool = False
+    """The caller chose the passages."""
+
     @property
     def score(self) -> float:
         """The best passage's retrieval score; 0 without passages."""
