@@ -1,9 +1,10 @@
-"""Make `field_guide.pdf` from `field_guide.txt`: A4, a roman title page, decimal chapters, running header, two small tables.
+"""Make `field_guide.pdf` from `field_guide.txt`: A4, a roman title page, decimal chapters, running header, two tables.
 
     python assets/samples/make_field_guide.py
 
 Plain PDF 1.4 with the standard Helvetica fonts, so nothing is embedded; their glyph widths come from pypdf.
-Markup of the source: `# ` chapter, `## ` section, `:: ` note under the title, `|` table row (first row: head), `===` new page.
+Markup of the source: `# ` chapter, `## ` section, `:: ` note under the title, `|` table row (the first is the head),
+`===` new page.
 The same source gives the same bytes.
 """
 
@@ -136,8 +137,9 @@ def pdf(pages: list[Page]) -> bytes:
     ]
     for i, page in enumerate(pages):
         stream = zlib.compress("\n".join(page.operators).encode("cp1252"), 9)
+        resources = f"<< /Font << {fonts} >> >>"
         objects.append(
-            f"<< /Type /Page /Parent 2 0 R /Contents {first + 2 * i + 1} 0 R /Resources << /Font << {fonts} >> >> >>".encode()
+            f"<< /Type /Page /Parent 2 0 R /Contents {first + 2 * i + 1} 0 R /Resources {resources} >>".encode()
         )
         objects.append(b"<< /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream" % (len(stream), stream))
     title = len(objects) + 1

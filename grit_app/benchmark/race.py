@@ -3,8 +3,8 @@
     race = run(model, question, text, ["rag_doc_query", "docs_cache"])
     for lane in race.lanes: lane.ttft_ms, lane.text, lane.at(120.0)      # the words that stood there after 120 ms
 
-Each lane runs alone on the device, after a run of its own that is thrown away. Its clock starts with the question's text and
-holds whatever then remains to be done: tokenise, embed the question where its cache is used, load and join caches, read the
+Each lane runs alone on the device, after a run of its own that is thrown away. Its clock starts with the question and
+holds whatever then remains to be done: tokenise, embed the question where its cache is used, join caches, read the
 tail, decode. Caches of the document are made before: that happens when a document is added.
 """
 
@@ -70,7 +70,7 @@ class Race:
 
 
 def cut_to_tokens(model: GritLM, text: str, tokens: int) -> tuple[str, int]:
-    """The beginning of a text with at most `tokens` tokens, ending with a sentence where possible, and its length in tokens."""
+    """The beginning of a text with at most `tokens` tokens, ending with a sentence if it can; and its length."""
     ids = model.prompts.continuation(text)
     if len(ids) > tokens:
         text = model.prompts.decode(ids[:tokens])
@@ -100,7 +100,8 @@ def run(
     tokens = len(model.prompts.continuation(text))
     if tokens + sampling.max_new_tokens + 256 > model.context:
         raise InputError(
-            f"{tokens:,} tokens of document do not fit into the model's context of {model.context:,}. Choose a shorter one."
+            f"{tokens:,} tokens of document do not fit into the model's context of {model.context:,}. "
+            "Choose a shorter one."
         )
     lanes = []
     for strategy in strategies:

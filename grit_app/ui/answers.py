@@ -104,7 +104,7 @@ def finished(number: int, done: Answer) -> Message:
 
 
 def body(number: int, done: Answer) -> str:
-    """Markdown: each sentence with links to its passages, then what a reader should know. Documents' text stays literal."""
+    """Markdown: sentences with links to their passages, then what a reader should know. Text stays literal."""
     if not done.citations and done.strategy != "none":
         return f"**{texts.NO_PASSAGES}**"
     if not done.answerable and done.strategy != "none":

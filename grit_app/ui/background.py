@@ -5,8 +5,8 @@
         yield ...
     watch.result
 
-When the page goes away the loop is closed: the cancel event is set and the thread is waited for, so that the model's lane
-is never given on while the model still works for somebody who left.
+When the page goes away the loop is closed: the cancel event is set and the thread is waited for, so that the model's
+lane is never given on while the model still works for somebody who left.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def spoken(history: list[Message]) -> list[Message]:
 
 
 def kept(history: list[Message]) -> list[Message]:
-    """What the browser keeps over a reload: plain roles and blocks, the last `KEPT_MESSAGES`, starting with a question."""
+    """What the browser keeps over a reload: roles and blocks of the last `KEPT_MESSAGES`, starting with a question."""
     plain = [
         {
             "role": m["role"],

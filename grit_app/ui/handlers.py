@@ -1,7 +1,7 @@
 """What every handler shares: errors become sentences, streams become steady updates, text becomes safe HTML.
 
-An expected error (`GritError`) reaches the visitor as its own sentence. Anything else is logged in full under a short id,
-and the visitor reads a sentence with that id: never a traceback, never an internal path.
+An expected error (`GritError`) reaches the visitor as its own sentence. Anything else is logged in full under a short
+id, and the visitor reads a sentence with that id: never a traceback, never an internal path.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def steady(
 
 
 def escape(text: object) -> str:
-    """Text for HTML. Everything that came from a visitor, a document or a model goes through here: gr.HTML does not sanitise."""
+    """Text for HTML. What comes from a visitor, a document or a model goes through here: gr.HTML does not sanitise."""
     return html.escape(str(text), quote=True)
 
 
@@ -89,7 +89,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$&:])")
 
 
 def plain_markdown(text: str) -> str:
-    """Text that a Markdown view shows literally: a passage with `*`, `_`, `$` or `<` keeps them and gains no meaning."""
+    """Text that a Markdown view shows literally: a passage with `*`, `_`, `$` or `<` keeps them as they are."""
     return _MARKDOWN.sub(r"\\\1", text).replace("\n", "  \n")
 
 

@@ -1,4 +1,4 @@
-"""What can be done with a visitor's documents, without a word of Gradio: list, add with progress, fill missing caches."""
+"""What can be done with a visitor's documents, without a word of Gradio: list, add with progress, fill caches."""
 
 from __future__ import annotations
 

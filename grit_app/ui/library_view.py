@@ -49,7 +49,10 @@ def _row(row: Row) -> str:
     if row.document_id:
         ticked = " checked" if row.is_used else ""
         use = f'<input type="checkbox" data-use="{escape(row.document_id)}"{ticked} aria-label="Search in {name}">'
-        remove = f'<button type="button" data-remove="{escape(row.document_id)}" aria-label="Remove {name}" title="Remove">✕</button>'
+        remove = (
+            f'<button type="button" data-remove="{escape(row.document_id)}" aria-label="Remove '
+            f'{name}" title="Remove">✕</button>'
+        )
         facts = [plural(row.pages, "page"), plural(row.chunks, "passage")]
         if row.cache_bytes:
             facts.append(f"{size(row.cache_bytes)} cached")
@@ -67,7 +70,8 @@ def _row(row: Row) -> str:
     state = escape(row.state)
     return (
         f'<li class="file {state}"><span class="use">{use}</span><span class="name" title="{name}">{name}</span>'
-        f'<span class="chip {state}">{state}</span><span class="act">{remove}</span><span class="detail">{detail}{bar}</span></li>'
+        f'<span class="chip {state}">{state}</span><span class="act">{remove}</span><span class="detail">'
+        f"{detail}{bar}</span></li>"
     )
 
 
@@ -80,8 +84,10 @@ def meter(used_bytes: int, budget_bytes: int) -> str:
         else "KV caches are not kept (budget 0)."
     )
     return (
-        f'<div class="meter"><span>{text}</span><span class="bar" role="meter" aria-label="KV caches" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}"><span style="width:{100 * share:.1f}%"></span></span></div>'
+        f'<div class="meter"><span>{text}</span><span class="bar" role="meter" aria-label="KV caches" '
+        'aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}"><span style="width:{100 * share:.1f}%">'
+        "</span></span></div>"
     )
 
 

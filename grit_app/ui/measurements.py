@@ -34,6 +34,11 @@ BUDGET_S: Final = 20
 LIVE_STRATEGIES: Final = ["rag_doc_query", "prefix_cache", "docs_cache", "docs_query_cache"]
 EMPTY: Final = '<p class="quiet">No results yet. Choose a recording, or measure on this machine.</p>'
 
+TABLE_HEAD: Final = (
+    *("Strategy", "Documents", "Tokens", "Question", "State", "Prefill → first token", "Question → first token"),
+    *("Total", "Floor", "Cached", "Read", "Cache"),
+)
+
 Result = dict[str, Any]
 """`{environment, records}` as the benchmark commands write it."""
 
@@ -82,8 +87,6 @@ def as_csv(records: Sequence[dict[str, Any]]) -> str:
 
 def numbers_table(records: Sequence[dict[str, Any]]) -> str:
     """The main numbers as an HTML table: medians with their 10–90 % band."""
-    head = ("Strategy", "Documents", "Tokens", "Question", "State", "Prefill → first token", "Question → first token", "Total", "Floor",
-            "Cached", "Read", "Cache")  # fmt: skip
     body = []
     for r in records:
         times = [f"{r[key]['median']:,.1f} <small>({r[key]['p10']:,.1f}–{r[key]['p90']:,.1f})</small>"
@@ -91,11 +94,15 @@ def numbers_table(records: Sequence[dict[str, Any]]) -> str:
         cells = [f"{r['docs']}", f"{r['doc_tokens']:,}", f"{r['query_tokens']:,}", escape(r["state"]), *times,
                  f"{r['floor_ms']['median']:,.1f}", f"{r['cached_tokens']:,}", f"{r['computed_tokens']:,}",
                  f"{r['cache_bytes'] / 1e6:,.2f} MB"]  # fmt: skip
-        name = f'<th scope="row">{escape(style_of(r["strategy"]).label)}<span class="lane-name">{escape(r["strategy"])}</span></th>'
+        name = (
+            f'<th scope="row">{escape(style_of(r["strategy"]).label)}<span class="lane-name">'
+            f"{escape(r['strategy'])}</span></th>"
+        )
         body.append(f"<tr>{name}{''.join(f'<td class=num>{cell}</td>' for cell in cells)}</tr>")
-    top = "".join(f'<th scope="col">{name}</th>' for name in head)
+    top = "".join(f'<th scope="col">{name}</th>' for name in TABLE_HEAD)
     return (
-        f'<div class="scroll"><table class="answers numbers"><thead><tr>{top}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        f'<div class="scroll"><table class="answers numbers"><thead><tr>{top}</tr></thead><tbody>'
+        f"{''.join(body)}</tbody></table></div>"
         '<p class="quiet">Times in milliseconds: median (10–90 %).</p>'
     )
 
@@ -274,6 +281,7 @@ def progress_line(done: int, expected: int, words: str) -> str:
     percent = round(100 * done / expected) if expected else 0
     count = f"{done} of {expected} points · " if expected else ""
     return (
-        f'<div class="meter"><span role="status">{count}{escape(words)}</span><span class="bar" role="progressbar" aria-valuemin="0" '
+        f'<div class="meter"><span role="status">{count}{escape(words)}</span>'
+        '<span class="bar" role="progressbar" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{percent}"><span style="width:{percent}%"></span></span></div>'
     )

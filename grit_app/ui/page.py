@@ -41,9 +41,9 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
         with gr.Row(elem_classes="top-row"):
             gr.HTML(HEADER, scale=3, min_width=300)
             status = gr.HTML(badge(engine), elem_id="status", scale=2, min_width=300)
-        notice = gr.Markdown(visible=False, elem_id="small-model")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Chat", id="chat"):
+                notice = gr.Markdown(visible=False, elem_id="small-model")
                 chat_tab = chat.build(engine, visitors, settings, browser_key)
             with gr.Tab("Document Q&A", id="documents"):
                 documents_tab = documents.build(engine, visitors, settings, browser_key, shared=is_shared(settings))
@@ -93,7 +93,7 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
             show_progress="hidden", api_visibility="private",
         )  # fmt: skip
         app.unload(leave)
-        api.publish(engine, visitors, settings)
+        api.publish(engine, settings)
     return app
 
 

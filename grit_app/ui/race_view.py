@@ -53,8 +53,10 @@ def _lane(race: Race, lane: Lane, elapsed_ms: float | None) -> str:
         f'<section class="lane" style="--lane:{style.colour}" aria-label="{escape(style.label)}">'
         f'<header><h4>{escape(style.label)}</h4><span class="lane-name">{escape(lane.strategy)}</span></header>'
         f'<div class="clock"><span class="time">{seconds(clock)}</span><span class="what">{state}</span>{done}</div>'
-        f'<span class="track" aria-hidden="true"><span style="width:{100 * min(clock, longest) / longest:.1f}%"></span></span>'
-        f'<div class="words">{escape(words) or "&nbsp;"}</div><p class="facts">{" · ".join(map(escape, facts))}</p></section>'
+        '<span class="track" aria-hidden="true">'
+        f'<span style="width:{100 * min(clock, longest) / longest:.1f}%"></span></span>'
+        f'<div class="words">{escape(words) or "&nbsp;"}</div><p class="facts">'
+        f"{' · '.join(map(escape, facts))}</p></section>"
     )
 
 
@@ -78,10 +80,15 @@ def preparing(strategies: Sequence[str], current: str | None) -> str:
         word = "measuring …" if strategy == current else "waiting for its turn"
         items.append(
             f'<section class="lane" style="--lane:{style.colour}"><header><h4>{escape(style.label)}</h4>'
-            f'<span class="lane-name">{escape(strategy)}</span></header><div class="clock"><span class="time quiet-time">–</span>'
-            f'<span class="what">{word}</span></div><span class="track"></span><div class="words">&nbsp;</div><p class="facts">&nbsp;</p></section>'
+            f'<span class="lane-name">{escape(strategy)}</span></header><div class="clock">'
+            '<span class="time quiet-time">–</span>'
+            f'<span class="what">{word}</span></div><span class="track"></span><div class="words">'
+            '&nbsp;</div><p class="facts">&nbsp;</p></section>'
         )
-    return f'<div class="race">{"".join(items)}</div><p class="race-note" role="status">Each lane is measured alone; then both are shown side by side.</p>'
+    return (
+        f'<div class="race">{"".join(items)}</div><p class="race-note" role="status">'
+        "Each lane is measured alone; then both are shown side by side.</p>"
+    )
 
 
 def answers_table(race: Race) -> str:
@@ -93,12 +100,18 @@ def answers_table(race: Race) -> str:
         is_same = lane.text.strip() == reference.text.strip()
         mark = "reference" if lane is reference else "same" if is_same else "differs"
         rows.append(
-            f'<tr><th scope="row"><span class="swatch" style="background:{style.colour}" aria-hidden="true"></span>{escape(style.label)}'
-            f'<span class="lane-name">{escape(lane.strategy)}</span></th><td class="answer">{escape(lane.text) or "<i>no words</i>"}</td>'
+            f'<tr><th scope="row"><span class="swatch" style="background:{style.colour}" '
+            f'aria-hidden="true"></span>{escape(style.label)}'
+            f'<span class="lane-name">{escape(lane.strategy)}</span></th><td class="answer">'
+            f"{escape(lane.text) or '<i>no words</i>'}</td>"
             f'<td><span class="chip {mark}">{mark}</span></td><td class="num">{seconds(lane.ttft_ms)}</td>'
-            f'<td class="num">{seconds(lane.total_ms)}</td><td class="num">{lane.cached_tokens:,}</td><td class="num">{lane.computed_tokens:,}</td></tr>'
+            f'<td class="num">{seconds(lane.total_ms)}</td><td class="num">{lane.cached_tokens:,}</td>'
+            f'<td class="num">{lane.computed_tokens:,}</td></tr>'
         )
     head = "".join(
         f"<th scope='col'>{h}</th>" for h in ("Strategy", "Answer", "", "First token", "Total", "Cached", "Read")
     )
-    return f'<div class="scroll"><table class="answers"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table class="answers"><thead><tr>{head}</tr></thead><tbody>'
+        f"{''.join(rows)}</tbody></table></div>"
+    )

@@ -22,7 +22,7 @@ from grit_app.ui.similarity_math import MAX_CHARACTERS, cosines, flat_map, lines
 
 
 class Comparison(NamedTuple):
-    """One query and a list under one instruction: every pair's cosine, and the vectors (the query first, if there is one)."""
+    """One query and a list under one instruction: vectors and all cosines (the query first, if there is one)."""
 
     labels: list[str]
     texts: list[str]

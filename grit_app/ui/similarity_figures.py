@@ -19,7 +19,7 @@ GRID = "rgba(128,138,153,0.28)"
 
 
 def bars(texts: Sequence[str], scores: NDArray[np.float64], other: NDArray[np.float64] | None = None) -> str:
-    """Texts from the closest to the farthest. With `other`, each row tells how the rank moved against the first instruction."""
+    """Texts from the closest to the farthest. With `other`, each row tells how its rank moved against those scores."""
     order = ranking(scores)
     before = {text: rank for rank, text in enumerate(ranking(other))} if other is not None else {}
     low, high = min(0.0, float(scores.min())), max(1e-9, float(scores.max()))
@@ -40,7 +40,10 @@ def _move(places: int) -> str:
         return '<span class="move same" title="same rank under both instructions">=</span>'
     word = "up" if places > 0 else "down"
     arrow = "▲" if places > 0 else "▼"
-    return f'<span class="move {word}" title="{abs(places)} {word} against the first instruction">{arrow}{abs(places)}</span>'
+    return (
+        f'<span class="move {word}" title="{abs(places)} {word} against the first instruction">'
+        f"{arrow}{abs(places)}</span>"
+    )
 
 
 def base_layout(height: int) -> dict[str, object]:

@@ -37,7 +37,8 @@ def lines_of(text: str) -> list[str]:
     long = [i for i, line in enumerate(texts, 1) if len(line) > MAX_CHARACTERS]
     if long:
         raise InputError(
-            f"Text {long[0]} has more than {MAX_CHARACTERS:,} characters. Shorten it; longer texts belong in Document Q&A."
+            f"Text {long[0]} has more than {MAX_CHARACTERS:,} characters. Shorten it; longer texts belong "
+            "in Document Q&A."
         )
     return texts
 
@@ -66,7 +67,7 @@ def nearest(table: NDArray[np.float64], row: int) -> int | None:
 
 
 def flat_map(vectors: Vectors) -> FlatMap:
-    """The vectors on their first two principal components. Signs are fixed, so that the same texts give the same picture."""
+    """The vectors on their first two principal components. Signs are fixed: the same texts give the same picture."""
     centred = vectors.astype(np.float64) - vectors.astype(np.float64).mean(axis=0)
     left, sizes, right = np.linalg.svd(centred, full_matrices=False)
     points = np.zeros((len(vectors), 2))
@@ -79,7 +80,7 @@ def flat_map(vectors: Vectors) -> FlatMap:
 
 
 def to_csv(labels: Sequence[str], texts: Sequence[str], table: NDArray[np.float64]) -> str:
-    """All pairs as CSV: number, text, then one column a text. A cell that a spreadsheet would run as a formula is quoted."""
+    """All pairs as CSV: number, text, a column for each text. A cell that would run as a formula is quoted."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["number", "text", *labels])

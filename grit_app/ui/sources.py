@@ -30,7 +30,7 @@ if (!window.gritCites) {
 }
 window.gritOpenCite = open;
 """
-"""A click on a card here, or on a [n] in the conversation, asks for that passage. References are checked on the server."""
+"""A click on a card, or on a [n] in the conversation, asks for that passage. References are checked on the server."""
 
 FOUND_BY: Final = {
     "vectors": "found by meaning",
@@ -68,7 +68,8 @@ def _card(turn: int, position: int, hit: Hit, marks: Sequence[tuple[int, int]], 
         f'<button type="button" class="card-head" data-cite="{turn}-{number}" aria-pressed="{str(is_chosen).lower()}">'
         f'<span class="number">[{number}]</span><span class="file">{escape(chunk.document_name)}</span>'
         f'<span class="page">{escape(page_words(chunk.page_label, chunk.pages))}</span></button>'
-        f'<div class="card-facts"><span class="score" title="Retrieval score, 0 to 1"><span class="bar" aria-hidden="true">'
+        '<div class="card-facts"><span class="score" title="Retrieval score, 0 to 1">'
+        '<span class="bar" aria-hidden="true">'
         f'<span style="width:{100 * score:.0f}%"></span></span>{score:.2f}</span>'
         f"<span>{escape(FOUND_BY.get(hit.found_by, hit.found_by))}</span></div>"
         f"{heading}<p>{marked(chunk.text, marks)}</p></li>"
@@ -111,6 +112,7 @@ def picture_html(picture: Picture, caption: str) -> str:
     )
     note = "" if picture.boxes else '<span class="quiet"> The passage could not be located on the page.</span>'
     return (
-        f'<figure class="page-picture"><div class="sheet"><img alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">{boxes}</div>'
+        '<figure class="page-picture"><div class="sheet">'
+        f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">{boxes}</div>'
         f"<figcaption>{escape(caption)}{note}</figcaption></figure>"
     )

@@ -30,7 +30,8 @@ PRIVACY_LOCAL: Final = (
     "Another browser sees none of them. Removing a document deletes its files."
 )
 PRIVACY_SHARED: Final = (
-    "Documents are held in the server's memory for this browser alone, and are freed soon after its last tab is closed, "
+    "Documents are held in the server's memory for this browser alone, and are freed soon after its last "
+    "tab is closed, "
     "or when they have been idle for {idle_minutes} minutes. Nothing is written to a library on disk."
 )
 SAMPLE_QUESTIONS: Final = (
@@ -42,7 +43,8 @@ SAMPLE_QUESTIONS: Final = (
 NO_PASSAGES: Final = "There is nothing to search: add a document, or tick one in the list."
 
 SIMILARITY_INTRO: Final = (
-    "An instruction tells the model what *similar* should mean. Rank and distance between scores tell more than a score itself: "
+    "An instruction tells the model what *similar* should mean. Rank and distance between scores tell "
+    "more than a score itself: "
     "every model has its own floor below which cosine hardly ever falls."
 )
 SIMILARITY_QUERY: Final = "How do I keep bread fresh for longer?"
@@ -64,15 +66,16 @@ INSTRUCTIONS: Final = (
 )
 
 RACE_INTRO: Final = (
-    "The same question over the same long document, twice. *Full prefill* reads the whole document again before the first token. "
+    "The same question over the same long document, twice. *Full prefill* reads the whole document again "
+    "before the first token. "
     "*Cached* joins the keys and values that were kept when the document was embedded, and reads only the question. "
     "Each runs alone on the device; the clocks start when the question arrives and are read after the device is done."
 )
 CACHING_METHOD: Final = """
-**How it is measured.** All strategies run interleaved in one process after a warm-up run that is thrown away; the device is
-synchronised before each reading of the clock; figures are medians with the 10–90 % band. Documents and questions have exactly
-the stated number of tokens. *Hot* caches are in memory, *warm* ones in files that the system holds in its page cache.
-*TTFT* is the time to the first token: from the start of the prefill in the charts named so, and from the question, with
-retrieval and loading, in the others.
+**How it is measured.** All strategies run interleaved in one process after a warm-up run that is thrown away; the
+device is synchronised before each reading of the clock; figures are medians with the 10–90 % band. Documents and
+questions have exactly the stated number of tokens. *Hot* caches are in memory, *warm* ones in files that the system
+holds in its page cache. *TTFT* is the time to the first token: from the start of the prefill in the charts named so,
+and from the question, with retrieval and loading, in the others.
 """
 RACE_QUESTION: Final = "How many bytes of keys and values does GritLM-7B keep per token?"

@@ -11,7 +11,7 @@ ASSETS: Final = Path(__file__).resolve().parents[2] / "assets"
 STYLE_SHEET: Final = ASSETS / "style.css"
 
 MODE_COLOURS: Final = {"full": "#D55E00", "cached": "#0072B2", "accent": "#009E73", "query": "#CC79A7"}
-"""Okabe and Ito's palette: told apart with every common kind of colour blindness. One colour per meaning, on every tab."""
+"""Okabe and Ito's palette: told apart with every common kind of colour blindness. One colour per meaning."""
 
 HEAD: Final = """
 <meta name="color-scheme" content="light dark">
