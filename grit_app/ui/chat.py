@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from grit_app.errors import InputError
 from grit_app.gritlm.decoding import GenerationStats
 from grit_app.settings import Settings
 from grit_app.ui import texts
@@ -85,15 +86,25 @@ def turn_index(index: int | tuple[int, int]) -> int:
 
 @dataclass(frozen=True)
 class ChatTab:
-    """What the page needs of the built tab."""
+    """The tab's components; `store` keeps the conversation in the browser."""
 
     chatbot: gr.Chatbot
     store: gr.BrowserState
+    box: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    clear: gr.Button
+    knobs: list[Any]
 
 
 def build(engine: Engine, visitors: Visitors, settings: Settings, browser_key: gr.BrowserState) -> ChatTab:
-    """Layout above, wiring below. Must be called inside the tab."""
-    store = gr.BrowserState([], storage_key="grit-chat", secret="grit-workbench-chat")
+    """Must be called inside the tab."""
+    tab = lay_out(settings)
+    wire(tab, ChatHandlers(engine, visitors), browser_key)
+    return tab
+
+
+def lay_out(settings: Settings) -> ChatTab:
     chatbot = gr.Chatbot(
         label="Conversation",
         show_label=False,
@@ -130,25 +141,71 @@ def build(engine: Engine, visitors: Visitors, settings: Settings, browser_key: g
             elem_classes="stop-button",
         )
     with gr.Accordion("Settings", open=False, elem_id="chat-settings"):
-        system = gr.Textbox(value="", label="System prompt", info="Put before the first message.", lines=2, max_lines=8)
-        with gr.Row():
-            temperature = gr.Slider(
-                0, 2, value=0.7, step=0.05, label="Temperature", info="0: always the likeliest token.", min_width=220
-            )
-            top_p = gr.Slider(
-                0.05, 1, value=0.95, step=0.05, label="Top-p", info="Share of probability to draw from.", min_width=220
-            )
-        with gr.Row():
-            limit = gr.Slider(
-                8, 1024, value=settings.chat_tokens, step=8, label="Longest reply, in tokens", min_width=220
-            )
-            seed = gr.Number(value=None, precision=0, label="Seed", info="Empty: a new draw each time.", min_width=220)
+        knobs = _knobs(settings)
         clear = gr.Button("Clear the conversation", size="sm")
+    store = gr.BrowserState([], storage_key="grit-chat", secret="grit-workbench-chat")
+    return ChatTab(chatbot, store, box, send, stop, clear, knobs)
 
-    knobs = [system, temperature, top_p, limit, seed]
 
-    @guarded
+def _knobs(settings: Settings) -> list[Any]:
+    """In the order of `ChatHandlers.respond`: system prompt, temperature, top-p, longest reply, seed."""
+    system = gr.Textbox(
+        value="", label="System prompt", info="Put before the first message.", lines=2, max_lines=8, elem_id="system"
+    )
+    with gr.Row():
+        temperature = gr.Slider(
+            0, 2, value=0.7, step=0.05, label="Temperature", info="0: always the likeliest token.", min_width=220
+        )
+        top_p = gr.Slider(
+            0.05, 1, value=0.95, step=0.05, label="Top-p", info="Share of probability to draw from.", min_width=220
+        )
+    with gr.Row():
+        limit = gr.Slider(
+            8,
+            max(1024, settings.chat_tokens),
+            value=settings.chat_tokens,
+            step=8,
+            label="Longest reply, in tokens",
+            min_width=220,
+        )
+        seed = gr.Number(value=None, precision=0, label="Seed", info="Empty: a new draw each time.", min_width=220)
+    return [system, temperature, top_p, limit, seed]
+
+
+class ChatHandlers:
+    """Asking, stopping, trying again."""
+
+    def __init__(self, engine: Engine, visitors: Visitors) -> None:
+        self._engine = engine
+        self._visitors = visitors
+
+    def begin(self, message: str, history: list[Message], request: gr.Request) -> tuple[Any, ...]:
+        if not message.strip():
+            raise InputError("The message is empty. Write something first.")
+        return "", *self.again([*history, {"role": "user", "content": message}], request)
+
+    def again(self, history: list[Message], request: gr.Request) -> tuple[Any, ...]:
+        self._visitors.begin_run(session_of(request), "chat")
+        return history, *running(True)
+
+    def retried(self, history: list[Message], request: gr.Request, event: gr.RetryData) -> tuple[Any, ...]:
+        return self.again(up_to_question(history, turn_index(event.index)), request)
+
+    def edited(self, history: list[Message], request: gr.Request, event: gr.EditData) -> tuple[Any, ...]:
+        question = {"role": "user", "content": message_text(event.value)}
+        return self.again([*history[: turn_index(event.index)], question], request)
+
+    def undone(self, history: list[Message], event: gr.UndoData) -> tuple[Any, ...]:
+        """Takes the last question back into the box. Outputs: conversation, box, store."""
+        before = up_to_question(history, turn_index(event.index))
+        question = message_text(before[-1]["content"]) if before else ""
+        return before[:-1], question, kept(before[:-1])
+
+    def stop(self, request: gr.Request) -> None:
+        self._visitors.stop_run(session_of(request), "chat")
+
     def respond(
+        self,
         history: list[Message],
         key: str,
         system: str,
@@ -157,15 +214,16 @@ def build(engine: Engine, visitors: Visitors, settings: Settings, browser_key: g
         limit: float,
         seed: float | None,
         request: gr.Request,
-    ) -> Iterator[Any]:
-        visitor = visitors.enter(session_of(request), key)
-        cancel = visitors.current_run(session_of(request), "chat")
+    ) -> Iterator[list[Message]]:
+        """The conversation with the answer as it grows."""
+        visitor = self._visitors.enter(session_of(request), key)
+        cancel = self._visitors.current_run(session_of(request), "chat")
         if not history or history[-1]["role"] != "user":
             return
-        said = [{"role": "system", "content": system}] if (system or "").strip() else []
-        with engine.using(cancel) as model:
+        instructions = [{"role": "system", "content": system}] if (system or "").strip() else []
+        with self._engine.using(cancel) as model:
             stream = model.stream(
-                said + spoken(history),
+                instructions + spoken(history),
                 max_new_tokens=int(limit),
                 temperature=float(temperature),
                 top_p=float(top_p),
@@ -174,38 +232,15 @@ def build(engine: Engine, visitors: Visitors, settings: Settings, browser_key: g
                 conversation=visitor.conversation,
             )
             text = ""
-            for text in steady(stream):
-                yield [*history, reply(text)]
+            try:
+                for text in steady(stream):
+                    yield [*history, reply(text)]
+            finally:
+                stream.close()
         yield [*history, reply(text or "*(no words)*", statistics(stream.stats))]
 
-    def begin(message: str, history: list[Message], request: gr.Request) -> tuple[Any, ...]:
-        if not message.strip():
-            raise gr.Error("The message is empty. Write something first.", print_exception=False)
-        visitors.begin_run(session_of(request), "chat")
-        return "", [*history, {"role": "user", "content": message}], *running(True)
 
-    def again(history: list[Message], request: gr.Request) -> tuple[Any, ...]:
-        visitors.begin_run(session_of(request), "chat")
-        return history, *running(True)
-
-    def retried(history: list[Message], request: gr.Request, event: gr.RetryData) -> tuple[Any, ...]:
-        return again(up_to_question(history, turn_index(event.index)), request)
-
-    def edited(history: list[Message], request: gr.Request, event: gr.EditData) -> tuple[Any, ...]:
-        index = turn_index(event.index)
-        return again([*history[:index], {"role": "user", "content": message_text(event.value)}], request)
-
-    def undone(history: list[Message], event: gr.UndoData) -> tuple[Any, ...]:
-        kept_history = up_to_question(history, turn_index(event.index))
-        question = message_text(kept_history[-1]["content"]) if kept_history else ""
-        return kept_history[:-1], question, kept(kept_history[:-1])
-
-    def started(event: gr.SelectData) -> str:
-        return message_text(event.value)
-
-    def finish(history: list[Message]) -> tuple[Any, ...]:
-        return kept(history), *running(False)
-
+def wire(tab: ChatTab, handlers: ChatHandlers, browser_key: gr.BrowserState) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {
         "concurrency_id": "model",
@@ -213,29 +248,30 @@ def build(engine: Engine, visitors: Visitors, settings: Settings, browser_key: g
         "show_progress": "minimal",
         "api_visibility": "private",
     }
-    buttons = [send, stop]
+    buttons = [tab.send, tab.stop]
+    begun = [tab.box, tab.chatbot, *buttons]
 
     def then_answer(event: Any) -> None:
-        answered = event.success(respond, [chatbot, browser_key, *knobs], chatbot, **lane)
-        answered.then(finish, chatbot, [store, *buttons], **quiet)
+        answered = event.success(guarded(handlers.respond), [tab.chatbot, browser_key, *tab.knobs], tab.chatbot, **lane)
+        answered.then(lambda history: (kept(history), *running(False)), tab.chatbot, [tab.store, *buttons], **quiet)
 
-    for trigger in (box.submit, send.click):
-        then_answer(trigger(guarded(begin), [box, chatbot], [box, chatbot, *buttons], **quiet))
-    picked = chatbot.example_select(started, None, box, **quiet)
-    then_answer(picked.then(guarded(begin), [box, chatbot], [box, chatbot, *buttons], **quiet))
-    then_answer(chatbot.retry(guarded(retried), chatbot, [chatbot, *buttons], **quiet))
-    then_answer(chatbot.edit(guarded(edited), chatbot, [chatbot, *buttons], **quiet))
-    chatbot.undo(guarded(undone), chatbot, [chatbot, box, store], **quiet)
-
-    def halt(request: gr.Request) -> None:
-        visitors.stop_run(session_of(request), "chat")
-
-    stop.click(halt, **quiet)
-    clear.click(lambda: ([], []), None, [chatbot, store], **quiet)
-    chatbot.clear(lambda: [], None, store, **quiet)
-    return ChatTab(chatbot, store)
+    for trigger in (tab.box.submit, tab.send.click):
+        then_answer(trigger(guarded(handlers.begin), [tab.box, tab.chatbot], begun, **quiet))
+    picked = tab.chatbot.example_select(starter_text, None, tab.box, **quiet)
+    then_answer(picked.then(guarded(handlers.begin), [tab.box, tab.chatbot], begun, **quiet))
+    then_answer(tab.chatbot.retry(guarded(handlers.retried), tab.chatbot, [tab.chatbot, *buttons], **quiet))
+    then_answer(tab.chatbot.edit(guarded(handlers.edited), tab.chatbot, [tab.chatbot, *buttons], **quiet))
+    tab.chatbot.undo(guarded(handlers.undone), tab.chatbot, [tab.chatbot, tab.box, tab.store], **quiet)
+    tab.stop.click(handlers.stop, **quiet)
+    tab.clear.click(lambda: ([], []), None, [tab.chatbot, tab.store], **quiet)
+    tab.chatbot.clear(lambda: [], None, tab.store, **quiet)
 
 
 def running(is_running: bool) -> tuple[Any, Any]:
     """Send and Stop take each other's place."""
     return gr.update(visible=not is_running), gr.update(visible=is_running)
+
+
+def starter_text(event: gr.SelectData) -> str:
+    """The words of the starter that was picked."""
+    return message_text(event.value)

@@ -16,7 +16,7 @@ from grit_app.settings import Settings
 from grit_app.ui import library_actions as actions
 from grit_app.ui import library_view
 from grit_app.ui.answers import Asking, Turn, source_picture
-from grit_app.ui.chat import running, turn_index, up_to_question
+from grit_app.ui.chat import running, starter_text, turn_index, up_to_question
 from grit_app.ui.documents_layout import NO_SOURCES, WAITING, Parts, lay_out
 from grit_app.ui.engine import Engine
 from grit_app.ui.handlers import guarded, message_text
@@ -280,15 +280,10 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, key: gr.BrowserState) -
 
     for trigger in (parts.box.submit, parts.send.click):
         then_answer(trigger(guarded(handlers.begin), [parts.box, parts.chatbot], asked, **quiet))
-    picked = parts.chatbot.example_select(example_text, None, parts.box, **quiet)
+    picked = parts.chatbot.example_select(starter_text, None, parts.box, **quiet)
     then_answer(picked.then(guarded(handlers.begin), [parts.box, parts.chatbot], asked, **quiet))
     then_answer(parts.chatbot.retry(guarded(handlers.retried), parts.chatbot, [parts.chatbot, *buttons], **quiet))
     then_answer(parts.chatbot.edit(guarded(handlers.edited), parts.chatbot, [parts.chatbot, *buttons], **quiet))
     parts.stop.click(handlers.stop, **quiet)
     parts.chatbot.clear(lambda: (NO_SOURCES, ""), None, [parts.cards, parts.picture], **quiet)
     parts.cards.cite(guarded(handlers.show_source), key, [parts.cards, parts.picture], **quiet)
-
-
-def example_text(event: gr.SelectData) -> str:
-    """The words of the starter that was picked."""
-    return message_text(event.value)
