@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
+from torch import Tensor
 
 Array = np.ndarray
 
@@ -92,7 +93,7 @@ def reduce(table: Array, counts: Array, dimensions: int) -> Array:
     return table @ right[:dimensions].T
 
 
-def assemble(meaning: Array, company: Array, hidden: int, *, company_scale: float, cap: float = 2.0) -> torch.Tensor:
+def assemble(meaning: Array, company: Array, hidden: int, *, company_scale: float, cap: float = 2.0) -> Tensor:
     """[vocab, hidden] rows of equal length 1: meaning, company, and one slack dimension that fills up the rest.
 
     Both inputs have a mean row length of about 1; `cap` is the content length (in those units) that counts as full.
@@ -108,7 +109,7 @@ def assemble(meaning: Array, company: Array, hidden: int, *, company_scale: floa
 
 def initial_table(
     tokens: Array, text_ids: Sequence[Sequence[int]], teacher: Array, vocab_size: int, hidden: int
-) -> torch.Tensor:
+) -> Tensor:
     """The assembled table [vocab, hidden]: two thirds meaning, one third company, one slack dimension.
 
     tokens    [n]     running text, for co-occurrence
@@ -127,3 +128,41 @@ def initial_table(
         hidden,
         company_scale=COMPANY_SCALE,
     )
+
+
+def fit_head(states: Tensor, tokens: Array, *, steps: int, batch: int = 768, seed: int = 0) -> tuple[Tensor, float]:
+    """The head [vocab, hidden] with which `states` predict the next token best, and its loss in nats per token.
+
+    states  [vocab, hidden]  what the untrained model's trunk gives for each token, whatever stands before it
+    tokens  [n]              running text
+
+    Minimises the cross-entropy between softmax(head · states[t]) and the counted next tokens of t. One step sees all
+    occurrences of `batch` different tokens in the text at once, so a few hundred steps do the work of millions of
+    tokens of training; what the trunk learns afterwards is what lies beyond the pair.
+    """
+    vocab = len(states)
+    pairs = (np.ones(len(tokens) - 1, dtype=np.float32), (tokens[:-1].astype(np.int32), tokens[1:].astype(np.int32)))
+    counts = sparse.csr_matrix(pairs, shape=(vocab, vocab))
+    occurrences = np.asarray(counts.sum(axis=1)).ravel()
+    frequency = torch.from_numpy(np.log(np.asarray(counts.sum(axis=0)).ravel() + 0.5).astype(np.float32))
+    head = torch.zeros_like(states)
+    # The slack dimension is nearly constant: it starts as the bias that holds the tokens' frequencies.
+    head[:, -1] = (frequency - frequency.mean()) / states[:, -1].mean()
+    first, second = torch.zeros_like(head), torch.zeros_like(head)
+    rng = np.random.default_rng(seed)
+    losses = []
+    for step in range(1, steps + 1):
+        rows = np.unique(rng.choice(vocab, size=batch, p=occurrences / occurrences.sum()))
+        # Each distinct token enters with the weight of its occurrences, as far as drawing did not give it already.
+        weight = occurrences[rows] / (1 - (1 - occurrences[rows] / occurrences.sum()) ** batch)
+        weight = torch.from_numpy((weight / weight.sum()).astype(np.float32))
+        target = torch.from_numpy(counts[rows].toarray() / occurrences[rows, None].astype(np.float32))
+        known = states[torch.from_numpy(rows)]
+        log_p = (known @ head.T).log_softmax(-1)
+        losses.append(float(-((target * log_p).sum(-1) * weight).sum()))
+        gradient = ((log_p.exp() - target) * weight[:, None]).T @ known
+        first.lerp_(gradient, 0.1)
+        second.mul_(0.98).addcmul_(gradient, gradient, value=0.02)
+        rate = 0.01 * min(1.0, 2 * (1 - (step - 1) / steps))
+        head -= rate * (first / (1 - 0.9**step)) / ((second / (1 - 0.98**step)).sqrt() + 1e-10)
+    return head, float(np.mean(losses[-20:]))
