@@ -20,6 +20,8 @@ WORKING_BYTES: Final = 512 * 2**20
 NF4_BYTES: Final = 0.516
 """4 bits a weight, and with double quantisation 0.127 bits of scales."""
 
+UNQUANTIZED_PARTS: Final = ("embed_tokens", "lm_head", ".block_sparse_moe.")
+
 INT8_BYTES: Final = 1.01
 """8 bits a weight, and one scale a row."""
 
@@ -50,10 +52,11 @@ def read_weights(folder: Path) -> Weights:
 
 
 def is_quantizable(name: str, shape: list[int]) -> bool:
-    """Whether 8-bit and 4-bit loading shrink this tensor: weights of linear layers, not of embeddings or the head."""
-    return (
-        len(shape) == 2 and name.endswith(".weight") and not any(part in name for part in ("embed_tokens", "lm_head"))
-    )
+    """Whether 8-bit and 4-bit loading shrink this tensor: weights of linear layers, not of embeddings or the head.
+
+    Nor of a Mixtral's experts: transformers 5.23 keeps them in one tensor a layer, which bitsandbytes does not replace.
+    """
+    return len(shape) == 2 and name.endswith(".weight") and not any(part in name for part in UNQUANTIZED_PARTS)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -92,11 +95,33 @@ def safetensors_header(file: Path) -> dict[str, tuple[str, list[int]]]:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory: of the GPU that the index names, of all GPUs together without an index, or of the machine."""
+    """Free memory: of the GPU that the index names, of all GPUs together without an index, or of the machine.
+
+    A container's own limit counts, where it is lower than the machine's free memory.
+    """
     if device.type == "cuda":
         indices = range(torch.cuda.device_count()) if device.index is None else [device.index]
         return sum(torch.cuda.mem_get_info(index)[0] for index in indices)
-    return int(psutil.virtual_memory().available)
+    return min(int(psutil.virtual_memory().available), _container_free_bytes())
+
+
+def _container_free_bytes() -> int:
+    """What the control group (version 2 or 1) leaves; without a limit a number larger than any memory."""
+    for folder, limit_name, used_name in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            limit = (Path(folder) / limit_name).read_text().strip()
+            used = int((Path(folder) / used_name).read_text())
+            statistics = (Path(folder) / "memory.stat").read_text()
+        except (OSError, ValueError):
+            continue
+        if limit.isdecimal():
+            # Pages of files that were read count as used until something needs the room.
+            cached = sum(int(line.split()[1]) for line in statistics.splitlines() if line.startswith("inactive_file "))
+            return max(0, int(limit) - used + cached)
+    return 2**62
 
 
 def gigabytes(n_bytes: float) -> str:

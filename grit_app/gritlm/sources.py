@@ -62,16 +62,18 @@ def cached_folder(name: str) -> Path | None:
 
 def _download(name: str) -> Path:
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=WANTED_FILES))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=WANTED_FILES))
+        weight_files(folder)  # without a network, huggingface_hub gives an incomplete folder rather than an error
     except RepositoryNotFoundError as error:
         raise ModelError(
             f"The hub has no model {name!r} that may be read from here. Check the name, or log in with `hf auth login`."
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ModelError) as error:
         raise ModelError(
             f"{name} is not on this machine and could not be downloaded ({type(error).__name__}). Check the network "
             "and the free disk space, or name a folder with --model."
         ) from error
+    return folder
 
 
 def remote_weights(name: str) -> Weights | None:
