@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -66,7 +67,9 @@ def add_adapters(model: PreTrainedModel, config: AdapterConfig, seed: int) -> nn
         task_type="CAUSAL_LM",
         **settings,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 by a name that is on its way out.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         torch.manual_seed(seed)  # the same adapters on every process
         adapted: nn.Module = get_peft_model(model, lora)
     return adapted

@@ -30,11 +30,15 @@ from training.adapters import add_adapters
 from training.checkpoint import checkpoints
 from training.config import AdapterConfig, TrainError
 
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
-    "{{ '<|user|>\n' + message['content'] + '\n' }}{% elif message['role'] == 'assistant' %}{{ '<|assistant|>\n' + message['content'].strip() + eos_token }}"
-    "{% if not loop.last %}{{ '\n' }}{% endif %}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+CHAT_TEMPLATE = "".join(
+    (
+        "{{ bos_token }}{% for message in messages %}",
+        "{% if message['role'] == 'user' %}{{ '<|user|>\n' + message['content'] + '\n' }}",
+        "{% elif message['role'] == 'assistant' %}",
+        "{{ '<|assistant|>\n' + message['content'].strip() + eos_token }}",
+        "{% if not loop.last %}{{ '\n' }}{% endif %}{% endif %}{% endfor %}",
+        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
+    )
 )
 """The published layout (Tülu 2 with BOS), for those who use plain transformers."""
 
@@ -156,7 +160,8 @@ tags: [gritlm, sentence-embeddings, text-generation]
 
 A {model.config.model_type} model with {model.num_parameters() / 1e6:.1f} M parameters, fine-tuned with generative
 representational instruction tuning (GRIT, arXiv 2402.09906): it embeds text (bidirectional attention,
-{values["model"]["pooling"]} pooling) and writes text (causal attention). `grit_config.json` says how it wants to be used.
+{values["model"]["pooling"]} pooling) and writes text (causal attention). `grit_config.json` says how it wants to be
+used.
 
     from grit_app.gritlm import GritLM
     model = GritLM.from_pretrained("{config.export_dir.name}")

@@ -111,7 +111,9 @@ def build_module(config: TrainConfig, folder: Path, device: torch.device) -> tup
     else:
         language_model = add_adapters(model, config.adapter, config.run.seed)
     if config.model.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # Called activation_checkpointing_enable since transformers 5.20; the old name warns from then on.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)  # the same projection on every process
         core = GritModule(
