@@ -24,6 +24,8 @@ _INVISIBLE = dict.fromkeys([0x200B, 0x2060, 0xFEFF, 0x200E, 0x200F, *range(0x202
 _SUPERSCRIPTS = str.maketrans("0123456789+-−()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁽⁾ⁿ")
 _MIRROR = str.maketrans("()[]{}<>«»", ")(][}{><»«")
 _INSIDE_WORDS = set(" \u00a0.,;:'’-–&/")  # between left-to-right words that belong together
+_INSIDE_NUMBERS = ("", *"+-.,:/\u00a0")  # separators of UAX 9, classes ES and CS
+_WITH_NUMBERS = set("%‰$€£°")
 _RTL = re.compile(r"[\u0590-\u08FF\uFB1D-\uFDFF\uFE70-\uFEFF\U00010800-\U00010FFF\U0001E800-\U0001EFFF]")
 # TeX's old fonts draw an accent as a sign of its own before the letter.
 _ACCENTS = dict(zip("´`¨ˆ˜¯˘˙˚ˇ¸", "\u0301\u0300\u0308\u0302\u0303\u0304\u0306\u0307\u030a\u030c\u0327", strict=True))
@@ -61,13 +63,14 @@ def is_right_to_left(text: str) -> bool:
 def logical_order(glyphs: Sequence[str]) -> str:
     """The text of one line whose glyphs are given from left to right, in the order in which it is spoken.
 
-    A line counts as right-to-left if at least half of its letters are. Its glyphs are reversed, and in it the stretches
-    of left-to-right words and numbers are turned back; in a left-to-right line only the right-to-left stretches are.
+    A line counts as right-to-left if at least half of its words are. Its glyphs are reversed, and in it stretches of
+    left-to-right words and numbers are turned back; in a left-to-right line only the right-to-left stretches are.
     A glyph that stands for several characters (a ligature) keeps their order.
     Source: the reordering rule L2 of the Unicode bidirectional algorithm (UAX 9), read backwards, with two levels.
     """
-    kinds = [_kind(glyph) for glyph in glyphs]
-    line_kind = "R" if kinds.count("R") >= kinds.count("L") else "L"
+    kinds = _kinds(glyphs)
+    words = [kind for kind, before in zip(kinds, ["N", *kinds], strict=False) if kind in "RL" and kind != before]
+    line_kind = "R" if words and words.count("R") >= words.count("L") else "L"
     backwards = line_kind == "R"
     order = range(len(glyphs) - 1, -1, -1) if backwards else range(len(glyphs))
     items = [(glyphs[i], kinds[i]) for i in order]
@@ -86,25 +89,34 @@ def logical_order(glyphs: Sequence[str]) -> str:
     return "".join(parts)
 
 
-def _kind(glyph: str) -> str:
-    """R: right-to-left letter, L: other letter, E: digit, N: neutral."""
-    if is_right_to_left(glyph):
-        return "R"
-    return "L" if any(c.isalpha() for c in glyph) else "E" if any(c.isdigit() for c in glyph) else "N"
+def _kinds(glyphs: Sequence[str]) -> list[str]:
+    """For each glyph R: right-to-left letter, L: other letter, E: digit or a sign that goes with one, N: neutral."""
+    kinds = []
+    for glyph in glyphs:
+        if is_right_to_left(glyph):
+            kinds.append("R")
+        else:
+            kinds.append("L" if any(c.isalpha() for c in glyph) else "E" if any(c.isdigit() for c in glyph) else "N")
+    for i, glyph in enumerate(glyphs):
+        if glyph in _WITH_NUMBERS and "E" in kinds[max(0, i - 1) : i + 2]:
+            kinds[i] = "E"
+    return kinds
 
 
 def _stretch_end(items: Sequence[tuple[str, str]], start: int, line_kind: str) -> int:
     """Where the stretch against the line's direction ends that begins at `start`.
 
-    Words run on over spaces and signs between them; numbers only over signs (2011–2012), so that the columns of a table
-    keep their order; a number runs on to a word on its left (PIRLS 2011).
+    Words run on over spaces and signs between them; numbers only over one sign (2011-2012, 3.5), so that the columns of
+    a table keep their order; a number runs on to a word on its left (PIRLS 2011).
     """
     end, i = start + 1, start + 1
     while i < len(items) and items[i][1] != line_kind:
         if items[i][1] != "N":
             between = "".join(glyph for glyph, _ in items[end:i])
-            to_word = items[i][1] != "E"
-            if between != between.strip() and not (to_word and set(between) <= _INSIDE_WORDS):
+            to_number = items[i][1] == "E"
+            numbers = to_number and items[end - 1][1] == "E"
+            together = between in _INSIDE_NUMBERS if numbers else between == between.strip()
+            if not together and (to_number or not set(between) <= _INSIDE_WORDS):
                 break
             end = i + 1
         i += 1

@@ -1,11 +1,13 @@
 """A PDF file read with pypdf into running text, page by page. Runs in a process of its own: see `pdf_worker`."""
 
+import io
 import logging
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pypdfium2
 from pypdf import PdfReader, PdfWriter
 from pypdf.errors import DependencyError, PyPdfError
 
@@ -72,10 +74,15 @@ def _open(path: Path, name: str, password: str | None) -> PdfReader:
     try:
         reader = PdfReader(path)
         opened = not reader.is_encrypted or bool(reader.decrypt(password or "")) or bool(reader.decrypt(""))
-    except (DependencyError, NotImplementedError) as error:
+        if opened and len(reader.pages) == 0:
+            raise ValueError("no pages")
+    except DependencyError as error:
         raise DocumentError(f"{name} is encrypted in a way that cannot be opened here ({error}).") from error
     except DAMAGE as error:
-        raise _damaged(name) from error
+        repaired = _repaired(path, password)
+        if repaired is None:
+            raise _damaged(name) from error
+        return repaired
     if not opened:
         raise PasswordNeeded(
             f"{name} is encrypted and the password given does not open it. Check the password and try again."
@@ -85,17 +92,24 @@ def _open(path: Path, name: str, password: str | None) -> PdfReader:
     return reader
 
 
+def _repaired(path: Path, password: str | None) -> PdfReader | None:
+    """The file as PDFium writes it anew, if that makes sense of it: it can do without the table of objects."""
+    copy = io.BytesIO()
+    try:
+        with pypdfium2.PdfDocument(str(path), password=password) as document:
+            document.save(copy)
+        reader = PdfReader(copy)
+        return reader if len(reader.pages) and not reader.is_encrypted else None
+    except (pypdfium2.PdfiumError, *DAMAGE):
+        return None
+
+
 def _damaged(name: str) -> DocumentError:
     return DocumentError(f"{name} is damaged and cannot be read as a PDF. Save or download it anew and try again.")
 
 
 def _page_count(reader: PdfReader, name: str, limits: Limits) -> int:
-    try:
-        count = len(reader.pages)
-    except DAMAGE as error:
-        raise _damaged(name) from error
-    if count == 0:
-        raise _damaged(name)
+    count = len(reader.pages)
     if count > limits.max_pages:
         raise DocumentError(f"{name} has {count:,} pages; the limit is {limits.max_pages:,}. Split it.")
     return count
