@@ -33,6 +33,7 @@ out over own please same say says she she's should shouldn't so some such tell t
 there there's these they they're this those through to too under until up us very was wasn't we we're were weren't
 what what's when where which while who who's whom whose why will with won't would wouldn't you you're your
 """
+_NO_PLURALS = {"news", "always", "perhaps", "means", "lens", "series", "species"}
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
@@ -51,13 +52,9 @@ def tokens(text: str) -> list[str]:
 
 def stem(word: str) -> str:
     """The word without common English endings: schools → school, participating, participated → participat."""
-    if len(word) < 5 or not word.isascii() or not word.isalpha():
-        return (
-            word[:-1]
-            if len(word) == 4 and word.isascii() and word.isalpha() and re.search(r"[^aeiouys]s$", word)
-            else word
-        )
-    if word.endswith("ies"):
+    if len(word) < 4 or not word.isascii() or not word.isalpha() or word in _NO_PLURALS:
+        return word
+    if word.endswith("ies") and len(word) > 4:
         word = word[:-3] + "y"
     elif word.endswith("sses"):
         word = word[:-2]
@@ -66,11 +63,12 @@ def stem(word: str) -> str:
     for ending in ("ational", "ation", "ions", "ion", "ing", "ed", "ly"):
         rest = word.removesuffix(ending)
         if rest != word and len(rest) >= 3 and re.search("[aeiouy]", rest):
-            word = rest[:-1] if len(rest) > 3 and rest[-1] == rest[-2] and rest[-1] not in "lsz" else rest
+            doubled = len(rest) > 3 and rest[-1] == rest[-2] and rest[-1] not in "lsz"  # planned, but not filled
+            word = rest[:-1] if doubled else rest
             break
-    return (
-        word[:-1] if word.endswith("e") and len(word) > 4 else "".join((word[:-1], "i")) if word.endswith("y") else word
-    )
+    if word.endswith("y"):
+        return word[:-1] + "i"
+    return word[:-1] if word.endswith("e") and len(word) > 4 else word
 
 
 class KeywordIndex:
