@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
+from grit_app.gritlm.buffers import empty_buffer
 from grit_app.gritlm.errors import InputError, ModelError
 from grit_app.gritlm.kv_pack import pack_keys, pack_values, unpack_keys, unpack_values
 from grit_app.gritlm.layout import Block, Layout, Positions
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 CacheAttention = Literal["bidirectional", "causal", "mixed"]
 
 ROOM_TOKENS = 768
-"""Rows kept free behind a join for the tail and the answer, so that answering copies nothing. Unused memory pages are
-never touched, so on a CPU room costs nothing; on a GPU it is 0.1 GB for a 7B model."""
+"""Rows kept free behind a join for the tail and the answer, so that answering copies nothing. 0.1 GB for a 7B model."""
 
 
 class Room:
@@ -279,8 +279,7 @@ def _write(pieces: Sequence[_Piece], rope: Rope, capacity: int) -> Room:
     """All pieces in one buffer on the model's device, a layer at a time: what is unpacked stays in fast memory."""
     layers, kv_heads, head_size = pieces[0].cache.shape
     shape, dtype = (layers, kv_heads, capacity, head_size), pieces[0].cache.dtype
-    keys = torch.empty(shape, dtype=dtype, device=rope.device)
-    values = torch.empty(shape, dtype=dtype, device=rope.device)
+    keys, values = empty_buffer(shape, dtype, rope.device), empty_buffer(shape, dtype, rope.device)
     for layer in range(layers):
         row = 0
         for piece in pieces:

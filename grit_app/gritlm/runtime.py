@@ -5,8 +5,7 @@ replaces only what stands between them, because that is where time goes when a c
 
 - keys and values live in one buffer that is large enough from the beginning; new rows are written in place, never
   concatenated, and rotated keys are written straight into it;
-- the query heads that share a key head are attended together: keys are never repeated for each head;
-- no mask is built for a single token or for a prompt without a cache; a tail's mask is built once for all layers;
+- the query heads that share a key head are attended together: keys are never repeated (grouped_attention.py);
 - the LM head sees only the positions that are asked for.
 
 Attention here is causal by construction: nothing is read from, or written to, the shared model configuration.
@@ -15,24 +14,22 @@ Attention here is causal by construction: nothing is read from, or written to, t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from grit_app.gritlm.buffers import empty_buffer
 from grit_app.gritlm.errors import Cancelled, InputError, ModelError
+from grit_app.gritlm.grouped_attention import Attend, attention_plan
 from grit_app.gritlm.kv_cache import KVCache, Room
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FAMILIES = ("mistral", "mixtral", "llama", "qwen2", "qwen3")
-
-TAIL_ROWS = 256
-"""Query rows attended at once over a cache: columns after a run of rows are skipped, and the mask stays small."""
 
 
 class Workspace:
@@ -165,12 +162,13 @@ class Decoder:
         return space
 
     def _allocate(self, capacity: int, length: int, position: int) -> Workspace:
-        def rows(layer: _Layer) -> Tensor:
-            return torch.empty(self.kv_heads, capacity, self.head_size, dtype=self.dtype, device=layer.device)
+        def rows() -> list[Tensor]:
+            shape = (self.kv_heads, capacity, self.head_size)
+            if len({layer.device for layer in self.layers}) == 1:
+                return list(empty_buffer((len(self.layers), *shape), self.dtype, self.layers[0].device))
+            return [empty_buffer(shape, self.dtype, layer.device) for layer in self.layers]
 
-        return Workspace(
-            [rows(layer) for layer in self.layers], [rows(layer) for layer in self.layers], length, position
-        )
+        return Workspace(rows(), rows(), length, position)
 
     def grow(self, space: Workspace, new_tokens: int) -> Workspace:
         """A workspace with the same rows and room for `new_tokens` more: the same one if it has that already."""
@@ -217,7 +215,8 @@ class Decoder:
         h: Tensor = self.embed(torch.tensor([list(ids)], device=first))  # [1, t, hidden]
         steps = torch.arange(len(ids), device=first) if tree is None else tree[0].to(first)
         cos, sin = self._angles(h, steps + space.position)
-        attend = _attention_plan(space.length, len(ids), h, None if tree is None else tree[1])
+        group = self.heads // self.kv_heads
+        attend = attention_plan(space.length, len(ids), group, h, None if tree is None else tree[1])
         for index, layer in enumerate(self.layers):
             if cancel is not None and cancel.is_set():
                 raise Cancelled("Stopped while the prompt was being read.")
@@ -254,53 +253,3 @@ class Decoder:
         torch.addcmul(k * cos, k.roll(half, -1), sin, out=new_keys)
         mixed = attend(q.view(self.kv_heads, -1, count, self.head_size), keys, values, layer.scaling)
         return mixed.reshape(self.heads, count, self.head_size).transpose(0, 1).reshape(1, count, -1)
-
-
-Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-"""(queries [kv_heads, group, t, d], keys [kv_heads, T, d], values, scaling) → [kv_heads, group, t, d]"""
-
-
-def _attention_plan(cached: int, count: int, like: Tensor, may_attend: Tensor | None) -> Attend:
-    """How `count` new rows attend to `cached` ones and to each other; the same for all layers."""
-    if count == 1:
-        return _attend_one
-    if may_attend is not None:
-        mask = like.new_zeros(count, cached + count)
-        mask[:, cached:].masked_fill_(~may_attend.to(like.device), float("-inf"))
-        return lambda q, k, v, scale: _attend(q, k, v, scale, mask)
-    if cached == 0:
-        return lambda q, k, v, scale: _attend(q, k, v, scale, is_causal=True)
-    # The mask of the last rows, all zero but for the triangle at its end. Earlier rows use its right part.
-    rows = min(count, TAIL_ROWS)
-    mask = like.new_zeros(rows, cached + count)
-    mask[:, -rows:] = torch.full_like(mask[:, -rows:], float("-inf")).triu(1)
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        if count <= TAIL_ROWS:
-            return _attend(q, k, v, scale, mask)
-        parts = []
-        for first in range(0, count, TAIL_ROWS):
-            size = min(TAIL_ROWS, count - first)
-            stop = cached + first + size
-            part = mask[rows - size :, mask.shape[1] - stop :]
-            parts.append(_attend(q[:, :, first : first + size], k[:, :stop], v[:, :stop], scale, part))
-        return torch.cat(parts, dim=2)
-
-    return attend
-
-
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None, *, is_causal: bool = False
-) -> Tensor:
-    """Key heads take the batch axis; their query heads share them by a stride of zero instead of a copy."""
-    shared = (q.shape[0], q.shape[1], k.shape[1], k.shape[2])
-    return scaled_dot_product_attention(
-        q, k[:, None].expand(shared), v[:, None].expand(shared), attn_mask=mask, scale=scale, is_causal=is_causal
-    )
-
-
-def _attend_one(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """One new token: the query heads of a key head are its query rows, so every key is read once for all of them."""
-    kv_heads, group, _, head_size = q.shape
-    folded = q.reshape(1, kv_heads, group, head_size)
-    return scaled_dot_product_attention(folded, k[None], v[None], scale=scale).view(kv_heads, group, 1, head_size)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from grit_app.gritlm.errors import Cancelled, InputError, ModelError
+from grit_app.gritlm.grouped_attention import CHUNK_TOKENS, FOLDED_TOKENS
 from grit_app.gritlm.kv_cache import KVCache, join
 from grit_app.gritlm.rope import Rope
-from grit_app.gritlm.runtime import TAIL_ROWS, Decoder
+from grit_app.gritlm.runtime import Decoder
 from tests.conftest import FAMILIES, tiny_hf_model
 
 TOLERANCE = 1e-4
@@ -63,10 +64,13 @@ def test_greedy_tokens_equal_stock_generate(family: str) -> None:
     assert len(set(tokens)) > 3, "a model that repeats one token proves little"
 
 
-def test_a_long_tail_over_a_cache_is_attended_in_runs() -> None:
-    """Tails longer than TAIL_ROWS use slices of one mask; an off-by-one there would move the causal border."""
+@pytest.mark.parametrize(
+    "tail", [2, FOLDED_TOKENS, FOLDED_TOKENS + 1, CHUNK_TOKENS, CHUNK_TOKENS + 1, 2 * CHUNK_TOKENS + 30]
+)
+def test_tails_of_every_length_see_exactly_what_comes_before_them(tail: int) -> None:
+    """Short tails are folded, longer ones are not, the longest use slices of one mask: each has its own border."""
     hf_model = tiny_hf_model("mistral")
-    ids = random_ids(2 * TAIL_ROWS + 30)
+    ids = random_ids(7 + tail)
     decoder = Decoder(hf_model)
     space = decoder.workspace(None, new_tokens=len(ids))
     decoder.hidden(ids[:7], space)
