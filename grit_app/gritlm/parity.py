@@ -28,8 +28,8 @@ TITLES: Final = (
 )
 
 ABSTRACTS: Final = (
-    "A purely peer-to-peer version of electronic cash would allow online payments to be sent directly from one party to "
-    "another without going through a financial institution. Digital signatures provide part of the solution, but the "
+    "A purely peer-to-peer version of electronic cash would allow online payments to be sent directly from one party "
+    "to another without going through a financial institution. Digital signatures provide part of the solution, but the "
     "main benefits are lost if a trusted third party is still required to prevent double-spending. We propose a "
     "solution to the double-spending problem using a peer-to-peer network. The network timestamps transactions by "
     "hashing them into an ongoing chain of hash-based proof-of-work, forming a record that cannot be changed without "
@@ -45,8 +45,8 @@ ABSTRACTS: Final = (
     "instructions. Compared to other open models, our resulting GritLM 7B sets a new state of the art on the Massive "
     "Text Embedding Benchmark (MTEB) and outperforms all models up to its size on a range of generative tasks. By "
     "scaling up further, GritLM 8X7B outperforms all open generative language models that we tried while still being "
-    "among the best embedding models. Notably, we find that GRIT matches training on only generative or embedding data, "
-    "thus we can unify both at no performance loss. Among other benefits, the unification via GRIT speeds up "
+    "among the best embedding models. Notably, we find that GRIT matches training on only generative or embedding "
+    "data, thus we can unify both at no performance loss. Among other benefits, the unification via GRIT speeds up "
     "Retrieval-Augmented Generation (RAG) by > 60% for long documents, by no longer requiring separate retrieval and "
     "generation models. Models, code, etc. are freely available at https://github.com/ContextualAI/gritlm.",
 )
