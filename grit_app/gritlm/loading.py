@@ -166,6 +166,8 @@ def load_hf_model(
     """The causal language model of a folder, ready to run. Raises ModelError if weights are missing or do not fit."""
     settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_kernel, "config": load_config(folder)}
     if quantization != "none":
+        # It remarks on the casts of inputs at every single multiplication.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         settings["quantization_config"] = quantization_settings(quantization)
     settings["device_map"] = _device_map(folder, device, dtype, quantization)
     try:

@@ -387,7 +387,7 @@ def test_overriding_the_checkpoint_warns(folder: Path, caplog: pytest.LogCapture
 
 def test_loading_is_quiet(folder: Path) -> None:
     """No bars and no remarks: what is printed belongs to the program, not to its libraries."""
-    code = f"from grit_app.gritlm import GritLM; GritLM.from_pretrained({str(folder)!r}).encode(['a'])"
+    code = f"from grit_app.gritlm import GritLM; GritLM.from_pretrained({str(folder)!r}, '8bit').encode(['a'])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("", "")
 
