@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from accelerate.utils import DistributedType
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -50,19 +50,22 @@ class Trainer:
         return self.stepper.is_sharded
 
 
-def set_up(config: TrainConfig) -> Trainer:
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """The processes that this one was launched with: one without `accelerate launch`."""
+    return Accelerator(mixed_precision="bf16" if config.run.precision == "bf16" else "no")
+
+
+def set_up(config: TrainConfig, accelerator: Accelerator | None = None) -> Trainer:
     """Loads the model and prepares it for one or many processes. Raises ConfigError for pairs that do not work."""
-    accelerator = Accelerator(
-        mixed_precision="bf16" if config.run.precision == "bf16" else "no",
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
+    accelerator = accelerator or make_accelerator(config)
     check_pairs(config, accelerator)
     ranks = Ranks.here(accelerator.device)
     folder = find_folder(config.model.path)
-    core, grit = build_module(config, folder, accelerator.device)
+    is_sharded = accelerator.distributed_type == DistributedType.FSDP
+    # FSDP2 moves one layer after the other to the device and keeps a shard of it: the whole model stays on the CPU.
+    core, grit = build_module(config, folder, torch.device("cpu") if is_sharded else accelerator.device)
     optimizer = build_optimizer(core, config.optimizer)
     module, optimizer = prepare(accelerator, core, optimizer)
-    is_sharded = accelerator.distributed_type == DistributedType.FSDP
     stepper = Stepper(module, core, config, ranks, is_sharded=is_sharded)
     tokenizer = load_tokenizer(folder)
     return Trainer(
