@@ -7,6 +7,7 @@ of the student's row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ class TeacherBatch:
 class TeacherTexts:
     """Batches of encoded texts; which ones come at a step is a pure function of (seed, step)."""
 
-    def __init__(self, folder: Path, prompts: Any, max_length: int, seed: int) -> None:
-        texts, self.vectors = load_teacher_vectors(folder)
+    def __init__(self, folders: Sequence[Path], prompts: Any, max_length: int, seed: int) -> None:
+        texts, self.vectors = load_teacher_vectors(folders)
         self.seed = seed
         encoded = [prompts.embed(text, max_length=max_length) for text in texts]
         self.ids = [e.ids for e in encoded]

@@ -96,8 +96,8 @@ class PretrainConfig:
     sources: list[SourceConfig] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
     shape: ShapeConfig = field(default_factory=ShapeConfig)
-    teacher_dir: Path | None = None
-    """Output of training.teacher: makes the initial token table. None: random."""
+    teacher_dirs: list[Path] = field(default_factory=list)
+    """Outputs of training.teacher: they make the initial token table. None: random."""
 
     distill_texts: int = 0
     """Texts of the teacher in each step (0: no second stream)."""
@@ -206,7 +206,7 @@ def new_model(
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
-        if config.teacher_dir is None:
+        if not config.teacher_dirs:
             model.lm_head.weight.zero_()
         else:
             _set_counted_tables(config, model, tokenizer, sources)
@@ -215,7 +215,7 @@ def new_model(
 
 def _set_counted_tables(config: PretrainConfig, model: Any, tokenizer: Any, sources: list[TokenSource]) -> None:
     """Input table, final norm and head from counts: a sentence encoder and a model of token pairs, before any step."""
-    texts, vectors = load_teacher_vectors(config.teacher_dir) if config.teacher_dir else ([], None)
+    texts, vectors = load_teacher_vectors(config.teacher_dirs)
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     tokens = mixed_tokens(sources, COUNTED_TOKENS)
     hidden = config.shape.hidden_size
@@ -284,9 +284,9 @@ class Trainer:
             torch.compile(causal_loss, dynamic=False) if config.compile else causal_loss
         )
         self.texts = None
-        if config.distill_texts and config.teacher_dir is not None:
+        if config.distill_texts and config.teacher_dirs:
             self.texts = TeacherTexts(
-                config.teacher_dir, Prompts(self.tokenizer), config.distill_max_length, config.seed
+                config.teacher_dirs, Prompts(self.tokenizer), config.distill_max_length, config.seed
             )
 
     def _resume_folder(self) -> Path | None:

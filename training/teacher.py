@@ -14,6 +14,7 @@ import logging
 import random
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,13 +120,17 @@ class Teacher:
         return vectors
 
 
-def load_teacher_vectors(folder: Path) -> tuple[list[str], np.ndarray]:
-    """The texts and vectors that `run` wrote."""
-    if not (folder / "vectors.npy").is_file():
-        raise CorpusError(f"{folder} holds no vectors.npy. Make it with: python -m training.teacher --config …")
-    with (folder / "texts.jsonl").open(encoding="utf-8") as lines:
-        texts = [json.loads(line) for line in lines]
-    return texts, np.load(folder / "vectors.npy")
+def load_teacher_vectors(folders: Sequence[Path]) -> tuple[list[str], np.ndarray]:
+    """The texts and vectors that `run` wrote into these folders, one after the other."""
+    texts: list[str] = []
+    vectors = []
+    for folder in folders:
+        if not (folder / "vectors.npy").is_file():
+            raise CorpusError(f"{folder} holds no vectors.npy. Make it with: python -m training.teacher --config …")
+        with (folder / "texts.jsonl").open(encoding="utf-8") as lines:
+            texts += [json.loads(line) for line in lines]
+        vectors.append(np.load(folder / "vectors.npy"))
+    return texts, np.concatenate(vectors)
 
 
 def run(config: TeacherConfig) -> None:
