@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 from grit_app.benchmark.cases import read_block
 from grit_app.benchmark.timing import synchronize
-from grit_app.gritlm import GritLM, KVCache, Sampling, join
+from grit_app.gritlm import GritLM, KVCache, QuoteConstraint, Sampling, join
 from grit_app.gritlm.decoding import Constraint, TokenStream
 from grit_app.gritlm.errors import InputError
+from grit_app.rag.quoting import shortlist
 from grit_app.rag.strategies import build_layout
 
 
@@ -77,6 +78,12 @@ def cut_to_tokens(model: GritLM, text: str, tokens: int) -> tuple[str, int]:
         end = max(text.rfind(mark) for mark in (". ", ".\n", "\n"))
         text = text[: end + 1] if end > len(text) // 2 else text
     return text.strip(), len(model.prompts.continuation(text.strip()))
+
+
+def quotes(model: GritLM, question: str, text: str) -> QuoteConstraint:
+    """Quote mode for a race: the model chooses, token by token, among the few sentences whose words fit best."""
+    candidates = shortlist(question, [text], [1.0])
+    return QuoteConstraint(model.prompts, [candidate.sentence.text for candidate in candidates])
 
 
 def run(

@@ -26,6 +26,7 @@ from grit_app.ui.theme import ASSETS
 FULL = "rag_doc_query"
 CACHED = [name for name, row in STRATEGIES.items() if row.caches_documents]
 DEFAULT_CACHED = "docs_cache"
+ANSWER_TOKENS = 48
 SMALL_PARAMETERS = 500_000_000
 """Up to this size the race starts by itself at first sight, also on a CPU: it takes seconds."""
 

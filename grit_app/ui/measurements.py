@@ -138,7 +138,7 @@ def build(engine: Engine, visitors: Visitors) -> None:
     start = views(first, None, "prefill_ttft_ms")
     gr.HTML('<h3 class="part">All strategies, measured</h3>')
     with gr.Row(elem_classes="columns"):
-        chosen = gr.Dropdown(choices=offered, value=first, label="Results", scale=5, min_width=260, elem_id="results")
+        chosen = gr.Dropdown(choices=offered, value=first, label="Results", scale=5, min_width=260, elem_id="results", visible=bool(offered))
         clock = gr.Radio(
             [
                 ("Prefill → first token", "prefill_ttft_ms"),
@@ -260,7 +260,7 @@ def build(engine: Engine, visitors: Visitors) -> None:
         if not result["records"]:
             yield progress_line(0, 0, "stopped before anything was measured"), gr.skip(), gr.skip(), *unchanged
             return
-        listed = gr.Dropdown(choices=choices(recordings, result), value=LIVE)
+        listed = gr.Dropdown(choices=choices(recordings, result), value=LIVE, visible=True)
         left = result["environment"].get("left_out") or []
         note = "stopped by you; what was measured is shown" if result["environment"]["cancelled"] else "done"
         yield progress_line(expected, expected, "; ".join([note, *left])), listed, result, *views(LIVE, result, clock)

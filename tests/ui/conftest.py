@@ -1,0 +1,85 @@
+"""One running app for all tests of the page: the real command line, a tiny random model, a data folder of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+START_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class RunningApp:
+    """Where the app listens, and what it writes."""
+
+    url: str
+    data_folder: Path
+    log: Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the page answers. Fails with the app's own words if it ends or takes too long."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        try:
+            with urlopen(url, timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError(f"no page within {START_LIMIT_S} s:\n{log.read_text(encoding='utf-8')}")
+
+
+@pytest.fixture(scope="session")
+def served_model_folder(tiny_model_folder: Callable[..., Path]) -> Path:
+    """A tiny random model with room for whole documents in its context."""
+    return tiny_model_folder("mistral", max_position_embeddings=4096)
+
+
+@pytest.fixture(scope="session")
+def running_app(served_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+    """`app.py` in a process of its own, ended with the session. A random model cannot write, so it quotes."""
+    folder = tmp_path_factory.mktemp("app")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    flags = {
+        "model": served_model_folder,
+        "device": "cpu",
+        "host": "127.0.0.1",
+        "port": port,
+        "data_dir": folder / "data",
+        "answer_mode": "quote",
+        "strategy": "docs_cache",
+        "k": 3,
+        "chat_tokens": 1024,
+        "max_file_mb": 1,
+    }
+    command = [sys.executable, str(ROOT / "app.py"), *(f"--{name}={value}" for name, value in flags.items())]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GRIT_", "GRADIO_"))}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    log = folder / "log.txt"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        wait_for(url, process, log)
+        yield RunningApp(url, folder / "data", log)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
