@@ -168,7 +168,8 @@ def _encode_batch(model: GritLM, prompts: list[EmbedPrompt], return_cache: bool,
         rows = vectors.cpu().numpy()
     caches: list[KVCache | None] = [None] * len(prompts)
     if return_cache:
-        layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
+        # On one device, also where the layers are spread over several.
+        layers = [(c.keys.to(model.device), c.values.to(model.device)) for c in output.past_key_values.layers]
         kind: Attention = "causal" if is_causal else "bidirectional"
         caches = [KVCache.harvest(layers, row, p.ids, p.header_length, kind) for row, p in enumerate(prompts)]
     return [

@@ -76,10 +76,11 @@ class Prompts:
     """Formats texts for one tokenizer. Safe to use from several threads: nothing in it changes after construction."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-            raise ModelError("The model's tokenizer has no <s> or no </s> token, which GritLM's formats need.")
-        self.bos_id = int(tokenizer.bos_token_id)
+        if tokenizer.eos_token_id is None:
+            raise ModelError("The model's tokenizer has no token that ends a text, which GritLM's formats need.")
         self.eos_id = int(tokenizer.eos_token_id)
+        # Qwen's tokenizers have no BOS; there the token that separates documents opens a sequence.
+        self.bos_id = self.eos_id if tokenizer.bos_token_id is None else int(tokenizer.bos_token_id)
         # An own copy: the wrapper's calls switch padding, truncation and special-token parsing on their shared backend.
         backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
@@ -163,6 +164,8 @@ class Prompts:
     def _join_many(self, prefix: str, texts: Sequence[str]) -> list[tuple[list[int], int]]:
         """(ids of prefix + text, number of ids that belong to the prefix) for each text."""
         joined = []
+        texts = [_encodable(text) for text in texts]
+        prefix = _encodable(prefix)
         encodings = self._backend.encode_batch([prefix + text for text in texts], add_special_tokens=False)
         for text, encoding in zip(texts, encodings, strict=True):
             border = _border(encoding.offsets, len(prefix))
@@ -174,6 +177,7 @@ class Prompts:
         return joined
 
     def _text_ids(self, text: str) -> list[int]:
+        text = _encodable(text)
         return self._only_text(self._backend.encode(text, add_special_tokens=False).ids, text)
 
     def _only_text(self, ids: list[int], text: str) -> list[int]:
@@ -195,6 +199,11 @@ def _border(offsets: Sequence[tuple[int, int]], characters: int) -> int | None:
             return None
         count += 1
     return count
+
+
+def _encodable(text: str) -> str:
+    """The text with `?` for halves of surrogate pairs, which broken files contain and UTF-8 cannot hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _check_text(text: str, name: str) -> None:

@@ -248,6 +248,7 @@ def test_quantized_vectors_stay_close(load_tiny: Any, family: str, quantization:
     expected = read_weights(Path(plain.hf_model.name_or_path)).memory_bytes(torch.float32, quantization)
     assert quantized.describe()["memory_bytes"] == pytest.approx(expected, rel=0.02)
     assert expected < 0.5 * plain.describe()["memory_bytes"]
+    assert quantized.describe()["parameters"] == plain.describe()["parameters"]
 
     vectors = plain.encode(SENTENCES)
     cosines = (quantized.encode(SENTENCES) * vectors).sum(1)

@@ -254,6 +254,23 @@ def test_a_merge_across_the_border_falls_back_to_two_pieces() -> None:
     assert prompts.decode(chat.ids[start:stop]) == "The"
 
 
+def test_halves_of_surrogate_pairs_become_question_marks() -> None:
+    """Broken PDF files contain them; UTF-8, and so the tokenizer, cannot."""
+    prompts = Prompts(tiny_tokenizer())
+    prompt = prompts.embed("broken \ud83d text", "find \udc00")
+    assert prompts.decode(prompt.ids) == "<|user|>\nfind ?\n<|embed|>\nbroken ? text"
+    assert prompts.continuation("\ud83d") == prompts.continuation("?")
+
+
+def test_a_tokenizer_without_bos_opens_with_its_separator() -> None:
+    """Qwen has none; its documents are separated by the token that also ends a text."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.bos_token = None
+    prompts = Prompts(tokenizer)
+    assert prompts.embed("text").ids[0] == prompts.eos_id == 2
+    assert prompts.embed("text").ids[1:] == Prompts(tiny_tokenizer()).embed("text").ids[1:]
+
+
 def test_max_length_cuts_the_text_and_never_the_header() -> None:
     prompts = Prompts(tiny_tokenizer())
     whole = prompts.embed("The river rises in the mountains", "Retrieve text")
