@@ -1,0 +1,1 @@
+"""What a checkpoint can do, measured through the serving path and beside baselines; see `training.evaluate`."""
