@@ -19,7 +19,7 @@ from grit_app.benchmark.cases import read_block
 from grit_app.benchmark.timing import synchronize
 from grit_app.gritlm import GritLM, KVCache, QuoteConstraint, Sampling, join
 from grit_app.gritlm.decoding import Constraint, TokenStream
-from grit_app.gritlm.errors import InputError
+from grit_app.gritlm.errors import Cancelled, InputError
 from grit_app.rag.quoting import shortlist
 from grit_app.rag.strategies import build_layout
 
@@ -180,4 +180,6 @@ def _answer(
     for piece in stream:
         length += len(piece)
         pieces.append(((time.perf_counter() - start) * 1e3, length))
+    if stream.stats.finish_reason == "cancelled":
+        raise Cancelled("The race was stopped.")
     return pieces, stream, (ready - start) * 1e3, (ready - joining) * 1e3

@@ -12,6 +12,7 @@ import gradio as gr
 from grit_app.benchmark import race
 from grit_app.benchmark.race import Race
 from grit_app.benchmark.styles import style_of
+from grit_app.errors import Cancelled
 from grit_app.gritlm import Sampling
 from grit_app.rag.strategies import STRATEGIES
 from grit_app.settings import Settings
@@ -122,9 +123,13 @@ def build(engine: Engine, visitors: Visitors, settings: Settings) -> CachingTab:
                 ),
                 cancel,
             )
-            for news in watch:
-                if news:
-                    yield preparing(strategies, news[-1]), None
+            try:
+                for news in watch:
+                    if news:
+                        yield preparing(strategies, news[-1]), None
+            except Cancelled:
+                yield preparing(strategies, None, "stopped"), None
+                return
         yield picture(watch.result, 0.0), watch.result
 
     @guarded

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 import gradio as gr
 
-from grit_app.errors import GritError
+from grit_app.errors import Cancelled, GritError
 
 logger = logging.getLogger("grit_app.ui")
 
@@ -32,6 +32,8 @@ def as_visitor_error(error: BaseException) -> gr.Error:
     """The error as the visitor reads it: one sentence, without internals."""
     if isinstance(error, gr.Error):
         return error
+    if isinstance(error, Cancelled):
+        return gr.Error(escape(str(error)), visible=False, print_exception=False)
     if isinstance(error, GritError):
         return gr.Error(escape(str(error)), duration=None, print_exception=False)
     number = secrets.token_hex(3)
@@ -51,6 +53,8 @@ def guarded(handler: Handler) -> Handler:
         def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
             try:
                 yield from handler(*args, **kwargs)
+            except Cancelled:
+                return  # what was shown last stays: the visitor asked for it
             except Exception as error:
                 raise as_visitor_error(error) from None
 

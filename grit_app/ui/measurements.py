@@ -138,7 +138,15 @@ def build(engine: Engine, visitors: Visitors) -> None:
     start = views(first, None, "prefill_ttft_ms")
     gr.HTML('<h3 class="part">All strategies, measured</h3>')
     with gr.Row(elem_classes="columns"):
-        chosen = gr.Dropdown(choices=offered, value=first, label="Results", scale=5, min_width=260, elem_id="results", visible=bool(offered))
+        chosen = gr.Dropdown(
+            choices=offered,
+            value=first,
+            label="Results",
+            scale=5,
+            min_width=260,
+            elem_id="results",
+            visible=bool(offered),
+        )
         clock = gr.Radio(
             [
                 ("Prefill → first token", "prefill_ttft_ms"),

@@ -72,12 +72,12 @@ def verdict(race: Race) -> str:
     return f"{said}, {same}. Document: {race.doc_tokens:,} tokens."
 
 
-def preparing(strategies: Sequence[str], current: str | None) -> str:
-    """Lanes before there is anything to show."""
+def preparing(strategies: Sequence[str], current: str | None, idle: str = "waiting for its turn") -> str:
+    """Lanes before there is anything to show; `idle`: what is said of those that are not running."""
     items = []
     for strategy in strategies:
         style = style_of(strategy)
-        word = "measuring …" if strategy == current else "waiting for its turn"
+        word = "measuring …" if strategy == current else idle
         items.append(
             f'<section class="lane" style="--lane:{style.colour}"><header><h4>{escape(style.label)}</h4>'
             f'<span class="lane-name">{escape(strategy)}</span></header><div class="clock">'

@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import logging
 from collections.abc import Iterator
+from itertools import pairwise
 
 import gradio as gr
 import pytest
 from markdown_it import MarkdownIt
 
-from grit_app.errors import DocumentError
+from grit_app.errors import Cancelled, DocumentError
 from grit_app.ui.handlers import escape, guarded, message_text, plain_markdown, steady
 
 
@@ -82,7 +83,7 @@ def test_steady_shows_everything_but_not_every_token() -> None:
     assert shown[0] == pieces[0]
     assert shown[-1] == "".join(pieces)
     assert len(shown) <= 100 * 0.01 / 0.05 + 2
-    assert all(later.startswith(earlier) for earlier, later in zip(shown, shown[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in pairwise(shown))
 
 
 def test_steady_yields_nothing_for_nothing() -> None:
@@ -122,3 +123,12 @@ def test_words_of_a_message_in_each_form_in_which_gradio_sends_it() -> None:
     assert message_text("one two") == message_text(blocks) == "one two"
     assert message_text({"type": "file", "file": {}}) == ""
     assert message_text(None) == ""
+
+
+def test_stopping_is_not_an_error_on_the_page() -> None:
+    @guarded
+    def handler() -> Iterator[str]:
+        yield "so far"
+        raise Cancelled("Stopped.")
+
+    assert list(handler()) == ["so far"]
