@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from grit_app.benchmark.series import BASELINE, Record, select, speed_up
+from grit_app.benchmark.series import Record, baseline_of, speed_up
 from grit_app.benchmark.styles import style_of
 from grit_app.errors import GritError
 
@@ -81,14 +81,15 @@ def finding(records: list[Record], clock: str = "prefill_ttft_ms") -> str:
     if best is None:
         return ""
     factor, record = best
-    reference = select(
-        records, strategy=BASELINE, **{key: record[key] for key in ("docs", "doc_tokens", "query_tokens")}
-    )[0]
+    reference = baseline_of(record, records)
+    assert reference is not None, "there is a speed-up"
     documents = "one document" if record["docs"] == 1 else f"{record['docs']} documents"
     where = {"hot": "in memory", "warm": "in the page cache", "cold": "on the disk"}[record["state"]]
     verdict = f"{factor:.0f} times sooner" if factor >= 1.05 else "no sooner"
+    name = style_of(record["strategy"]).label
+    took, instead = record[clock]["median"], reference[clock]["median"]
     return (
-        f"With {documents} of {record['doc_tokens']:,} tokens and the caches {where}, “{style_of(record['strategy']).label}” "
-        f"gives the first token {verdict} than full prefill: {record[clock]['median']:,.0f} ms instead of "
-        f"{reference[clock]['median']:,.0f} ms, where the count of operations allows {record['flop_bound']:.0f} times."
+        f"With {documents} of {record['doc_tokens']:,} tokens and the caches {where}, “{name}” gives the first token "
+        f"{verdict} than full prefill: after {took:,.0f} ms instead of {instead:,.0f} ms. Counting operations allows "
+        f"{record['flop_bound']:.0f} times."
     )

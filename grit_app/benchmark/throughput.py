@@ -1,0 +1,258 @@
+"""Tokens per second beside the libraries that people would use instead: `python -m grit_app.benchmark throughput`.
+
+    encode   `GritLM.encode` beside sentence-transformers: same weights, ids, mask, pooling and precision
+    decode   `GritLM.stream_ids` beside `transformers.generate`: same weights, context and greedy tokens
+
+The two sides take turns in one process, and before anything is timed their results must agree: a ratio between two
+programs that compute different things would say nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import DynamicCache
+from transformers.generation.streamers import BaseStreamer
+
+from grit_app.benchmark import environment
+from grit_app.benchmark.options import (
+    load_model,
+    model_folder,
+    model_parser,
+    names,
+    numbers,
+    parse,
+    teller,
+    write_result,
+)
+from grit_app.benchmark.texts import TextMaker
+from grit_app.benchmark.timing import summarize
+from grit_app.errors import GritError, SettingsError
+from grit_app.gritlm import GritLM, KVCache, Sampling
+from grit_app.gritlm.prompts import EMBED
+from grit_app.gritlm.sources import find_folder
+
+Record = dict[str, Any]
+Task = Literal["encode", "decode"]
+
+MEDIAN_WORDS, SPREAD, MOST_WORDS = 40, 0.8, 400
+"""Log-normal lengths like those of sentences and paragraphs in one collection; cut where a passage would be cut."""
+
+AGREEMENT = 0.999
+"""Least cosine between the two sides' vectors of a text, in float32."""
+
+HALF_AGREEMENT = 0.99
+"""The same in half precision, where both sides round at other places."""
+
+
+class DisagreementError(GritError):
+    """The two sides of a comparison computed different things, so their speeds cannot be compared."""
+
+
+def measure_encode(
+    model: GritLM,
+    peer: SentenceTransformersPeer,
+    texts: int = 2000,
+    batch_size: int = 32,
+    repeats: int = 3,
+    seed: int = 0,
+) -> Record:
+    """Embedding speed in turns with sentence-transformers. Raises DisagreementError."""
+    collection = log_normal_texts(model, texts, seed)
+    _check_vectors(model, peer, collection[:64])
+    tokens = sum(len(prompt.ids) for prompt in model.prompts.embed_many(collection))
+    sides: dict[str, Callable[[], Any]] = {
+        "ours": lambda: model.encode(collection, batch_size=batch_size),
+        "peer": lambda: peer.encode(collection, batch_size),
+    }
+    times = _in_turns(sides, repeats)
+    return _record("encode", "sentence-transformers", tokens, times, model) | {"texts": texts, "context": None}
+
+
+def measure_decode(model: GritLM, context: int, new_tokens: int = 32, repeats: int = 5, seed: int = 0) -> Record:
+    """Speed of writing behind `context` cached tokens, in turns with `generate`; the first token is not counted."""
+    ids = model.prompts.opening(TextMaker(model.prompts, model.tokenizer.get_vocab(), seed).words(context))[:context]
+    ours = model.causal_cache(ids[:-1])
+    theirs = _dynamic_cache(ours)
+    runs: dict[str, list[tuple[float, list[int]]]] = {"ours": [], "peer": []}
+    for turn in range(repeats + 1):
+        pair = {
+            "ours": _decode_ours(model, ours, ids, new_tokens),
+            "peer": _decode_peer(model, theirs, ids, new_tokens),
+        }
+        for side, run in pair.items():
+            if turn > 0:  # the first is warm-up
+                runs[side].append(run)
+    same = all(run[1] == runs["ours"][0][1] for side in runs.values() for run in side)
+    counted = len(runs["ours"][0][1]) - 1
+    times = {side: [run[0] for run in done] for side, done in runs.items()}
+    return _record("decode", "transformers.generate", counted, times, model) | {
+        "context": context,
+        "texts": None,
+        "same_tokens": same,
+    }
+
+
+def _record(task: Task, peer: str, tokens: int, times: dict[str, list[float]], model: GritLM) -> Record:
+    """`ratio` is the median of the turns' ratios: a slow minute of the machine hits both sides of a turn."""
+    ratios = sorted(theirs / ours for ours, theirs in zip(times["ours"], times["peer"], strict=True))
+    return {
+        "task": task,
+        "peer": peer,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "tokens": tokens,
+        "ours_ms": summarize(times["ours"]),
+        "peer_ms": summarize(times["peer"]),
+        "ours_tokens_per_s": round(tokens / (float(np.median(times["ours"])) / 1e3), 2),
+        "peer_tokens_per_s": round(tokens / (float(np.median(times["peer"])) / 1e3), 2),
+        "ratio": round(float(np.median(ratios)), 3),
+    }
+
+
+def log_normal_texts(model: GritLM, count: int, seed: int = 0) -> list[str]:
+    """Texts of words of the vocabulary, with log-normal lengths."""
+    maker, draw = TextMaker(model.prompts, model.tokenizer.get_vocab(), seed), random.Random(seed)
+    lengths = [min(MOST_WORDS, max(1, round(draw.lognormvariate(np.log(MEDIAN_WORDS), SPREAD)))) for _ in range(count)]
+    return [maker.words(length) for length in lengths]
+
+
+def _in_turns(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each side. Warm-up is the check of agreement before."""
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(repeats):
+        for side, run in sides.items():
+            start = time.perf_counter()
+            run()
+            times[side].append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+class SentenceTransformersPeer:
+    """sentence-transformers over the same checkpoint: same header, left out of the mean, and the same attention."""
+
+    def __init__(self, folder: str | Path, model: GritLM) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+            from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+        except ImportError as error:
+            raise GritError(
+                "sentence-transformers is not installed; only this comparison needs it. "
+                "Install it with: pip install -r requirements-dev.txt"
+            ) from error
+        trunk = Transformer(
+            str(find_folder(folder)),
+            model_kwargs={"dtype": model.dtype, "attn_implementation": "sdpa"},
+            config_kwargs={"sliding_window": None},
+            processor_kwargs={"padding_side": "right"},
+        )
+        # What the call's argument of that name writes, for good: sentence-transformers does not pass the argument on.
+        trunk.model.config.is_causal = model.config.embedding_is_causal
+        pooling = Pooling(model.hidden_size, "mean", include_prompt=False)
+        self._model = SentenceTransformer(modules=[trunk, pooling, Normalize()], device=str(model.device))
+        bos = str(model.tokenizer.bos_token)
+        adds_bos = trunk.tokenizer("a")["input_ids"][0] == model.prompts.bos_id
+        self._prompt = EMBED if adds_bos else bos + EMBED
+
+    def encode(self, texts: list[str], batch_size: int) -> NDArray[np.float32]:
+        """Float32 [n, hidden], L2-normalised."""
+        rows = self._model.encode(texts, prompt=self._prompt, batch_size=batch_size, show_progress_bar=False)
+        return np.asarray(rows, dtype=np.float32)
+
+
+def _check_vectors(model: GritLM, peer: SentenceTransformersPeer, texts: list[str]) -> None:
+    """Raises DisagreementError if a text's two vectors differ by more than rounding."""
+    cosines = (model.encode(texts, normalize=True) * peer.encode(texts, batch_size=8)).sum(axis=1)
+    least = AGREEMENT if model.dtype == torch.float32 else HALF_AGREEMENT
+    if cosines.min() < least:
+        raise DisagreementError(
+            f"sentence-transformers gives other vectors for the same texts (cosine {cosines.min():.4f}), so the speeds "
+            "of the two cannot be compared. Check its version against requirements-dev.txt."
+        )
+
+
+def _decode_ours(model: GritLM, cache: KVCache, ids: list[int], new_tokens: int) -> tuple[float, list[int]]:
+    """Milliseconds after the first token, and the tokens."""
+    stream = model.stream_ids(ids[-1:], cache, Sampling(max_new_tokens=new_tokens))
+    stream.read_all()
+    return stream.stats.total_ms - stream.stats.ttft_ms, list(stream.token_ids)
+
+
+class _Stopwatch(BaseStreamer):
+    """Notes when each token of `generate` arrives on the host."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None: ...
+
+
+def _decode_peer(model: GritLM, cache: DynamicCache, ids: list[int], new_tokens: int) -> tuple[float, list[int]]:
+    """The same by `generate`, which gets the whole prompt and a copy of its cache: all but the last token."""
+    watch, prompt = _Stopwatch(), torch.tensor([ids], device=model.device)
+    with model.lock, torch.inference_mode():
+        output: Any = model.hf_model.generate(  # type: ignore[operator]  # a mixin that the stubs do not know
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            past_key_values=copy.deepcopy(cache),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            streamer=watch,
+            pad_token_id=model.prompts.eos_id,
+        )
+    # The first value is the prompt, the second the first token.
+    tokens = output[0, len(ids) :].tolist()
+    return (watch.times[-1] - watch.times[1]) * 1e3, [token for token in tokens if token != model.prompts.eos_id]
+
+
+def _dynamic_cache(cache: KVCache) -> DynamicCache:
+    """What transformers holds for the same tokens."""
+    return DynamicCache([(keys[None], values[None]) for keys, values in zip(cache.keys, cache.values, strict=True)])
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command. See `--help`."""
+    parser = model_parser("throughput", __doc__ or "")
+    parser.add_argument("--tasks", type=names, default=["encode", "decode"], help="What to measure.")
+    parser.add_argument("--texts", type=int, default=2000, help="Texts to embed.")
+    parser.add_argument("--batch_size", type=int, default=32, help="Of sentence-transformers, and of ours.")
+    parser.add_argument("--contexts", type=numbers, default=[64, 4096, 8192], help="Tokens before decoding begins.")
+    parser.add_argument("--new_tokens", type=int, default=32, help="Tokens to decode.")
+    parser.add_argument("--repeats", type=int, default=3, help="Turns of each pair.")
+    options = parse(parser, argv)
+    if unknown := sorted(set(options.tasks) - {"encode", "decode"}):
+        raise SettingsError(f"There is no task {unknown[0]!r}. Use encode, decode, or both.")
+    tell = teller()
+    with model_folder(options) as folder:
+        model = load_model(options, folder)
+        facts, records = environment.describe(model), []
+        if "encode" in options.tasks:
+            peer = SentenceTransformersPeer(folder, model)
+            records.append(
+                measure_encode(model, peer, options.texts, options.batch_size, options.repeats, options.seed)
+            )
+            tell(one_line(records[-1]))
+        for context in options.contexts if "decode" in options.tasks else []:
+            records.append(measure_decode(model, context, options.new_tokens, options.repeats, options.seed))
+            tell(one_line(records[-1]))
+    write_result({"environment": facts, "records": records}, options.json)
+    return 0
+
+
+def one_line(record: Record) -> str:
+    """The record for a terminal."""
+    what = f"{record['texts']} texts" if record["context"] is None else f"{record['context']} tokens before"
+    return (
+        f"{record['task']:<7}{what:<20}{record['ours_tokens_per_s']:>10.1f} tokens/s   {record['peer']} "
+        f"{record['peer_tokens_per_s']:.1f}   ratio {record['ratio']:.2f}"
+    )
