@@ -101,14 +101,26 @@ class Chunk:
         return replace(self, **moved, teacher=teacher)
 
 
+PADDING_SHARE = 0.1
+PADDING_TOKENS = 128
+"""A chunk ends when padding would exceed this share of it and this number of tokens: about what a forward costs by
+itself."""
+
+
 def plan_chunks(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices in groups: longest first, each group at most `budget` tokens with padding, or one sequence."""
     groups: list[list[int]] = []
+    padding = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= budget:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
+        if groups:
+            longest = lengths[groups[-1][0]]
+            area = (len(groups[-1]) + 1) * longest
+            padding += longest - lengths[index]
+            if area <= budget and padding <= max(PADDING_TOKENS, PADDING_SHARE * area):
+                groups[-1].append(index)
+                continue
+        groups.append([index])
+        padding = 0
     return groups
 
 
