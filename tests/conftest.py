@@ -95,6 +95,8 @@ def tiny_hf_model(family: str, seed: int = 0, **changes: Any) -> Any:
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`tiny_model_folder(family="mistral", seed=0, **config_changes)` → a saved model with tokenizer, made once."""
+    from grit_app.gritlm import GritConfig
+
     made: dict[str, Path] = {}
 
     def make(family: str = "mistral", seed: int = 0, **changes: Any) -> Path:
@@ -103,6 +105,7 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
             folder = tmp_path_factory.mktemp(f"{family}-{seed}")
             tiny_hf_model(family, seed, **changes).save_pretrained(folder)
             tiny_tokenizer().save_pretrained(folder)
+            GritConfig().save(folder)
             made[key] = folder
         return made[key]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from grit_app.gritlm.errors import ModelError
+
+log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "grit_config.json"
 PROMPT_VERSION: Final = "gritlm-1"
@@ -83,10 +86,10 @@ class GritConfig:
         path = Path(folder_or_name) / FILE_NAME
         if path.is_file():
             return cls.from_json(path.read_text(encoding="utf-8"), str(path))
-        name = str(
-            folder_or_name
-        ).lower()  # "GritLM/GritLM-7B", ".../models--GritLM--GritLM-7B/snapshots/…", "…/gritlm-7b"
-        return next((config for key, config in PUBLISHED.items() if key.rpartition("/")[2].lower() in name), cls())
+        published = published_config(folder_or_name)
+        if published is None:
+            log.warning("%s has no %s; it is used as GritLM's published models are.", folder_or_name, FILE_NAME)
+        return published or cls()
 
     @classmethod
     def from_json(cls, text: str, where: str = FILE_NAME) -> GritConfig:
@@ -124,6 +127,12 @@ class GritConfig:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ModelError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+
+
+def published_config(folder_or_name: str | Path) -> GritConfig | None:
+    """The settings of a published model, known by its name in a hub id, a cache folder or a copy's folder."""
+    name = str(folder_or_name).lower()
+    return next((config for key, config in PUBLISHED.items() if key.rpartition("/")[2].lower() in name), None)
 
 
 # Their published retrieval-augmented runs used no instruction on either side.

@@ -72,6 +72,15 @@ def test_unusable_files_are_explained(tmp_path: Path, content: str, message: str
         GritConfig.load(tmp_path)
 
 
+def test_an_unknown_model_without_settings_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Bidirectional attention in a model that was never trained for it gives poor vectors, so it must not be silent."""
+    assert GritConfig.load(tmp_path) == GritConfig()
+    assert "has no grit_config.json" in caplog.text
+    caplog.clear()
+    GritConfig.load("GritLM/GritLM-7B")
+    assert not caplog.text
+
+
 def test_overrides_that_are_none_change_nothing() -> None:
     config = GritConfig(pooling="cls")
     assert config.overridden(attention=None, pooling=None) == config

@@ -33,6 +33,10 @@ SETTINGS = {
     "bos_token": "<s>",
     "eos_token": "</s>",
     "unk_token": "<unk>",
+    "added_tokens_decoder": {
+        str(index): {"content": content, "special": True, "normalized": False, "lstrip": False, "rstrip": False}
+        for index, content in enumerate(["<unk>", "<s>", "</s>"])
+    },
 }
 README_INSTRUCTION = "Given a scientific paper title, retrieve the paper's abstract"
 AWKWARD = [
