@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-START_LIMIT_S = 120.0
+START_LIMIT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text(encoding="utf-8")
         try:
-            with urlopen(url, timeout=5):
-                return
-        except (URLError, OSError):
+            httpx.get(url, timeout=5)
+            return
+        except httpx.TransportError:
             time.sleep(0.2)
     raise AssertionError(f"no page within {START_LIMIT_S} s:\n{log.read_text(encoding='utf-8')}")
 

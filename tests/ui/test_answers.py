@@ -96,7 +96,8 @@ def done(**changes: Any) -> Answer:
         "text": "A *b*. C.", "marked": "", "answerable": True, "is_supported": False, "strategy": "rag_doc_query",
         "mode": "free", "citations": (), "prompt_tokens": 120, "cached_tokens": 100, "new_tokens": 9,
         "tokens_per_s": 30.0, "finish_reason": "stop",
-        "timings_ms": {"embed": 5.0, "search": 2.0, "load_cache": 0.0, "prefill": 40.0, "first_token": 50.0, "total": 300},
+        "timings_ms": {"embed": 5.0, "search": 2.0, "load_cache": 0.0, "prefill": 40.0, "first_token": 50.0,
+                       "total": 300.0},
         "notes": (), "sentences": (("A *b*.", (2, 1)), ("C.", ())),
     }  # fmt: skip
     return Answer(**(values | changes))
@@ -172,7 +173,7 @@ def test_stopping_keeps_whole_documents_only(model: Any, tmp_path: Path) -> None
     paths = []
     for number in range(3):
         path = tmp_path / f"{number}.txt"
-        path.write_text(f"Number {number}. " + "Bees make honey from nectar. " * 300, encoding="utf-8")
+        path.write_text(f"Number {number}. " + "Bees make honey from nectar. " * 3000, encoding="utf-8")
         paths.append(path)
     library = Library(model, None)
     cancel = threading.Event()
