@@ -268,8 +268,11 @@ class OptimizerConfig:
 class EvaluationConfig:
     """What is measured during the run, through the serving path."""
 
-    suite: dict[str, Any] | str | None = None
-    """What `training.evaluate` measures: its suite, or a file that holds it. null: nothing is measured."""
+    files: list[str] = field(default_factory=list)
+    """Held-out files in the forms of `training.data`, or rows of sentence1, sentence2, score: see `training.held_out`."""
+
+    suite: str | None = None
+    """A folder with the public development sets that `training.evaluate` knows."""
 
     every: int = 0
     """Steps between evaluations; also before step 0 and after the last. 0: only then."""

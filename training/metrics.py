@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from grit_app.gritlm import GritLM
 from training.batches import StepBatch
-from training.config import TrainConfig
+from training.config import ConfigError, TrainConfig
+from training.held_out import measure_files
 from training.step import StepReport
 
 if TYPE_CHECKING:
@@ -128,28 +130,31 @@ class Evaluator:
 
     def run(self, step: int, run_log: RunLog) -> dict[str, float]:
         """Metric → value; empty on other processes and if nothing is to be measured. Every process must call it."""
-        if self._config.suite is None:
+        if not self._config.files and self._config.suite is None:
             return {}
-        from training.evaluate import evaluate
-
         values: dict[str, float] = {}
-        model = self._serving_model()
-        if self._trainer.ranks.is_main or self._trainer.is_sharded:
-            suite: Any = self._config.suite
-            # Serving must not disturb the run: dropout off, and the random states as before.
-            self._trainer.core.eval()
-            with torch.random.fork_rng():
-                values = evaluate(model, Path(suite) if isinstance(suite, str) else suite, limit=self._config.limit)
-            self._trainer.core.train()
+        # Serving must not disturb the run: dropout off, and the random states as before.
+        self._trainer.core.eval()
+        with torch.random.fork_rng():
+            hf_model = whole_model(self._trainer)
+            if hf_model is not None:
+                values = self._measure(
+                    GritLM(hf_model, self._trainer.tokenizer, self._trainer.grit, identity=f"step {step}")
+                )
+        self._trainer.core.train()
         self._trainer.ranks.barrier()
         if self._trainer.ranks.is_main:
             run_log.write(step, {f"eval/{name}": value for name, value in values.items()})
             run_log.say(f"evaluation after step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
         return values
 
-    def _serving_model(self) -> GritLM:
-        trainer = self._trainer
-        return GritLM(trainer.core.hf_model, trainer.tokenizer, trainer.grit, name="training")
+    def _measure(self, model: GritLM) -> dict[str, float]:
+        values = measure_files(model, self._config.files, self._config.limit)
+        if self._config.suite is not None:
+            from training.evaluate import evaluate  # needs the app's library and its packages
+
+            values |= evaluate(model, self._config.suite, limit=self._config.limit)
+        return values
 
     def is_better(self, values: dict[str, float], best: float | None) -> bool:
         """Whether the named metric improved. The same answer on every process."""
@@ -159,3 +164,28 @@ class Evaluator:
             lower_is_better = any(word in name for word in ("perplexity", "loss"))
             better = int(best is None or (values[name] < best if lower_is_better else values[name] > best))
         return bool(self._trainer.ranks.max(better))
+
+
+def whole_model(trainer: Trainer) -> PreTrainedModel | None:
+    """The model for serving, on the first process; None on the others. Every process must call it.
+
+    Sharded weights are gathered into a copy of its own: serving calls parts of the model past FSDP's hooks.
+    """
+    if not trainer.is_sharded:
+        return trainer.core.hf_model if trainer.ranks.is_main else None
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    weights = get_model_state_dict(trainer.core, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if not trainer.ranks.is_main:
+        return None
+    if trainer.config.adapter.method != "full":
+        raise ConfigError(
+            "Evaluation during a sharded LoRA run is not possible. Set evaluation.files to [], or use DDP."
+        )
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(trainer.core.config)
+    model = model.to_empty(device=trainer.ranks.device)
+    own = {name.removeprefix("language_model."): value for name, value in weights.items()}
+    model.load_state_dict(own, strict=False)
+    model.tie_weights()
+    return model.eval()
