@@ -41,6 +41,9 @@ class ModelConfig:
     path: str
     """Folder or hub name of the model to start from."""
 
+    random_weights: bool = False
+    """Take only config.json and the tokenizer from `path`, and start from random weights."""
+
     attention: str = "bbcc"
     """Letters: embedding instruction, embedding sample, generation instruction, generation sample; b or c."""
 
@@ -269,7 +272,7 @@ class EvaluationConfig:
     """What is measured during the run, through the serving path."""
 
     files: list[str] = field(default_factory=list)
-    """Held-out files in the forms of `training.data`, or rows of sentence1, sentence2, score: see `training.held_out`."""
+    """Held-out files in the forms of `training.data`, or sentence1, sentence2, score: see `training.held_out`."""
 
     suite: str | None = None
     """A folder with the public development sets that `training.evaluate` knows."""

@@ -12,11 +12,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from grit_app.gritlm.attention import prove_attention
 from grit_app.gritlm.grit_config import GritConfig
-from grit_app.gritlm.loading import load_hf_model, load_tokenizer
+from grit_app.gritlm.loading import load_config, load_hf_model, load_tokenizer
 from grit_app.gritlm.prompts import Prompts
 from grit_app.gritlm.sources import find_folder
 from training.adapters import add_adapters
@@ -60,7 +60,7 @@ def set_up(config: TrainConfig, accelerator: Accelerator | None = None) -> Train
     accelerator = accelerator or make_accelerator(config)
     check_pairs(config, accelerator)
     ranks = Ranks.here(accelerator.device)
-    folder = find_folder(config.model.path)
+    folder = Path(config.model.path) if config.model.random_weights else find_folder(config.model.path)
     is_sharded = accelerator.distributed_type == DistributedType.FSDP
     # FSDP2 moves one layer after the other to the device and keeps a shard of it: the whole model stays on the CPU.
     core, grit = build_module(config, folder, torch.device("cpu") if is_sharded else accelerator.device)
@@ -136,6 +136,16 @@ def build_module(config: TrainConfig, folder: Path, device: torch.device) -> tup
 def load_for_training(config: TrainConfig, folder: Path, device: torch.device) -> PreTrainedModel:
     """Full fine-tuning keeps float32 master weights (bf16 alone loses small updates); frozen weights take bf16."""
     method = config.adapter.method
+    if config.model.random_weights:
+        if method != "full":
+            raise ConfigError("model.random_weights leaves nothing to adapt. Use adapter.method full.")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.run.seed)  # the same weights on every process
+            kernel = config.model.kernel
+            model = AutoModelForCausalLM.from_config(
+                load_config(folder), dtype=torch.float32, attn_implementation=kernel
+            )
+        return model.to(device)
     frozen = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
     return load_hf_model(
         folder,
