@@ -7,7 +7,7 @@ numbers are those of scoring every continuation alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,14 +39,14 @@ def score(
     if not prompt_ids:
         raise InputError("The prompt is empty: at least one token must come before what is scored.")
     decoder = Decoder(model.hf_model)
-    space = decoder.workspace(
-        cache, new_tokens=len(prompt_ids) + MAX_TREE_TOKENS + max(map(len, continuations), default=0)
-    )
+    groups = _groups(continuations)
+    largest = max((sum(len(continuations[index]) for index in group) for group in groups), default=0)
+    space = decoder.workspace(cache, new_tokens=len(prompt_ids) + largest)  # no more: it may fit into the cache's room
     try:
         with model.lock:
             opening = decoder.hidden(prompt_ids, space)[:, -1]
         scores = [0.0] * len(continuations)
-        for indices in _groups(continuations):
+        for indices in groups:
             tree = TokenTree(continuations[index] for index in indices)
             with model.lock:
                 node_scores = _node_scores(decoder, space, opening, tree)
@@ -57,18 +57,17 @@ def score(
         space.close()
 
 
-def _groups(continuations: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def _groups(continuations: Sequence[Sequence[int]]) -> list[list[int]]:
     """Indices of continuations that go through the model together, those with the same beginning side by side."""
-    group: list[int] = []
+    groups: list[list[int]] = []
     tokens = 0
     for index in sorted(range(len(continuations)), key=lambda i: tuple(continuations[i])):
-        if group and tokens + len(continuations[index]) > MAX_TREE_TOKENS:
-            yield group
-            group, tokens = [], 0
-        group.append(index)
         tokens += len(continuations[index])
-    if group:
-        yield group
+        if not groups or tokens > MAX_TREE_TOKENS:
+            groups.append([])
+            tokens = len(continuations[index])
+        groups[-1].append(index)
+    return groups
 
 
 def _node_scores(decoder: Decoder, space: Workspace, opening: Tensor, tree: TokenTree) -> Tensor:
