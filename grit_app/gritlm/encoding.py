@@ -10,6 +10,7 @@ or few long ones make forwards of about the same cost.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -85,8 +86,11 @@ def encode_stream(
             if cancel is not None and cancel.is_set():
                 raise Cancelled("Embedding was stopped.")
             prompts = [window[index] for index in batch]
+            started = time.monotonic()
             for index, encoding in zip(batch, _encode_batch(model, prompts, return_cache, normalize), strict=True):
                 results[index] = encoding
+            if model.lock.is_busy:
+                model.lock.give_way(time.monotonic() - started)
             done += len(batch)
             if progress is not None:
                 progress(done, total)

@@ -37,6 +37,7 @@ from grit_app.gritlm.loading import (
     resolve_device,
     resolve_dtype,
 )
+from grit_app.gritlm.lock import ModelLock
 from grit_app.gritlm.memory import read_weights
 from grit_app.gritlm.prompts import Prompts
 from grit_app.gritlm.rope import Rope
@@ -69,7 +70,7 @@ class GritLM:
         self.name = name
         self.identity = identity
         self.quantization = quantization
-        self.lock = threading.RLock()
+        self.lock = ModelLock()
         self.hidden_size = int(hf_model.config.hidden_size)
         self.context = int(hf_model.config.max_position_embeddings)
 
