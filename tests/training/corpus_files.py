@@ -8,10 +8,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-WORDS = (
-    "river mountain teacher opens the old door and a small boat crosses water while people in town read about music "
-    "history light stone winter market garden because every answer needs one question number letter city bridge"
-).split()
+TEXT = """river mountain teacher opens the old door and a small boat crosses water while people in town read about music
+history light stone winter market garden because every answer needs one question number letter city bridge"""
+WORDS = TEXT.split()
 
 
 def sentence(rng: random.Random, length: int = 9) -> str:
@@ -37,7 +36,7 @@ def question_records(rng: random.Random, articles: int) -> list[dict[str, Any]]:
             for number in range(3):
                 word = rng.choice(context.rstrip(".").split()).strip(".")
                 answer = {"text": word, "start": context.index(word)}
-                question = f"Which {rng.choice(WORDS)} has part {part} of {rng.choice(WORDS)} number {number}?"
+                question = f"Which {rng.choice(WORDS)} has part {part} of article {article} as number {number}?"
                 records.append(
                     {
                         "id": f"{article}-{part}-{number}",

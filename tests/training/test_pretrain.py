@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import signal
@@ -122,7 +123,7 @@ def test_wsd_warms_up_stays_and_decays() -> None:
     factors = [wsd(s, total_steps=100, warmup_steps=10, decay_steps=20, floor=0.1) for s in range(100)]
     assert factors[0] == pytest.approx(0.1) and factors[9:81] == [1.0] * 72
     assert factors[90] == pytest.approx(0.1 + 0.9 * 0.5)
-    assert all(a >= b for a, b in zip(factors[80:], factors[81:], strict=False)) and factors[-1] > 0.1
+    assert all(a >= b for a, b in itertools.pairwise(factors[80:])) and factors[-1] > 0.1
 
 
 def test_a_longer_run_repeats_nothing_but_the_decay() -> None:
