@@ -2,9 +2,9 @@
 
 Every forward holds the lock (see attention.py). An answer takes it for each token, an embedding job for each batch.
 Taking turns one by one, an answer would get a single token for each batch of a thousand: while somebody indexes a
-document, all answers would crawl (measured: 20 tokens in 16.6 s, alone in 0.5 s; with the rule below in 1.9 s). So after each
-batch the embedding job gives way for as long as the batch took, if somebody else is using the model: both get half of
-the time.
+document, all answers would crawl (measured: 20 tokens in 16.6 s, alone in 0.5 s; with the rule below in 1.9 s). So
+after each batch the embedding job gives way for as long as the batch took, if somebody else is using the model: both
+get half of the time.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class ModelLock:
         self._counts = threading.Lock()
         self._waiting = 0
         self._depth = 0
+        self._owner: int | None = None
         self._released_at = 0.0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
@@ -43,10 +44,13 @@ class ModelLock:
                 with self._counts:
                     self._waiting -= 1
         self._depth += 1
+        self._owner = threading.get_ident()
         return True
 
     def release(self) -> None:
         self._depth -= 1
+        if self._depth == 0:
+            self._owner = None
         self._released_at = time.monotonic()
         self._lock.release()
 
@@ -61,11 +65,16 @@ class ModelLock:
 
     @property
     def is_busy(self) -> bool:
-        """Whether somebody holds the lock or waits for it. Ask without holding it."""
-        return self._depth > 0 or self._waiting > 0
+        """Whether another thread holds the lock or waits for it."""
+        return self._owner not in (None, threading.get_ident()) or self._waiting > 0
 
     def give_way(self, seconds: float) -> None:
-        """Leaves the model to others for `seconds`, or until none has used it for a moment. Call without holding it."""
+        """Leaves the model to others for `seconds`, or until none has used it for a moment.
+
+        Does nothing in a thread that holds the lock: nobody could use the time.
+        """
+        if self._owner == threading.get_ident():
+            return
         deadline = time.monotonic() + seconds
         while (now := time.monotonic()) < deadline:
             if not self.is_busy and now - self._released_at > IDLE_S:

@@ -30,8 +30,12 @@ def hold(lock: ModelLock, until: threading.Event) -> threading.Thread:
 
 def test_it_is_exclusive_and_re_entrant() -> None:
     lock, end = ModelLock(), threading.Event()
-    with lock, lock:
-        assert lock.is_busy
+    with lock:
+        with lock:
+            assert not lock.is_busy, "one's own use does not count"
+        started = time.monotonic()
+        lock.give_way(10)
+        assert time.monotonic() - started < 5
     assert not lock.is_busy
     thread = hold(lock, end)
     assert lock.is_busy
