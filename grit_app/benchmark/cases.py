@@ -27,7 +27,7 @@ from grit_app.benchmark.timing import StageClock
 from grit_app.documents.index import VectorIndex
 from grit_app.documents.keywords import KeywordIndex, tokens
 from grit_app.gritlm import GritLM, KVCache, Layout, Sampling, join, kv_file
-from grit_app.gritlm.errors import InputError
+from grit_app.gritlm.errors import Cancelled, InputError
 from grit_app.gritlm.layout import Block
 from grit_app.rag.strategies import build_layout
 
@@ -164,6 +164,8 @@ class Case:
         stream = self.model.stream_ids(layout.tail, cache, Sampling(max_new_tokens=self.new_tokens), cancel=cancel)
         stream.read_all()
         stats = stream.stats
+        if stats.finish_reason == "cancelled":
+            raise Cancelled("The measurement was stopped.")
         clock.add("tail", stats.ttft_ms)
         question_ttft = sum(clock.stages.values())
         clock.add("decode", stats.total_ms - stats.ttft_ms)
@@ -232,7 +234,7 @@ class SearchIndex:
     def find(self, vector: NDArray[np.float32], text: str) -> None:
         """Searches both indexes."""
         self._vectors.nearest(vector, FOUND)
-        self._words.scores(text).argpartition(-FOUND)
+        np.argsort(-self._words.scores(text))[:FOUND]
 
     def close(self) -> None:
         self._vectors.close()

@@ -117,13 +117,13 @@ def _line(
 def _floor(strategy: str, state: str, line: Sequence[Record], x: str) -> go.Scatter:
     return go.Scatter(
         x=[record[x] for record in line],
-        y=[record["floor_ms"]["median"] for record in line],
+        y=[record["floor_ms"]["min"] for record in line],
         mode="lines",
         name=f"{name_of(strategy, state)}: floor",
         line={"color": style_of(strategy).colour, "dash": "dot", "width": 1},
         opacity=0.6,
         showlegend=False,
-        hovertext=[f"{name_of(strategy, state)}: floor {record['floor_ms']['median']:,.1f} ms" for record in line],
+        hovertext=[f"{name_of(strategy, state)}: floor {record['floor_ms']['min']:,.1f} ms" for record in line],
         hoverinfo="text",
     )
 
@@ -142,7 +142,7 @@ def hover(record: Record, records: Sequence[Record]) -> str:
             f"{words}: {summary['median']:,.1f} ms ({summary['p10']:,.1f}–{summary['p90']:,.1f}, "
             f"n={summary['n']:.0f}){ratio}"
         )
-    told.append(f"floor {record['floor_ms']['median']:,.1f} ms; bound by operations {record['flop_bound']:.1f}×")
+    told.append(f"floor {record['floor_ms']['min']:,.1f} ms; bound by operations {record['flop_bound']:.1f}×")
     told.append(f"{record['cached_tokens']:,} tokens cached, {record['computed_tokens']:,} computed")
     told.append(f"{record['cache_bytes'] / 1e6:,.1f} MB of cache read")
     if record.get("beyond_trained_context"):

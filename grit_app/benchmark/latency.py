@@ -107,7 +107,7 @@ def measure(
         raise InputError("two_models needs the weights loaded a second time. Run `benchmark two_models`.")
     facts = environment.describe(model) | {"plan": asdict(plan), "cancelled": False, "left_out": []}
     records: list[Record] = []
-    rates: list[Rates] = [measure_rates(model)]
+    rates: list[Rates] = []
     try:
         for record in _records(model, plan, retriever, rates, facts["left_out"], cancel):
             records.append(record)
@@ -115,7 +115,8 @@ def measure(
                 on_record(record)
     except Cancelled:
         facts["cancelled"] = True
-    facts["rates"] = {f.name: round(max(getattr(rate, f.name) for rate in rates)) for f in fields(Rates)}
+    if rates:
+        facts["rates"] = {f.name: round(max(getattr(rate, f.name) for rate in rates)) for f in fields(Rates)}
     return {"environment": facts, "records": records}
 
 

@@ -67,7 +67,7 @@ def measure_encode(
 ) -> Record:
     """Embedding speed in turns with sentence-transformers. Raises DisagreementError."""
     collection = log_normal_texts(model, texts, seed)
-    _check_vectors(model, peer, collection[:64])
+    check_vectors(model, peer, collection[:64])
     tokens = sum(len(prompt.ids) for prompt in model.prompts.embed_many(collection))
     sides: dict[str, Callable[[], Any]] = {
         "ours": lambda: model.encode(collection, batch_size=batch_size),
@@ -155,6 +155,7 @@ class SentenceTransformersPeer:
         )
         # What the call's argument of that name writes, for good: sentence-transformers does not pass the argument on.
         trunk.model.config.is_causal = model.config.embedding_is_causal
+        self.trunk = trunk.model
         pooling = Pooling(model.hidden_size, "mean", include_prompt=False)
         self._model = SentenceTransformer(modules=[trunk, pooling, Normalize()], device=str(model.device))
         bos = str(model.tokenizer.bos_token)
@@ -167,7 +168,7 @@ class SentenceTransformersPeer:
         return np.asarray(rows, dtype=np.float32)
 
 
-def _check_vectors(model: GritLM, peer: SentenceTransformersPeer, texts: list[str]) -> None:
+def check_vectors(model: GritLM, peer: SentenceTransformersPeer, texts: list[str]) -> None:
     """Raises DisagreementError if a text's two vectors differ by more than rounding."""
     cosines = (model.encode(texts, normalize=True) * peer.encode(texts, batch_size=8)).sum(axis=1)
     least = AGREEMENT if model.dtype == torch.float32 else HALF_AGREEMENT

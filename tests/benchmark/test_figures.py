@@ -1,0 +1,170 @@
+"""What is drawn equals the records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+from grit_app.benchmark import figures
+from grit_app.benchmark.series import select
+from grit_app.benchmark.styles import STYLES, name_of, style_of
+from grit_app.rag.strategies import STRATEGIES
+
+Records = list[dict[str, Any]]
+
+QUALITY = [
+    {"strategy": "rag_doc_query", "passages": "gold", "k": 1, "n": 50, "match": 60.0, "f1": 40.0, "f1_minus_rag": 0.0,
+     "ci95": [0.0, 0.0], "gap_recovered": 100.0, "bytes_per_token": 0},
+    {"strategy": "docs_cache", "passages": "gold", "k": 1, "n": 50, "match": 55.0, "f1": 38.0, "f1_minus_rag": -2.0,
+     "ci95": [-5.0, 1.0], "gap_recovered": 90.0, "bytes_per_token": 12288},
+    {"strategy": "docs_cache", "passages": "gold", "k": 4, "n": 50, "match": 50.0, "f1": 30.0, "f1_minus_rag": -8.0,
+     "ci95": [-9.0, -1.0], "gap_recovered": 60.0, "bytes_per_token": 12288},
+]  # fmt: skip
+
+
+def trace(figure: go.Figure, name: str) -> Any:
+    found = [each for each in figure.data if each.name == name]
+    assert len(found) == 1, [each.name for each in figure.data]
+    return found[0]
+
+
+@pytest.mark.parametrize("clock", figures.CLOCKS)
+def test_a_line_holds_the_medians_and_the_band(latency_records: Records, clock: str) -> None:
+    line = trace(figures.ttft_by_document_length(latency_records, clock), name_of("docs_cache", "warm"))
+    expected = select(latency_records, strategy="docs_cache", state="warm")
+    assert list(line.x) == [100, 1000, 4000]
+    assert list(line.y) == [record[clock]["median"] for record in expected]
+    assert list(line.error_y.array) == pytest.approx([r[clock]["p90"] - r[clock]["median"] for r in expected])
+    assert list(line.error_y.arrayminus) == pytest.approx([r[clock]["median"] - r[clock]["p10"] for r in expected])
+
+
+def test_the_longest_point_carries_the_speed_up_as_text(latency_records: Records) -> None:
+    figure = figures.ttft_by_document_length(latency_records)
+    assert list(trace(figure, name_of("docs_cache", "warm")).text) == ["", "", "12×"]  # 4000 / 340 = 11.8
+    assert list(trace(figure, name_of("docs_cache", "cold")).text) == ["", "", "8.3×"]  # 4000 / 480
+    assert list(trace(figure, name_of("rag_doc_query", "none")).text) == ["", "", ""]
+
+
+def test_floors_and_break_even_are_drawn_from_the_records(latency_records: Records) -> None:
+    figure = figures.ttft_by_document_length(latency_records)
+    floor = trace(figure, name_of("docs_cache", "warm") + ": floor")
+    records = select(latency_records, strategy="docs_cache", state="warm")
+    assert list(floor.y) == [record["floor_ms"]["min"] for record in records]
+    told = [annotation.text for annotation in figure.layout.annotations]
+    assert any(text.startswith("break-even 3") for text in told), told
+    assert not [
+        each for each in figures.ttft_by_document_length(latency_records, floors=False).data if "floor" in each.name
+    ]
+
+
+def test_both_axes_are_logarithmic(latency_records: Records) -> None:
+    figure = figures.ttft_by_document_length(latency_records)
+    assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == ("log", "log")
+
+
+def test_hover_tells_all_numbers(latency_records: Records) -> None:
+    line = trace(figures.ttft_by_document_length(latency_records), name_of("docs_cache", "warm"))
+    for number in ("340.0 ms", "306.0–408.0", "n=5", "11.8× faster", "floor 136.0 ms", "50.0×", "4,000 tokens cached",
+                   "40 computed", "0.4 MB", "longer than the model was trained for"):  # fmt: skip
+        assert number in line.hovertext[-1], number
+    assert "longer than" not in line.hovertext[0]
+
+
+def test_other_lengths_are_held_fixed(make_record: Callable[..., Any], latency_records: Records) -> None:
+    """Records of another question length or number of documents must not end up on the same line."""
+    others = [
+        make_record("docs_cache", "warm", 1000, 7.0, query_tokens=512),
+        make_record("docs_cache", "warm", 1000, 9.0, docs=4),
+    ]
+    records = [*latency_records, *others]
+    line = trace(figures.ttft_by_document_length(records), name_of("docs_cache", "warm"))
+    assert list(line.x) == [100, 1000, 4000]
+    assert list(trace(figures.ttft_by_query_length(records, doc_tokens=1000), name_of("docs_cache", "warm")).x) == [
+        16,
+        512,
+    ]
+    by_docs = trace(figures.ttft_by_documents(records, doc_tokens=1000), name_of("docs_cache", "warm"))
+    assert (list(by_docs.x), by_docs.y[1]) == ([1, 4], 9.0)
+
+
+def test_stages_add_up_to_the_clock(latency_records: Records) -> None:
+    """At the longest length by default; without decoding the bars end at the first token."""
+    figure = figures.stage_waterfall(latency_records)
+    assert "decode" not in [bar.name for bar in figure.data]
+    for index, name in enumerate(figure.data[0].y):
+        record = next(r for r in select(latency_records, doc_tokens=4000) if name_of(r["strategy"], r["state"]) == name)
+        total = sum(bar.x[index] for bar in figure.data)
+        assert total == pytest.approx(record["question_ttft_ms"]["median"])
+    decode = trace(figures.stage_waterfall(latency_records, with_decode=True), "decode")
+    assert set(decode.x) == {100}
+
+
+def test_cache_bytes_by_length(latency_records: Records) -> None:
+    line = trace(figures.cache_bytes_by_length(latency_records), style_of("docs_cache").label)
+    assert list(zip(line.x, line.y, strict=True)) == [(100, 0.01), (1000, 0.1), (4000, 0.4)]
+    assert len(figures.cache_bytes_by_length(latency_records).data) == 1  # warm and cold are the same file
+
+
+def test_quality_points(latency_records: Records) -> None:
+    """The longest measured length gives the time; k is held fixed; the interval stands around the score."""
+    figure = figures.quality_against_ttft(QUALITY, latency_records)
+    points = {each.name: each for each in figure.data}
+    cached = points[style_of("docs_cache").label]
+    assert (cached.x[0], cached.y[0]) == (350, 38.0)
+    assert cached.error_y.array[0] == pytest.approx(3.0) and cached.error_y.arrayminus[0] == pytest.approx(3.0)
+    assert points[style_of("rag_doc_query").label].x[0] == 4010
+    by_bytes = figures.quality_against_bytes(QUALITY, metric="match", k=4)
+    assert [(each.x[0], each.y[0]) for each in by_bytes.data] == [(12288, 50.0)]
+
+
+def test_a_strategy_has_one_look_everywhere(latency_records: Records) -> None:
+    style = style_of("docs_cache")
+    line = trace(figures.ttft_by_document_length(latency_records), name_of("docs_cache", "warm"))
+    stored = trace(figures.cache_bytes_by_length(latency_records), style.label)
+    point = trace(figures.quality_against_ttft(QUALITY, latency_records), style.label)
+    assert line.line.color == stored.line.color == point.marker.color == style.colour
+    assert line.marker.symbol == stored.marker.symbol == point.marker.symbol == style.marker
+
+
+def test_strategies_can_be_told_apart_without_colour() -> None:
+    assert set(STRATEGIES) <= set(STYLES)
+    looks = [(style.dash, style.marker) for style in STYLES.values()]
+    assert len(set(looks)) == len(looks)
+    assert len({style.colour for style in STYLES.values()}) == len(STYLES)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `#rrggbb` (WCAG 2)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("strategy", STYLES)
+def test_colours_stand_out_on_light_and_on_dark(strategy: str) -> None:
+    """At least 2 : 1 on white and 3 : 1 on Gradio's dark page; lines are thick and have markers."""
+    shade = luminance(STYLES[strategy].colour)
+    assert 1.05 / (shade + 0.05) >= 2
+    assert (shade + 0.05) / (luminance("#0b0f19") + 0.05) >= 3
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        figures.ttft_by_document_length,
+        figures.ttft_by_query_length,
+        figures.ttft_by_documents,
+        figures.stage_waterfall,
+        figures.cache_bytes_by_length,
+        lambda records: figures.quality_against_ttft(QUALITY, records),
+        lambda records: figures.quality_against_bytes(QUALITY),
+    ],
+)
+def test_every_figure_is_see_through_and_survives_no_records(draw: Any, latency_records: Records) -> None:
+    for figure in (draw(latency_records), draw([])):
+        assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
+        json.loads(figure.to_json())

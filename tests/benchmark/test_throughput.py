@@ -1,0 +1,51 @@
+"""Speed beside other libraries: both sides must compute the same thing before a ratio is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grit_app.benchmark import throughput
+from grit_app.benchmark.__main__ import main
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of libraries that only the peer imports
+
+
+def test_the_command_compares_both_tasks(tiny_model_folder: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    flags = "--texts 24 --contexts 8,40 --new_tokens 5 --repeats 2 --device cpu --threads 1"
+    assert main(["throughput", "--model", str(tiny_model_folder("mistral")), *flags.split(), "--json", str(out)]) == 0
+    encode, *decode = json.loads(out.read_text(encoding="utf-8"))["records"]
+    assert (encode["task"], encode["texts"], encode["peer"]) == ("encode", 24, "sentence-transformers")
+    assert [record["context"] for record in decode] == [8, 40]
+    for record in (encode, *decode):
+        assert record["ours_ms"]["n"] == record["peer_ms"]["n"] == 2
+        assert record["ours_tokens_per_s"] == pytest.approx(
+            1e3 * record["tokens"] / record["ours_ms"]["median"], rel=0.01
+        )
+        assert record["ratio"] > 0
+    for record in decode:
+        assert record["same_tokens"] is True
+
+
+def test_other_vectors_are_not_compared(tiny_model: Any, tiny_model_folder: Callable[..., Path]) -> None:
+    """A peer that attends causally computes something else; the same check passes for the right one."""
+    texts = throughput.log_normal_texts(tiny_model, 6)
+    peer = throughput.SentenceTransformersPeer(tiny_model_folder("mistral"), tiny_model)
+    throughput.check_vectors(tiny_model, peer, texts)
+    peer.trunk.config.is_causal = True
+    with pytest.raises(throughput.DisagreementError, match="cannot be compared"):
+        throughput.check_vectors(tiny_model, peer, texts)
+
+
+def test_lengths_are_log_normal(tiny_model: Any) -> None:
+    """Median and spread of the logarithm as stated; no text is empty or longer than the cut."""
+    lengths = np.array([len(text.split()) for text in throughput.log_normal_texts(tiny_model, 600)])
+    assert lengths.min() >= 1 and lengths.max() <= throughput.MOST_WORDS
+    assert np.median(lengths) == pytest.approx(throughput.MEDIAN_WORDS, rel=0.15)
+    assert np.log(lengths).std() == pytest.approx(throughput.SPREAD, rel=0.15)
