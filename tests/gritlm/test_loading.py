@@ -303,6 +303,25 @@ def test_what_cannot_fit_is_told_with_numbers(monkeypatch: pytest.MonkeyPatch, f
         GritLM.from_pretrained(folder, quantization="2bit")
 
 
+@pytest.mark.parametrize(
+    ("device", "free_gb", "expected"),
+    [
+        ("cpu", [], {"": torch.device("cpu")}),
+        ("cuda:1", [40, 40], {"": torch.device("cuda:1")}),
+        ("cuda", [10, 40], {"": 1}),
+        ("cuda", [10, 10], "balanced"),
+    ],
+)
+def test_gpus_share_a_model_only_where_one_is_too_small(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, free_gb: list[int], expected: Any
+) -> None:
+    """One GPU is faster than two; which one is named by the user, or the roomiest."""
+    monkeypatch.setattr(loading, "read_weights", lambda folder: GRITLM_7B)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free_gb))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (free_gb[index] * 10**9, 80 * 10**9))
+    assert loading._device_map(tmp_path, torch.device(device), torch.bfloat16, "none") == expected
+
+
 # --- the automatic choice ---
 
 
