@@ -115,7 +115,7 @@ def choose_token(
     candidates = None if allowed is None else torch.tensor(sorted(allowed))
     if candidates is not None:
         logits = logits[candidates]
-    if sampling.temperature == 0:
+    if sampling.temperature < 1e-4:  # no different from 0, and a division by less could overflow
         choice = int(logits.argmax())
     else:
         choice = _draw(torch.softmax(logits / sampling.temperature, dim=-1), sampling.top_p, generator)

@@ -1,9 +1,9 @@
 """Keys and values in 8 bits: symmetric, a fourth of float32, with scales in float16 (3 to 6 % on top).
 
 Keys get one scale a channel for each group of 64 tokens: some channels are many times larger than others, all along
-the text. Values get one scale a token. (Axes: KIVI, arXiv 2402.02750.) Keys are packed as they are cached, rotated:
-un-rotated ones would spare at most a factor of √2 in error, on the channels that turn fast, for a table of angles at
-every load.
+the text. Values get one scale a token. (Axes: KIVI, arXiv 2402.02750.) Keys are packed as they are cached, rotated.
+Un-rotating them first gained nothing on the served model (error of a key 0.50 % rotated, 0.49 % un-rotated; both leave
+the next token's distribution within 1e-6 in KL divergence) and would cost a turn of every key at every load.
 """
 
 from __future__ import annotations

@@ -132,15 +132,15 @@ class Decoder:
                 " Load it with sliding_window off."
             )
         trunk: Any = hf_model.get_decoder()
-        self.embed: nn.Module = trunk.embed_tokens
+        self.embed: Any = trunk.embed_tokens
         self.rotary: nn.Module = trunk.rotary_emb
-        self.norm: nn.Module = trunk.norm
+        self.norm: Any = trunk.norm
         self.layers = [_Layer.of(layer) for layer in trunk.layers]
         self.head: Any = hf_model.get_output_embeddings()
         self.head_size: int = trunk.layers[0].self_attn.head_dim
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
-        self.dtype: torch.dtype = next(trunk.norm.parameters()).dtype
+        self.dtype: torch.dtype = self.norm.weight.dtype
 
     def workspace(self, cache: KVCache | None, new_tokens: int) -> Workspace:
         """Room for the cached tokens and `new_tokens` more. Raises ModelError for a cache of another model."""
@@ -211,28 +211,27 @@ class Decoder:
             raise InputError(
                 f"{len(ids)} tokens do not fit into a workspace with {space.capacity - space.length} free rows."
             )
-        first = self.layers[0].device
-        h: Tensor = self.embed(torch.tensor([list(ids)], device=first))  # [1, t, hidden]
-        steps = torch.arange(len(ids), device=first) if tree is None else tree[0].to(first)
-        cos, sin = self._angles(h, steps + space.position)
-        group = self.heads // self.kv_heads
-        attend = attention_plan(space.length, len(ids), group, h, None if tree is None else tree[1])
+        depths, may_attend = tree or (torch.arange(len(ids)), None)
+        h: Tensor = self.embed(torch.tensor([list(ids)], device=self.embed.weight.device))  # [1, t, hidden]
+        attend: Attend | None = None
         for index, layer in enumerate(self.layers):
             if cancel is not None and cancel.is_set():
                 raise Cancelled("Stopped while the prompt was being read.")
-            if layer.device != h.device:
-                h, cos, sin = h.to(layer.device), cos.to(layer.device), sin.to(layer.device)
+            if attend is None or layer.device != h.device:  # the layers of a large model may lie on several devices
+                h = h.to(layer.device)
+                cos, sin = self._angles(h, depths + space.position)
+                attend = attention_plan(space.length, len(ids), self.heads // self.kv_heads, h, may_attend)
             h = h + layer.o_proj(self._attention(layer, index, layer.input_norm(h), space, cos, sin, attend))
             h = h + layer.mlp(layer.mlp_norm(h))
         if tree is None:
             space.length += len(ids)
             space.position += len(ids)
-        result: Tensor = self.norm(h)
+        result: Tensor = self.norm(h.to(self.norm.weight.device))
         return result
 
     def _angles(self, h: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and *signed* sines [t, d]: rotated = x·cos + roll(x, d/2)·sin."""
-        cos, sin = self.rotary(h, positions[None])
+        cos, sin = self.rotary(h, positions[None].to(h.device))
         half = self.head_size // 2
         return cos[0], torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
 

@@ -163,6 +163,7 @@ def test_greedy_is_the_largest_and_the_constraint_decides() -> None:
     generator = torch.Generator()
     assert choose_token(logits, Sampling(), generator) == 1
     assert choose_token(logits, Sampling(), generator, allowed=[0, 3, 2]) == 3
+    assert choose_token(logits, Sampling(temperature=1e-40), generator) == 1, "division must not overflow"
 
 
 def test_sampling_follows_the_probabilities_and_top_p() -> None:
