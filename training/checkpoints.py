@@ -22,7 +22,10 @@ class RunState:
 def save_checkpoint(
     folder: Path, state: RunState, model: Any, tokenizer: Any, optimizers: list[Any], keep: int = 2
 ) -> Path:
-    """Write `folder/step-NNNNNN` and drop all but the newest `keep`. A kill at any moment leaves only whole ones."""
+    """Write `folder/step-NNNNNN`, point the link `latest` to it, and drop all but the newest `keep`.
+
+    A kill at any moment leaves only whole ones.
+    """
     target = folder / f"step-{state.step:06d}"
     aside = folder / f".{target.name}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
@@ -34,6 +37,10 @@ def save_checkpoint(
     if target.exists():
         shutil.rmtree(target)
     aside.replace(target)
+    link = folder / ".latest.tmp"
+    link.unlink(missing_ok=True)
+    link.symlink_to(target.name)
+    link.replace(folder / "latest")
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target
