@@ -6,7 +6,7 @@ labels lines directly, and tells all of a point's numbers on hover.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -33,10 +33,16 @@ def ttft_by_document_length(
     clock: str = "prefill_ttft_ms",
     docs: int | None = None,
     query_tokens: int | None = None,
+    states: Collection[str] | None = None,
     floors: bool = True,
 ) -> go.Figure:
-    """Time against document tokens, log-log, with floors, break-even points and speed-ups at the longest length."""
-    return _by_length(records, "doc_tokens", "document tokens", clock, floors, docs=docs, query_tokens=query_tokens)
+    """Time against document tokens, log-log, with floors, break-even points and speed-ups at the longest length.
+
+    docs, query_tokens   what is held fixed; None: what most records have. So in the other figures
+    states               of caches; None: one that was measured, preferably "warm". So in the other figures
+    """
+    fixed = {"docs": docs, "query_tokens": query_tokens}
+    return _by_length(records, "doc_tokens", "document tokens", clock, states, floors, **fixed)
 
 
 def ttft_by_query_length(
@@ -44,10 +50,12 @@ def ttft_by_query_length(
     clock: str = "prefill_ttft_ms",
     docs: int | None = None,
     doc_tokens: int | None = None,
+    states: Collection[str] | None = None,
     floors: bool = True,
 ) -> go.Figure:
     """Time against question tokens, log-log."""
-    return _by_length(records, "query_tokens", "question tokens", clock, floors, docs=docs, doc_tokens=doc_tokens)
+    fixed = {"docs": docs, "doc_tokens": doc_tokens}
+    return _by_length(records, "query_tokens", "question tokens", clock, states, floors, **fixed)
 
 
 def ttft_by_documents(
@@ -55,17 +63,25 @@ def ttft_by_documents(
     clock: str = "prefill_ttft_ms",
     doc_tokens: int | None = None,
     query_tokens: int | None = None,
+    states: Collection[str] | None = None,
 ) -> go.Figure:
     """Time against the number of documents that share the same total of tokens."""
     fixed = {"doc_tokens": doc_tokens, "query_tokens": query_tokens}
-    return _by_length(records, "docs", "documents", clock, False, **fixed)
+    return _by_length(records, "docs", "documents", clock, states, False, **fixed)
 
 
 def _by_length(
-    records: Sequence[Record], x: str, x_title: str, clock: str, floors: bool, **fixed: int | None
+    records: Sequence[Record],
+    x: str,
+    x_title: str,
+    clock: str,
+    states: Collection[str] | None,
+    floors: bool,
+    **fixed: int | None,
 ) -> go.Figure:
     fixed = {key: common(records, key) if value is None else value for key, value in fixed.items()}
-    chosen = select(records, **fixed)
+    shown = {*(states if states is not None else _preferred_state(records)), "none"}
+    chosen = [record for record in select(records, **fixed) if record["state"] in shown]
     figure = go.Figure()
     for (strategy, state), line in lines(chosen, x).items():
         figure.add_trace(_line(strategy, state, line, chosen, x, clock))
@@ -73,15 +89,30 @@ def _by_length(
             figure.add_trace(_floor(strategy, state, line, x))
         crossing = break_even(chosen, strategy, state, clock) if x == "doc_tokens" and strategy != BASELINE else None
         if crossing is not None and crossing > line[0][x]:
-            figure.add_vline(
-                crossing, line={"color": style_of(strategy).colour, "dash": "dot", "width": 1}, opacity=0.5,
-                annotation={"text": f"break-even {crossing:,.0f}", "textangle": -90, "font": {"size": 10}},
-            )  # fmt: skip
-    held = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in fixed.items())
+            _mark_break_even(figure, crossing, style_of(strategy).colour)
+    held = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in fixed.items() if value is not None)
     axis = {"type": "log", "tickvals": sorted({record[x] for record in chosen}), "tickformat": ",d"}
-    figure.update_layout(layout(f"Time from {CLOCKS[clock]}<br><sup>{held}</sup>", x_title, "milliseconds", xaxis=axis))
+    subtitle = f"{held}; dotted: what operations and bytes allow" if floors else held
+    figure.update_layout(
+        layout(f"Time from {CLOCKS[clock]}<br><sup>{subtitle}</sup>", x_title, "milliseconds", xaxis=axis, height=520)
+    )
     figure.update_yaxes(type="log")
     return figure
+
+
+def _preferred_state(records: Sequence[Record]) -> list[str]:
+    """The state that lines show unless told otherwise: several at once would be a thicket."""
+    measured = {record["state"] for record in records}
+    return [state for state in ("warm", "hot", "cold") if state in measured][:1]
+
+
+def _mark_break_even(figure: go.Figure, crossing: float, colour: str) -> None:
+    figure.add_vline(
+        crossing,
+        line={"color": colour, "dash": "dot", "width": 1},
+        opacity=0.5,
+        annotation={"text": f"break-even {crossing:,.0f}", "textangle": -90, "font": {"size": 10}},
+    )
 
 
 def _line(

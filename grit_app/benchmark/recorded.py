@@ -41,13 +41,23 @@ class Recording:
 
     @property
     def caption(self) -> str:
-        """`AMD EPYC, 2 cores · mini-36m, float32 · 2026-11-21`."""
+        """`AMD EPYC, 2 cores · mini-36m, float32 · 256–8,192 document tokens · 2026-11-21`."""
         model = self.environment.get("model") or {}
         quantization = model.get("quantization", "none")
         precision = str(model.get("dtype", "")) if quantization == "none" else quantization
         date = str(self.environment.get("measured_at", ""))[:10]
         what = ", ".join(part for part in (str(model.get("name", "")), precision) if part)
-        return " · ".join(part for part in (self.hardware, what, date) if part)
+        return " · ".join(part for part in (self.hardware, what, *self._varied(), date) if part)
+
+    def _varied(self) -> list[str]:
+        """What the records vary, with its range; nothing for commands without lengths."""
+        words = {"doc_tokens": "document tokens", "query_tokens": "question tokens", "docs": "documents"}
+        found = []
+        for key, name in words.items():
+            values = {record[key] for record in self.records if key in record}
+            if len(values) > 1:
+                found.append(f"{min(values):,}–{max(values):,} {name}")
+        return found
 
 
 def load(path: Path) -> Recording:

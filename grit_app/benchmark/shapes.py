@@ -79,7 +79,7 @@ def write_checkpoint(shape: str, folder: Path, *, tokenizer: Path = SERVED_MODEL
 
 @contextmanager
 def checkpoint(model: str | Path | None, shape: str | None, *, tokenizer: Path | None = None) -> Iterator[str]:
-    """What to give to `GritLM.from_pretrained`: the named model, a temporary folder with the shape, or the served model.
+    """What to give to `GritLM.from_pretrained`: the named model, a folder made of the shape, or the served model.
 
     Raises ModelError if both are named.
     """

@@ -43,7 +43,7 @@ def test_a_line_holds_the_medians_and_the_band(latency_records: Records, clock: 
 
 
 def test_the_longest_point_carries_the_speed_up_as_text(latency_records: Records) -> None:
-    figure = figures.ttft_by_document_length(latency_records)
+    figure = figures.ttft_by_document_length(latency_records, states=("warm", "cold"))
     assert list(trace(figure, name_of("docs_cache", "warm")).text) == ["", "", "12×"]  # 4000 / 340 = 11.8
     assert list(trace(figure, name_of("docs_cache", "cold")).text) == ["", "", "8.3×"]  # 4000 / 480
     assert list(trace(figure, name_of("rag_doc_query", "none")).text) == ["", "", ""]
@@ -72,6 +72,15 @@ def test_hover_tells_all_numbers(latency_records: Records) -> None:
                    "40 computed", "0.4 MB", "longer than the model was trained for"):  # fmt: skip
         assert number in line.hovertext[-1], number
     assert "longer than" not in line.hovertext[0]
+
+
+def test_one_state_of_the_caches_is_shown_unless_told(latency_records: Records) -> None:
+    """Full prefill reads no cache and is always there."""
+    names = [each.name for each in figures.ttft_by_document_length(latency_records, floors=False).data]
+    assert names == [name_of("rag_doc_query", "none"), name_of("docs_cache", "warm")]
+    cold = [record for record in latency_records if record["state"] != "warm"]
+    names = [each.name for each in figures.ttft_by_document_length(cold, floors=False).data]
+    assert names == [name_of("rag_doc_query", "none"), name_of("docs_cache", "cold")]
 
 
 def test_other_lengths_are_held_fixed(make_record: Callable[..., Any], latency_records: Records) -> None:

@@ -26,7 +26,7 @@ def test_recordings_are_found_by_command_with_their_hardware(tmp_path: Path, lat
     found = recorded.load_all("latency", tmp_path)
     assert [each.name for each in found] == ["a-machine", "b-machine"]
     assert found[0].records == latency_records
-    assert found[0].caption == "Some CPU, 2 cores · mini-36m, float32 · 2026-01-02"
+    assert found[0].caption == "Some CPU, 2 cores · mini-36m, float32 · 100–4,000 document tokens · 2026-01-02"
     assert len(recorded.load_all(folder=tmp_path)) == 3
     assert recorded.load_all("latency", tmp_path / "nowhere") == []
 
