@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -69,6 +70,13 @@ def _stream(
     constraint: Constraint | None,
     cancel: threading.Event | None,
 ) -> TokenStream:
+    room = model.context - reader.prompt_tokens
+    if room < 1:
+        raise InputError(
+            f"The prompt has {reader.prompt_tokens:,} tokens, and this model reads at most {model.context:,}. Shorten "
+            "it, or start a new conversation."
+        )
+    sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
     return TokenStream(
         reader,
         ids,
