@@ -112,20 +112,16 @@ class LibraryHandlers:
     def add_sample(self, key: str, unused: list[str], request: gr.Request) -> Iterator[tuple[Any, ...]]:
         yield from self.add([str(path) for path in SAMPLES], key, unused, "", request)
 
-    def fill_caches(self, key: str, unused: list[str], request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        """Makes the caches that are missing, beside the questions: not in the model's lane. Outputs: table, meter."""
+    def fill_caches(self, key: str, request: gr.Request) -> Iterator[str]:
+        """Makes the caches that are missing, beside the questions: not in the model's lane. Output: meter."""
         session = session_of(request)
         visitor = self._visitors.enter(session, key)
-        if self._engine.ready_model() is None:
-            return
-        library = self._visitors.library(visitor)
-        if not library.missing_caches():
-            yield self.views(visitor, unused)
+        if self._engine.ready_model() is None or not self._visitors.library(visitor).missing_caches():
             return
         cancel = self._visitors.begin_run(session, "caches")
-        for _ in actions.CacheFilling(library, cancel):
-            yield gr.skip(), self._meter(visitor)
-        yield self.views(visitor, unused)
+        for _ in actions.CacheFilling(self._visitors.library(visitor), cancel):
+            yield self._meter(visitor)
+        yield self._meter(visitor)
 
     def choose(self, unused: list[str], event: gr.EventData) -> list[str]:
         document, is_used = str(event.id), bool(event.on)
@@ -157,9 +153,7 @@ def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) 
         started = event(guarded(handlers.begin), None, parts.halt, **quiet)
         done = started.then(guarded(add), inputs, added, **lane)
         done.then(lambda: (gr.update(visible=False), ""), None, [parts.halt, parts.password], **quiet)
-        done.then(
-            guarded(handlers.fill_caches), [key, parts.unused], shown, show_progress="hidden", api_visibility="private"
-        )
+        done.then(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
 
     chain(parts.upload.upload, handlers.add, [parts.upload, key, parts.unused, parts.password])
     chain(parts.sample.click, handlers.add_sample, [key, parts.unused])

@@ -1,0 +1,316 @@
+"""The page in a real browser: upload, ask, cited answer, stop, reload, isolation, wrong files, phone, dark.
+
+Every test fails on an error in the browser's console and on any request that leaves the machine: the page must work
+without a network. Without Chromium the tests are skipped; with GRIT_REQUIRE_BROWSER=1 that is a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.ui.conftest import ROOT, RunningApp
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SAMPLE = ROOT / "assets" / "samples" / "field_guide.pdf"
+WAIT_MS = 30_000
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        reason = "Chromium is not installed (Debian: apt-get install chromium)."
+        if os.environ.get("GRIT_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, running_app: RunningApp) -> Iterator[OpenPage]:
+    """`open_page(width=1280, theme="light", context=None)` → a page of a new browser profile, or of the one given."""
+    complaints: list[str] = []
+    contexts: list[Any] = []
+
+    def watch(page: Page) -> None:
+        page.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(f"script: {error}"))
+        page.on(
+            "request",
+            lambda request: (
+                complaints.append(f"left the machine: {request.url}")
+                if not request.url.startswith((running_app.url, "data:", "blob:"))
+                else None
+            ),
+        )
+
+    def make(width: int = 1280, theme: str = "light", context: Any = None) -> Page:
+        if context is None:
+            context = browser.new_context(viewport={"width": width, "height": 860})
+            contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        watch(page)
+        page.goto(f"{running_app.url}/?__theme={theme}")
+        expect(page.locator("#status .badge-state.ready, #status .badge-state.busy")).to_be_visible(timeout=WAIT_MS)
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def open_tab(page: Page, name: str) -> None:
+    """By its tab, or by the menu into which narrow pages fold it."""
+    tab = page.get_by_role("tab", name=name)
+    if tab.first.is_visible():
+        tab.first.click()
+        return
+    page.locator(".overflow-menu > button").click()
+    page.locator(".overflow-dropdown button", has_text=name).click()
+
+
+def add(page: Page, *paths: Path) -> None:
+    page.locator("#upload input[type=file]").set_input_files([str(path) for path in paths])
+
+
+def file_row(page: Page, name: str) -> Any:
+    return page.locator("#files li.file", has_text=name)
+
+
+def ask(page: Page, question: str) -> None:
+    page.locator("#question textarea").fill(question)
+    page.locator("#question textarea").press("Enter")
+
+
+def wait_for(locator: Any) -> None:
+    expect(locator).to_be_visible(timeout=WAIT_MS)
+
+
+def test_upload_ask_cite_and_a_second_visitor_sees_nothing_of_it(open_page: OpenPage, tmp_path: Path) -> None:
+    mine = open_page()
+    open_tab(mine, "Document Q&A")
+    expect(mine.get_by_text("up to 1 MB and 2,000 pages each")).to_be_visible()
+    add(mine, SAMPLE)
+    wait_for(file_row(mine, "field_guide.pdf").locator(".chip.ready"))
+    expect(file_row(mine, "field_guide.pdf")).to_contain_text("6 pages")
+    expect(mine.locator("#meter")).to_contain_text(re.compile(r"KV caches: [1-9].* of 2 GiB"))
+
+    ask(mine, "How many terabytes would the caches of all passages of the encyclopedia index take?")
+    wait_for(mine.locator("#answers .stats"))
+    expect(mine.locator("#answers .stats")).to_contain_text("cached")
+    citation = mine.locator("#answers a[href^='#cite-']").first
+    wait_for(citation)
+    wait_for(mine.locator("#sources .card.chosen"))
+    quoted = mine.locator("#sources .card.cited mark").first.inner_text()
+    assert quoted.strip() in mine.locator("#answers [data-testid=bot]").last.inner_text()
+    mine.locator("#sources .card-head").nth(1).click()
+    expect(mine.locator("#sources .card").nth(1)).to_have_class(re.compile("chosen"))
+    citation.click()
+    expect(mine.locator("#sources .card").first).to_have_class(re.compile("chosen"))
+    wait_for(mine.locator("#page-picture .box").first)
+
+    yours = open_page()
+    open_tab(yours, "Document Q&A")
+    wait_for(yours.get_by_text("No documents yet"))
+    ask(yours, "How many terabytes would the caches of all passages of the encyclopedia index take?")
+    wait_for(yours.get_by_text("There is nothing to search"))
+    assert "field_guide" not in yours.content()
+
+    mine.reload()
+    open_tab(mine, "Document Q&A")
+    wait_for(file_row(mine, "field_guide.pdf").locator(".chip.ready"))
+    file_row(mine, "field_guide.pdf").get_by_role("button", name="Remove").click()
+    wait_for(mine.get_by_text("No documents yet"))
+
+
+def test_an_answer_streams_stops_frees_the_model_and_survives_a_reload(open_page: OpenPage) -> None:
+    """Stop must free the model, not only hide the words: the next answer would wait behind a ghost."""
+    page = open_page()
+    page.locator("#chat-settings button").first.click()
+    page.get_by_label("Longest reply, in tokens").first.fill("1024")
+    page.get_by_label("Seed").fill("3")
+    page.locator("#chat-box textarea").fill("Tell me a long story.")
+    page.locator("#chat-box textarea").press("Enter")
+    answer = page.locator("#chat [data-testid=bot]").last
+    expect(answer).not_to_be_empty(timeout=WAIT_MS)
+    early = answer.inner_text()
+    page.wait_for_function(
+        "n => document.querySelector('#chat [data-testid=bot]').innerText.length > n", arg=len(early)
+    )
+    page.keyboard.press("Escape")
+    wait_for(page.locator("#chat .stats").filter(has_text="stopped by you"))
+    expect(page.locator("#chat-send")).to_be_visible()
+
+    page.locator("#chat-box textarea").fill("And now?")
+    page.locator("#chat-send").click()
+    second = page.locator("#chat .stats").nth(1)
+    wait_for(page.locator("#chat-stop"))
+    page.locator("#chat-stop").click()
+    wait_for(second)
+    expect(second).to_contain_text("cached")
+
+    page.reload()
+    expect(page.locator("#chat [data-testid=user]")).to_have_count(2, timeout=WAIT_MS)
+    expect(page.locator("#chat .stats")).to_have_count(2)
+    page.get_by_role("button", name="Undo").last.click()
+    expect(page.locator("#chat [data-testid=user]")).to_have_count(1)
+    expect(page.locator("#chat-box textarea")).to_have_value("And now?")
+
+
+def test_wrong_files_are_sentences_and_the_good_one_still_goes_in(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    open_tab(page, "Document Q&A")
+    good, fake, empty, large = (tmp_path / name for name in ("good.md", "fake.pdf", "empty.txt", "large.txt"))
+    good.write_text("# Bees\n\n" + "Bees make honey from nectar and keep it in combs of wax. " * 10, encoding="utf-8")
+    fake.write_bytes(b"This is no PDF.")
+    empty.write_text("", encoding="utf-8")
+    large.write_text("x" * (1_100_000), encoding="utf-8")
+    add(page, fake, empty, good)
+    wait_for(file_row(page, "good.md").locator(".chip.ready"))
+    for name in ("fake.pdf", "empty.txt"):
+        wait_for(file_row(page, name).locator(".chip.failed"))
+        assert name in file_row(page, name).locator(".detail").inner_text()
+    add(page, large)
+    toast = page.get_by_test_id("toast-body")
+    wait_for(toast.first)
+    assert "Traceback" not in page.content()
+
+
+def test_an_encrypted_file_asks_for_its_password(open_page: OpenPage, tmp_path: Path) -> None:
+    from pypdf import PdfReader, PdfWriter
+
+    writer = PdfWriter(clone_from=PdfReader(SAMPLE))
+    writer.encrypt("open sesame", algorithm="AES-256")
+    locked = tmp_path / "locked.pdf"
+    writer.write(locked)
+    page = open_page()
+    open_tab(page, "Document Q&A")
+    add(page, locked)
+    wait_for(page.locator("#password input"))
+    wait_for(file_row(page, "locked.pdf").locator(".chip.failed"))
+    page.locator("#password input").fill("wrong")
+    page.locator("#unlock").click()
+    wait_for(file_row(page, "locked.pdf").locator(".chip.failed"))
+    page.locator("#password input").fill("open sesame")
+    page.locator("#password input").press("Enter")
+    wait_for(file_row(page, "locked.pdf").locator(".chip.ready"))
+    expect(page.locator("#password")).to_be_hidden()
+
+
+def test_text_of_documents_cannot_run_code_in_the_page(open_page: OpenPage, tmp_path: Path) -> None:
+    """A document's name and words pass through HTML, templates and Markdown on their way to the page."""
+    page = open_page()
+    open_tab(page, "Document Q&A")
+    attack = "<img src=x onerror='window.hacked=1'> ${window.hacked=2} {{constructor}} <script>window.hacked=3</script>"
+    evil = tmp_path / "evil & <b>name.txt"
+    evil.write_text(f"The secret number of the house is 4711 {attack}. " * 3, encoding="utf-8")
+    add(page, evil)
+    wait_for(page.locator("#files .chip.ready"))
+    ask(page, "What is the secret number of the house?")
+    wait_for(page.locator("#answers .stats"))
+    wait_for(page.locator("#sources .card").first)
+    expect(page.locator("#sources .card p").first).to_contain_text("onerror='window.hacked=1'")
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("#files b, #sources img[src=x], #answers img[src=x]").count() == 0
+
+
+def test_similarity_shows_an_example_compares_and_saves_csv(open_page: OpenPage) -> None:
+    page = open_page()
+    open_tab(page, "Similarity")
+    expect(page.locator("#ranking-a .ranking li")).to_have_count(6, timeout=WAIT_MS)
+    expect(page.locator("#ranking-b .ranking li")).to_have_count(6)
+    wait_for(page.locator("#pairs .js-plotly-plot .heatmaplayer image, #pairs .js-plotly-plot .hm").first)
+    wait_for(page.locator("#map .js-plotly-plot .scatterlayer").first)
+    page.locator("#similarity-texts textarea").fill("one river\ntwo rivers\n=three()")
+    page.locator("#compare").click()
+    expect(page.locator("#ranking-a .ranking li")).to_have_count(3, timeout=WAIT_MS)
+    with page.expect_download() as saved:
+        page.locator("#similarity-csv").click()
+    content = saved.value.path().read_text(encoding="utf-8").splitlines()
+    assert content[0] == "number,text,Q,1,2,3" and len(content) == 5 and "'=three()" in content[4]
+
+
+def test_caching_races_at_first_sight_and_measures_live(open_page: OpenPage) -> None:
+    page = open_page()
+    open_tab(page, "Caching")
+    expect(page.locator("#race .race-note")).to_contain_text("times sooner", timeout=WAIT_MS)
+    expect(page.locator("#race .lane")).to_have_count(2)
+    expect(page.locator("#race .lane").nth(1)).to_contain_text("tokens from the cache")
+    if not page.locator("#run-here").is_visible():
+        page.locator("#measure-here button").first.click()
+    for words in ("4,096", "64", "256", "4"):  # enough work to be stopped in
+        page.locator("#measure-here").get_by_label(words, exact=True).last.check()
+    page.locator("#run-here").click()
+    expect(page.locator("#run-progress")).to_contain_text("document tokens done", timeout=WAIT_MS)
+    wait_for(page.locator(".charts .js-plotly-plot .scatterlayer").first)
+    page.locator("#run-stop").click()
+    wait_for(page.locator("#run-here:not([disabled])"))
+    page.locator("#raw-numbers button").first.click()
+    with page.expect_download() as saved:
+        page.locator("#download-json").click()
+    result = json.loads(saved.value.path().read_text(encoding="utf-8"))
+    assert {record["strategy"] for record in result["records"]} >= {"rag_doc_query", "docs_cache"}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_needs_no_sideways_scrolling_on_any_tab(open_page: OpenPage, theme: str) -> None:
+    page = open_page(width=390, theme=theme)
+    for name in ("Document Q&A", "Similarity", "Caching", "Chat"):
+        open_tab(page, name)
+        page.wait_for_timeout(700)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390, f"{name} is {width} px wide"
+    is_dark = page.evaluate("document.body.classList.contains('dark')")
+    assert is_dark == (theme == "dark")
+
+
+def test_words_stand_out_from_their_ground_in_both_modes(open_page: OpenPage) -> None:
+    """Contrast of at least 4.5 to 1 (WCAG AA) for small print, badge, tabs, placeholder and sources."""
+    for theme in ("light", "dark"):
+        page = open_page(theme=theme)
+        open_tab(page, "Document Q&A")
+        wait_for(page.get_by_text("No documents yet"))
+        found = page.evaluate(CONTRAST)
+        assert len(found) > 8
+        weak = {words: round(ratio, 2) for words, ratio in found if ratio < 4.5}
+        assert not weak, (theme, weak)
+
+
+CONTRAST = """() => {
+  const channel = (c) => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const ground = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = parse(getComputedStyle(at).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0.99) { return colour; }
+    }
+    return [255, 255, 255];
+  };
+  const chosen = '.quiet, .badge-part, .badge-state, .page-head p, .page-head a, h3.part, button[role=tab], ' +
+    '.placeholder-content p, #ask, #sample, footer a, footer button';
+  return [...document.querySelectorAll(chosen)]
+    .filter((node) => node.offsetParent !== null && node.innerText.trim())
+    .map((node) => {
+      const [a, b] = [light(parse(getComputedStyle(node).color)), light(ground(node))];
+      return [node.innerText.trim().slice(0, 40), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
+    });
+}"""
