@@ -322,7 +322,7 @@ class TrainConfig:
     model: ModelConfig
     data: DataConfig
     run: RunConfig
-    output_dir: Path
+    output_dir: Path = Path("runs/unnamed")
     mode: Mode = "unified"
     """embedding uses the contrastive files (and layouts' blocks are off), generative the others, unified all."""
 

@@ -1,0 +1,160 @@
+"""Finds hard negatives for contrastive rows with a given model.
+
+    python -m training.mine --model assets/gritlm-mini --input pairs.jsonl --output mined.jsonl
+
+Each query is scored against all passages of the file (or of `corpus`). From the window of ranks those are taken that
+score below `margin` × the positive's score: the highest candidates are often right answers that nobody marked, the
+lowest teach nothing. The row's own negatives stay in front; `neg_scores` and `pos_scores` keep the cosines.
+Source: the margin relative to the positive is NV-Retriever's (arXiv 2407.15831).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonargparse import auto_cli
+
+from grit_app.errors import GritError
+from grit_app.gritlm import GritLM
+from training.config import DataFile, TrainError, require
+from training.data import ContrastiveSample, JsonLines, Text, open_datasets, text_hash
+from training.held_out import encode
+
+QUERY_ROWS = 256
+"""Queries scored at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MineConfig:
+    """What is mined, and what counts as hard."""
+
+    model: str
+    input: Path
+    output: Path
+    corpus: Path | None = None
+    """JSON Lines with `text` (and perhaps `title`); None: the passages of the input."""
+
+    instruction: str = ""
+    """For queries that bring none."""
+
+    first_rank: int = 1
+    """Candidates are taken from this rank on, the best being 1 (the row's own positives are not counted)."""
+
+    last_rank: int = 100
+    count: int = 8
+    """Negatives added to a row, drawn evenly from the window."""
+
+    margin: float = 0.95
+    """Candidates above margin × the best positive's cosine are left out as likely right answers."""
+
+    most: float = 1.0
+    """Candidates above this cosine are left out."""
+
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        require(1 <= self.first_rank <= self.last_rank, "first_rank must lie in 1 … last_rank.")
+        require(self.count > 0 and 0 < self.margin <= 1, "count must be above 0, and margin in (0, 1].")
+
+
+def mine(config: MineConfig, say: Callable[[str], None] = print) -> int:
+    """Writes the rows with their negatives; gives the number of negatives added. Raises GritError with a sentence."""
+    (dataset,) = open_datasets([DataFile(path=str(config.input), instruction=config.instruction)])
+    if dataset.kind != "contrastive":
+        raise TrainError(f"{config.input} holds {dataset.kind} rows. Mining needs rows with `query` and `pos`.")
+    samples = [sample for index in range(len(dataset)) if isinstance(sample := dataset[index], ContrastiveSample)]
+    passages = corpus_texts(config.corpus) if config.corpus else []
+    passages = list(dict.fromkeys([*passages, *(t for s in samples for t in (*s.positives, *s.negatives))]))
+    model = GritLM.from_pretrained(config.model, device=config.device)
+    vectors = encode(model, passages)
+    place = {text: row for row, text in enumerate(passages)}
+    hashes = np.array([text_hash(text.text) for text in passages])
+    added = 0
+    temporary = config.output.with_suffix(config.output.suffix + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for start in range(0, len(samples), QUERY_ROWS):
+            block = samples[start : start + QUERY_ROWS]
+            scores = encode(model, [sample.query for sample in block]) @ vectors.T
+            for offset, sample in enumerate(block):
+                rng = random.Random(f"{config.seed}/{start + offset}")
+                own = [place[text] for text in sample.positives]
+                chosen = hard_negatives(scores[offset], own, hashes, sample, config, rng)
+                added += len(chosen)
+                row = dataset.rows[start + offset]
+                row["neg"] = [*(row.get("neg") or []), *(_as_written(passages[c], row) for c in chosen)]
+                row["neg_scores"] = [
+                    round(float(scores[offset, place[text]]), 4)
+                    for text in (*sample.negatives, *(passages[c] for c in chosen))
+                ]
+                row["pos_scores"] = [round(float(scores[offset, column]), 4) for column in own]
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    temporary.replace(config.output)
+    say(f"{added} negatives for {len(samples)} queries from {len(passages)} passages; written to {config.output}")
+    return added
+
+
+def hard_negatives(
+    scores: np.ndarray,
+    positives: Sequence[int],
+    hashes: np.ndarray,
+    sample: ContrastiveSample,
+    config: MineConfig,
+    rng: random.Random,
+) -> list[int]:
+    """Columns of the passages that are added to a row, best first.
+
+    scores   [passages] cosines of the query
+    hashes   [passages] of the texts: equal texts of positives, of own negatives and of the query are never taken
+    """
+    known = {text_hash(t.text) for t in (sample.query, *sample.positives, *sample.negatives)}
+    limit = min(config.most, config.margin * float(scores[list(positives)].max()))
+    window, rank = [], 0
+    for column in np.argsort(-scores, kind="stable"):
+        if int(hashes[column]) in {text_hash(t.text) for t in sample.positives}:
+            continue
+        rank += 1
+        if rank > config.last_rank:
+            break
+        if rank >= config.first_rank and scores[column] < limit and int(hashes[column]) not in known:
+            window.append(int(column))
+            known.add(int(hashes[column]))
+    chosen = set(rng.sample(window, min(config.count, len(window))))
+    return [column for column in window if column in chosen]
+
+
+def corpus_texts(path: Path) -> list[Text]:
+    """Passages of a corpus file; a title goes in front of the text, as in retrieval collections."""
+    rows = JsonLines(path)
+    texts = []
+    for index in range(len(rows)):
+        row = rows[index]
+        if not isinstance(row.get("text"), str) or not row["text"].strip():
+            raise TrainError(f'{rows.where(index)}: a corpus row needs "text".')
+        texts.append(Text("", f"{row['title']} {row['text']}" if row.get("title") else row["text"]))
+    return texts
+
+
+def _as_written(text: Text, row: dict[str, Any]) -> Any:
+    """In the row's own form: with instruction where its positives have one."""
+    has_instruction = isinstance(row["pos"], list) and row["pos"] and isinstance(row["pos"][0], list)
+    return [text.instruction, text.text] if has_instruction else text.text
+
+
+def main(arguments: list[str] | None = None) -> None:
+    try:
+        config: Any = auto_cli(MineConfig, args=arguments, as_positional=False)
+        mine(config)
+    except GritError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
