@@ -26,14 +26,14 @@ Key = tuple[str, Attention]  # chunk id (document id, colon, number), attention
 class CacheStore:
     """The caches of one library. Safe to call from several threads.
 
-    budget_bytes      on disk; for libraries without a folder, in memory
-    hot_bytes         of caches kept in memory besides
+    budget_bytes   on disk
+    hot_bytes      of caches kept in memory besides; all there is for a library without a folder
     """
 
-    def __init__(self, identity: str, budget_bytes: int, hot_bytes: int = 256 << 20) -> None:
+    def __init__(self, identity: str, budget_bytes: int, hot_bytes: int = 128 << 20, *, on_disk: bool = True) -> None:
         self.identity = identity
-        self.budget_bytes = budget_bytes
-        self.hot_bytes = hot_bytes
+        self.hot_bytes = hot_bytes if on_disk else min(hot_bytes, budget_bytes)
+        self.budget_bytes = budget_bytes if on_disk else self.hot_bytes
         self._hot: OrderedDict[Key, KVCache] = OrderedDict()
         self._files: dict[Path, tuple[int, float]] = {}  # size, last use
         self._folders: dict[str, Path] = {}
@@ -143,10 +143,9 @@ class CacheStore:
             path.unlink(missing_ok=True)
 
     def _keep_hot(self, key: Key, cache: KVCache) -> None:
-        limit = self.hot_bytes if self._path(key) is not None else min(self.hot_bytes, self.budget_bytes)
         self._hot.pop(key, None)
         self._hot[key] = cache
-        while self._hot and sum(c.nbytes for c in self._hot.values()) > limit:
+        while self._hot and sum(c.nbytes for c in self._hot.values()) > self.hot_bytes:
             self._hot.popitem(last=False)
 
 

@@ -43,7 +43,7 @@ class Library:
     """Safe to use from several threads; adding files is one at a time.
 
     folder               where documents live; None: in memory, for anonymous visitors
-    cache_budget_bytes   for KV caches; 0: none are kept
+    cache_budget_bytes   for KV caches, 0: none are kept; in memory at most 128 MiB
     Raises DocumentError if the folder cannot be used, or is in use by another process.
     """
 
@@ -63,7 +63,7 @@ class Library:
         self.identity = (
             f"{model.identity}/{config.prompt_version}/{config.attention}/{config.pooling}/{config.normalized}"
         )
-        self.caches = CacheStore(model.identity, cache_budget_bytes)
+        self.caches = CacheStore(model.identity, cache_budget_bytes, on_disk=folder is not None)
         self._adding = threading.Lock()
         self._lock = threading.RLock()
         self._stored: dict[str, Stored] = {}

@@ -165,11 +165,12 @@ def test_the_least_recently_used_goes_first(model: GritLM, tmp_path: Path) -> No
 def test_memory_for_hot_caches_is_bounded(model: GritLM) -> None:
     cache = next(model.encode_iter([RIVER], return_cache=True)).cache
     assert cache is not None
-    store = CacheStore("m", budget_bytes=10**9, hot_bytes=int(2.5 * cache.nbytes))
+    store = CacheStore("m", budget_bytes=10**9, hot_bytes=int(2.5 * cache.nbytes), on_disk=False)
     for number in range(5):
         store.put((f"doc:{number}", "bidirectional"), cache)
     assert [store.has((f"doc:{n}", "bidirectional")) for n in range(5)] == [False, False, False, True, True]
     assert store.bytes() == 2 * cache.nbytes
+    assert store.room_for(cache.nbytes // 3) and not store.room_for(cache.nbytes)
 
 
 def test_removing_a_document_removes_its_caches(model: GritLM, text_file: Path, tmp_path: Path) -> None:

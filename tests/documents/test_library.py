@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +24,7 @@ from grit_app.gritlm import GritLM
 from tests.documents.conftest import HONEY, RIVER
 from tests.documents.pdf_maker import Pdf, encrypted, wrap
 
+ROOT = Path(__file__).resolve().parents[2]
 QUESTION = "How much honey can a strong colony make?"
 
 
@@ -281,6 +288,52 @@ def test_a_change_of_model_embeds_anew_without_the_files(
     hits = library.search(vector, QUESTION, 3, mode="vectors")
     assert [h.vector_score for h in hits] == pytest.approx(sorted(cosines.tolist(), reverse=True)[:3], abs=1e-5)
     library.close()
+
+
+def test_a_library_killed_while_it_indexes_opens_whole(
+    model: GritLM, tiny_model_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Five processes killed (SIGKILL) while they read, embed, write, index and remove."""
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(12):
+        (files / f"{number}.txt").write_text(f"Report number {number}. {RIVER} {HONEY}")
+    command = [sys.executable, "-m", "tests.documents.library_worker", tmp_path / "data", tiny_model_folder(), files]
+    moments = random.Random(5)
+    seen, child = 0, 0
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdin is not None and worker.stdout is not None
+        try:
+            for _ in range(5):
+                worker.stdin.write("go\n")
+                worker.stdin.flush()
+                child = int(({worker.stdout.readline().strip() for _ in range(2)} - {"open"}).pop())
+                time.sleep(moments.uniform(0.2, 1.5))
+                os.kill(child, signal.SIGKILL)
+                child = 0
+                library = opened(model, tmp_path / "data")
+                documents = library.documents()
+                chunks = {c.id for d in documents for c in library.chunks(d.id)}
+                assert {i for i, _ in ask(library, k=500)} == chunks, "the index holds what the store holds"
+                for document in documents:
+                    assert library.document(document.id).text.endswith("the winter months.")
+                seen = max(seen, len(documents))
+                library.close()
+        finally:
+            worker.kill()
+            if child:
+                os.kill(child, signal.SIGKILL)
+    assert seen >= 2, "the killed processes must have kept something"
+
+
+def opened(model: GritLM, folder: Path) -> Library:
+    """The library, once the system has buried the killed process and let go of its lock."""
+    for _ in range(100):
+        try:
+            return Library(model, folder, chunk_tokens=40)
+        except DocumentError:
+            time.sleep(0.02)
+    return Library(model, folder, chunk_tokens=40)
 
 
 def test_text_is_not_given_to_chroma(model: GritLM, files: list[Path], tmp_path: Path) -> None:
