@@ -161,7 +161,8 @@ class Case:
         question = self._retrieve(clock)
         before_prefill = sum(clock.stages.values())
         cache = self._cache(clock, layout, question)
-        stream = self.model.stream_ids(layout.tail, cache, Sampling(max_new_tokens=self.new_tokens), cancel=cancel)
+        sampling = Sampling(max_new_tokens=self.new_tokens)
+        stream = self.model.stream_ids(layout.tail, cache, sampling, cancel=cancel, beyond_context=True)
         stream.read_all()
         stats = stream.stats
         if stats.finish_reason == "cancelled":

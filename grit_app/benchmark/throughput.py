@@ -181,7 +181,7 @@ def check_vectors(model: GritLM, peer: SentenceTransformersPeer, texts: list[str
 
 def _decode_ours(model: GritLM, cache: KVCache, ids: list[int], new_tokens: int) -> tuple[float, list[int]]:
     """Milliseconds after the first token, and the tokens."""
-    stream = model.stream_ids(ids[-1:], cache, Sampling(max_new_tokens=new_tokens))
+    stream = model.stream_ids(ids[-1:], cache, Sampling(max_new_tokens=new_tokens), beyond_context=True)
     stream.read_all()
     return stream.stats.total_ms - stream.stats.ttft_ms, list(stream.token_ids)
 

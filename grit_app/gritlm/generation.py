@@ -35,16 +35,18 @@ def stream_ids(
     sampling: Sampling | None = None,
     constraint: Constraint | None = None,
     cancel: threading.Event | None = None,
+    beyond_context: bool = False,
 ) -> TokenStream:
     """The answer to a prompt given as `cache` (may be None) followed by `tail_ids` (at least one).
 
     The cache is left as it was and can be used again, also by several answers at once.
+    beyond_context   for measuring time only: read prompts that are longer than the model's context
     """
     if not tail_ids:
         raise InputError("The prompt is empty: at least one token must be computed to answer it.")
     sampling = sampling or Sampling()
     reader = _CacheReader(model, cache, len(tail_ids), sampling)
-    return _stream(model, reader, tail_ids, sampling, constraint, cancel)
+    return _stream(model, reader, tail_ids, sampling, constraint, cancel, beyond_context)
 
 
 def stream(
@@ -69,8 +71,9 @@ def _stream(
     sampling: Sampling,
     constraint: Constraint | None,
     cancel: threading.Event | None,
+    beyond_context: bool = False,
 ) -> TokenStream:
-    room = model.context - reader.prompt_tokens
+    room = sampling.max_new_tokens if beyond_context else model.context - reader.prompt_tokens
     if room < 1:
         raise InputError(
             f"The prompt has {reader.prompt_tokens:,} tokens, and this model reads at most {model.context:,}. Shorten "

@@ -237,9 +237,13 @@ class GritLM:
         sampling: Sampling | None = None,
         constraint: Constraint | None = None,
         cancel: threading.Event | None = None,
+        beyond_context: bool = False,
     ) -> TokenStream:
-        """The answer to a prompt given as a cache (or none) and the ids that follow it."""
-        return generation.stream_ids(self, tail_ids, cache, sampling, constraint, cancel)
+        """The answer to a prompt given as a cache (or none) and the ids that follow it.
+
+        beyond_context   for measuring time only: read prompts that are longer than the model's context
+        """
+        return generation.stream_ids(self, tail_ids, cache, sampling, constraint, cancel, beyond_context)
 
     def causal_cache(self, ids: Sequence[int]) -> KVCache:
         """Keys and values of ids as the beginning of a prompt: exact for whatever follows."""
