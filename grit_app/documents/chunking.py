@@ -17,6 +17,7 @@ from grit_app.documents.document import Document, Page
 CountTokens = Callable[[str], int]
 PAGE_SHARE = 0.3  # of the limit: a chunk this full ends with its page, so that most chunks cite one page
 HEADING_SHARE = 0.5
+MAX_TOKEN_CHARACTERS = 40  # a longer text than so many characters a token of the limit is not even tried whole
 _NUMBERS = re.compile(r"(?:\s|^)[($€£]?-?\d[\d,.]*%?")
 _SCRIPTS = (("ar", "\u0600", "\u06ff"), ("he", "\u0590", "\u05ff"), ("hi", "\u0900", "\u097f"),
             ("ja", "\u3040", "\u30ff"),
@@ -180,33 +181,38 @@ def _language(text: str) -> str:
 
 def _fitting(sentence: str, count_tokens: CountTokens, limit: int) -> Iterator[tuple[int, int, int]]:
     """The sentence's span, or where it alone is too long, spans of words (or characters) that fit the limit."""
-    tokens = count_tokens(sentence)
-    if tokens <= limit:
-        yield 0, len(sentence), tokens
-        return
-    ends = [m.start() for m in re.finditer(r"\s+", sentence)] + [len(sentence)]
+    if len(sentence) <= MAX_TOKEN_CHARACTERS * limit:
+        tokens = count_tokens(sentence)
+        if tokens <= limit:
+            yield 0, len(sentence), tokens
+            return
     start = 0
     while start < len(sentence):
-        start += len(sentence[start:]) - len(sentence[start:].lstrip())
-        stop = _longest_fit(sentence, start, ends, count_tokens, limit)
-        yield start, stop, count_tokens(sentence[start:stop])
-        start = stop
-        ends = ends[bisect_right(ends, start) :] if ends else []
+        # A window keeps the work proportional to the text, however long a "sentence" some file holds.
+        window = sentence[start : start + MAX_TOKEN_CHARACTERS * limit]
+        blank = len(window) - len(window.lstrip())
+        if blank:
+            start += blank
+            continue
+        length = _longest_fit(window, count_tokens, limit)
+        yield start, start + length, count_tokens(window[:length])
+        start += length
 
 
-def _longest_fit(sentence: str, start: int, ends: list[int], count_tokens: CountTokens, limit: int) -> int:
-    """The last end whose text from `start` fits, by bisection; between characters where not even one word fits."""
-    for stops in ([e for e in ends if e > start], list(range(start + 1, len(sentence) + 1))):
+def _longest_fit(window: str, count_tokens: CountTokens, limit: int) -> int:
+    """Length of the longest beginning that fits, by bisection over words; over characters where not one word fits."""
+    words = [m.start() for m in re.finditer(r"\s+", window)] + [len(window)]
+    for stops in (words, range(1, len(window) + 1)):
         low, high = 0, len(stops)
         while low < high:
             middle = (low + high) // 2
-            if count_tokens(sentence[start : stops[middle]]) <= limit:
+            if count_tokens(window[: stops[middle]]) <= limit:
                 low = middle + 1
             else:
                 high = middle
         if low:
             return stops[low - 1]
-    return start + 1  # a single character of more tokens than the limit
+    return 1  # a single character of more tokens than the limit
 
 
 # ---------------------------------------------------------------- headings
@@ -219,7 +225,8 @@ def _heading_over(document: Document, start: int) -> str:
         return ""
     begin, heading = document.headings[at]
     words = [heading]
-    for line in document.text[begin + len(heading) + 1 : start].split("\n")[:8]:
+    after = begin + len(heading) + 1
+    for line in document.text[after : min(start, after + 1500)].split("\n")[:8]:
         if len(_NUMBERS.findall(line)) >= 2 or len(line) > 160:
             break
         words.append(line)

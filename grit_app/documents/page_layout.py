@@ -23,6 +23,8 @@ from grit_app.documents.pdf_words import Word
 CELL_GAP = 1.0  # em; spaces in justified prose stay below, column gutters and table gaps above
 WORD_GAP = 0.13  # em
 MAX_DEPTH = 12
+MAX_SEGMENTS = 3_000  # a page of more is a map or a plot; prose has a few hundred
+MAX_GUTTERS = 40
 # A bullet, list number or section number that stands apart from its line does not make the line a table row.
 _NUMBERING = re.compile(r"\W{1,3}|\(?\w{1,3}[.)]|\d+(\.\d+)+\.?|[A-Z](\.\d+)*\.?")
 
@@ -117,8 +119,8 @@ def _lift_figures(words: list[Word]) -> None:
     ends = sorted(words, key=lambda w: w.x1)
     starts = sorted(words, key=lambda w: w.x0)
     end_places, start_places = [w.x1 for w in ends], [w.x0 for w in starts]
-    reach = 0.4 * max((w.size for w in words), default=0.0)
     body = median(w.size for w in words) if words else 0.0
+    reach = min(0.4 * max((w.size for w in words), default=0.0), 2 * body)
     for word in words:
         if word.size > 0.9 * body or len(word.text) > 6:
             continue
@@ -179,7 +181,7 @@ def _segment(words: list[Word]) -> Segment:
 
 
 def _read(segments: list[Segment], parts: list[list[Segment]], depth: int) -> None:
-    gutter = _best_gutter(segments) if depth < MAX_DEPTH else None
+    gutter = _best_gutter(segments) if depth < MAX_DEPTH and len(segments) <= MAX_SEGMENTS else None
     if gutter is None:
         if segments:
             parts.append(segments)
@@ -202,21 +204,20 @@ def _best_gutter(segments: list[Segment]) -> float | None:
     """The x with the most text in columns beside it, or None."""
     starts = sorted(s.x0 for s in segments if len(s.text) > 3)
     em = median(s.size for s in segments) if segments else 0.0
-    best, best_score = None, 0
+    candidates: list[tuple[int, float]] = []  # (segments that begin there, x)
     i = 0
     while i < len(starts):
         j = bisect.bisect_right(starts, starts[i] + 0.5 * em)
         if j - i >= 3 and starts[i] - starts[0] > 5 * em:
-            x = starts[i] - 0.25 * em
-            score = sum(
-                len(s.text)
-                for left, right, _ in _bands(segments, x)
-                if _are_columns(left, right)
-                for s in (*left, *right)
-            )
-            if score > best_score:
-                best, best_score = x, score
+            candidates.append((j - i, starts[i] - 0.25 * em))
         i = j
+    best, best_score = None, 0
+    for _, x in sorted(candidates, reverse=True)[:MAX_GUTTERS]:
+        score = sum(
+            len(s.text) for left, right, _ in _bands(segments, x) if _are_columns(left, right) for s in (*left, *right)
+        )
+        if score > best_score:
+            best, best_score = x, score
     return best
 
 

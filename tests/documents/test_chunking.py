@@ -94,6 +94,20 @@ def test_a_word_longer_than_the_limit_is_divided_between_characters() -> None:
     assert "".join(c.text for c in chunks) == made.text and max(len(c.text) for c in chunks) <= 30
 
 
+def test_a_line_of_a_million_characters_takes_time_in_proportion() -> None:
+    """A file may hold one endless line; work that grows with its square would hang the app."""
+    counted = 0
+
+    def count(text: str) -> int:
+        nonlocal counted
+        counted += len(text)
+        return len(text.split())
+
+    made = document("abcdefg " * 60_000 + "end")
+    chunks = chunk_document(made, count, 100)
+    assert len(chunks) == 601 and counted < 150 * len(made.text)
+
+
 def test_chunks_are_nearly_full() -> None:
     """Short chunks waste the context; without page ends and headings each is within a sentence of full."""
     text = " ".join([RIVER, HONEY] * 6)
