@@ -145,6 +145,7 @@ def build(engine: Engine, visitors: Visitors, settings: Settings) -> CachingTab:
             model.describe()["parameters"] <= SMALL_PARAMETERS or model.device.type == "cuda"
         )
         if seen or not is_quick:
+            yield gr.skip(), gr.skip(), seen
             return
         visitors.begin_run(session_of(request), "race")
         for html, done in measured([FULL, cached], question, length, request, "race"):
@@ -152,6 +153,7 @@ def build(engine: Engine, visitors: Visitors, settings: Settings) -> CachingTab:
 
     def show(outcome: Race | None) -> Iterator[str]:
         if outcome is None:
+            yield gr.skip()
             return
         for wait_s, html in frames(outcome):
             time.sleep(wait_s)

@@ -219,6 +219,7 @@ class ChatHandlers:
         visitor = self._visitors.enter(session_of(request), key)
         cancel = self._visitors.current_run(session_of(request), "chat")
         if not history or history[-1]["role"] != "user":
+            yield history
             return
         instructions = [{"role": "system", "content": system}] if (system or "").strip() else []
         with self._engine.using(cancel) as model:

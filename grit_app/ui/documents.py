@@ -95,6 +95,7 @@ class LibraryHandlers:
         """Outputs: table, meter, password group, locked paths, upload box."""
         paths = [Path(file) for file in files or []]
         if not paths:
+            yield (gr.skip(),) * 5
             return
         session = session_of(request)
         visitor = self._visitors.enter(session, key)
@@ -116,7 +117,8 @@ class LibraryHandlers:
         """Makes the caches that are missing, beside the questions: not in the model's lane. Output: meter."""
         session = session_of(request)
         visitor = self._visitors.enter(session, key)
-        if self._engine.ready_model() is None or not self._visitors.library(visitor).missing_caches():
+        if self._engine.ready_model() is None:
+            yield gr.skip()
             return
         cancel = self._visitors.begin_run(session, "caches")
         for _ in actions.CacheFilling(self._visitors.library(visitor), cancel):
@@ -214,6 +216,7 @@ class AnswerHandlers:
     ) -> Iterator[tuple[Any, ...]]:
         """Outputs: conversation, cards, page picture."""
         if not history or history[-1]["role"] != "user":
+            yield (gr.skip(),) * 3
             return
         session = session_of(request)
         visitor = self._visitors.enter(session, key)

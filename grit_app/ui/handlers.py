@@ -51,10 +51,16 @@ def guarded(handler: Handler) -> Handler:
 
         @functools.wraps(handler)
         def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            has_yielded = False
             try:
-                yield from handler(*args, **kwargs)
-            except Cancelled:
-                return  # what was shown last stays: the visitor asked for it
+                for value in handler(*args, **kwargs):
+                    has_yielded = True
+                    yield value
+            except Cancelled as error:
+                # What was shown last stays: the visitor asked for it. But a stream of nothing at all would make Gradio
+                # empty the outputs.
+                if not has_yielded:
+                    raise as_visitor_error(error) from None
             except Exception as error:
                 raise as_visitor_error(error) from None
 
