@@ -30,8 +30,8 @@ PASSAGE_WEIGHT: Final = 4.0
 OPENING_SENTENCES: Final = 2
 """Sentences quoted from a document's beginning for a question about it as a whole."""
 
-SHORTEST_WORDS: Final = 6
-"""A heading or a caption is shorter than this and says nothing about a document as a whole."""
+SHORTEST_WORDS: Final = 4
+"""What is shorter, or does not end as a sentence does, is a heading or a caption."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,12 @@ def choose(model: GritLM, tail: Sequence[int], cache: KVCache | None, candidates
 def openings(passages: Sequence[str]) -> list[Candidate]:
     """For a question about a document as a whole: the first sentences of running text of the first passage."""
     for number, passage in enumerate(passages):
-        full = [s for s in sentences_of([passage]) if len(s.text.split()) >= SHORTEST_WORDS][:OPENING_SENTENCES]
+        full = [s for s in sentences_of([passage]) if _is_whole(s.text)][:OPENING_SENTENCES]
         if full:
             text = " ".join(sentence.text for sentence in full)
             return [Candidate(Sentence(text, number, full[0].start, full[-1].stop), 0.0)]
     return [Candidate(Sentence(" ".join(passages[0].split()), 0, 0, len(passages[0])), 0.0)]
+
+
+def _is_whole(text: str) -> bool:
+    return len(text.split()) >= SHORTEST_WORDS and text.rstrip("\"'”’)]").endswith((".", "!", "?", "。", "؟"))

@@ -1,0 +1,222 @@
+"""From a question to a cited answer, over real files and a tiny random model."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from grit_app.errors import InputError
+from grit_app.gritlm import GritLM, Sampling
+from grit_app.rag.answering import answer
+from grit_app.rag.events import STAGES, Answer, Done, FirstToken, Retrieved, Token
+from grit_app.rag.retrieval import answerable, is_general, is_refusal
+from grit_app.rag.strategies import STRATEGIES, build_layout
+
+QUESTION = "How many schools participated in the United States?"
+SHORT = Sampling(max_new_tokens=6)
+
+
+def with_config(model: GritLM, **changes: Any) -> GritLM:
+    """The same weights under another configuration."""
+    return GritLM(
+        model.hf_model, model.tokenizer, replace(model.config, **changes), name=model.name, identity=model.identity
+    )
+
+
+@pytest.fixture
+def model(tiny_model):
+    """By keywords alone: a random model's vectors find nothing."""
+    return with_config(tiny_model, vector_weight=0.0, answerable_threshold=0.2)
+
+
+def ask(question: str, library: Any, model: GritLM, **options: Any) -> Answer:
+    events = list(answer(question, library, model, sampling=SHORT, **options))
+    assert isinstance(events[-1], Done)
+    return events[-1].answer
+
+
+@pytest.fixture
+def searchable(make_library, model):
+    library = make_library(model)
+    yield library
+    library.close()
+
+
+@pytest.mark.parametrize("mode", ["quote", "free"])
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_every_strategy_answers_and_counts_its_tokens(searchable, model, name, mode):
+    """cached_tokens and prompt_tokens must be those of the layout that was really run."""
+    result = ask(QUESTION, searchable, model, strategy=name, k=2, mode=mode)
+    passages = [citation.hit.chunk.text for citation in sorted(result.citations, key=lambda c: -c.hit.score)]
+    layout = build_layout(name, model.prompts, model.config, QUESTION, passages)
+    assert (result.cached_tokens, result.prompt_tokens) == (
+        layout.cached_length, layout.cached_length + len(layout.tail)
+    )  # fmt: skip
+    assert (result.cached_tokens > 0) == STRATEGIES[name].caches_anything
+    assert result.new_tokens > 0
+    if not STRATEGIES[name].retrieves:
+        assert result.citations == () and result.mode == "free"
+    else:
+        assert any("370 schools" in passage for passage in passages)
+        assert result.mode == mode
+    if mode == "quote" and STRATEGIES[name].retrieves:
+        assert result.text == "A total of 370 schools participated in the United States."
+
+
+def test_strategies_that_cache_write_the_same_greedy_text_as_a_fresh_library(searchable, make_library, model):
+    """A cache from the store must give what a cache made now gives."""
+    first = ask(QUESTION, searchable, model, strategy="docs_cache", k=2, mode="free").text
+    again = ask(QUESTION, searchable, model, strategy="docs_cache", k=2, mode="free").text
+    fresh = make_library(model)
+    assert first == again == ask(QUESTION, fresh, model, strategy="docs_cache", k=2, mode="free").text != ""
+    fresh.close()
+
+
+def test_prefix_cache_writes_the_text_of_full_prefill(searchable, model):
+    texts = {
+        ask(QUESTION, searchable, model, strategy=s, k=2, mode="free").text for s in ("prefix_cache", "rag_doc_query")
+    }
+    assert len(texts) == 1 and texts != {""}
+
+
+def test_events_come_in_order_and_their_text_is_the_answer(searchable, model):
+    events = list(answer(QUESTION, searchable, model, mode="free", sampling=SHORT, k=2))
+    kinds = [type(event) for event in events]
+    assert kinds[:2] == [Retrieved, FirstToken] and kinds[-1] is Done and set(kinds[2:-1]) == {Token}
+    assert "".join(e.text for e in events if isinstance(e, Token)).strip() == events[-1].answer.text
+    assert len(events[0].hits) == 2
+
+
+def test_timings_cover_every_stage_and_add_up(searchable, model):
+    result = ask(QUESTION, searchable, model, strategy="docs_cache", k=2, mode="free")
+    timings = result.timings_ms
+    assert tuple(timings) == STAGES
+    assert all(timings[stage] > 0 for stage in STAGES)
+    assert timings["first_token"] >= timings["embed"] + timings["search"] + timings["load_cache"] + timings["prefill"]
+    assert timings["total"] >= timings["first_token"]
+
+
+def test_a_quote_is_marked_with_the_passage_page_and_place_that_hold_it(searchable, model):
+    result = ask(QUESTION, searchable, model, mode="quote", k=2)
+    first = result.citations[0]
+    assert result.marked == "A total of 370 schools participated in the United States. [1]"
+    assert (first.number, first.hit.chunk.document_name, first.page, first.is_cited) == (1, "study.txt", 1, True)
+    start, stop = first.support
+    assert first.hit.chunk.text[start:stop] == result.text
+    assert result.is_supported and result.answerable and result.notes == ()
+
+
+def test_json_has_exactly_the_published_keys(searchable, model):
+    data = ask(QUESTION, searchable, model, mode="quote", k=2).to_json([{"file": "x.pdf", "reason": "x.pdf is empty."}])
+    assert list(data) == [
+        "answer", "answerable", "strategy", "citations", "prompt_tokens", "cached_tokens", "new_tokens", "timings_ms",
+        "skipped",
+    ]  # fmt: skip
+    assert list(data["citations"][0]) == ["number", "file", "page", "page_label", "text", "score"]
+    assert list(data["timings_ms"]) == ["embed", "search", "load_cache", "prefill", "first_token", "total"]
+    assert data["skipped"] == [{"file": "x.pdf", "reason": "x.pdf is empty."}]
+
+
+def test_what_the_documents_do_not_answer_is_refused_without_running_the_model(searchable, model):
+    """The nearest passages are still shown, without marks; nothing was read, so nothing counts as prompt."""
+    result = ask("Who painted the ceiling of the chapel?", searchable, model, k=2)
+    assert not result.answerable and result.text == model.config.refusal_sentence
+    assert (result.prompt_tokens, result.cached_tokens, result.new_tokens) == (0, 0, 0)
+    assert all(not citation.is_cited for citation in result.citations)
+    assert "do not answer" in result.notes[0]
+
+
+def test_answerable_has_one_definition(model):
+    config = replace(model.config, answerable_threshold=0.5)
+    assert answerable(0.5, "370 schools.", config)
+    assert not answerable(0.49, "370 schools.", config)
+    assert not answerable(0.9, config.refusal_sentence, config)
+    assert not answerable(0.9, "the text does not give the answer", config)
+    assert not answerable(0.9, "  ", config)
+    assert answerable(0.0, "It is about bees.", config, is_general=True)
+    assert not is_refusal("The text does not mention it.", config)
+
+
+@pytest.mark.parametrize("mode", ["quote", "free"])
+def test_general_questions_are_answered_from_the_opening(searchable, model, mode):
+    """No word of "What is this about?" stands in any document: by its score alone it would be refused."""
+    bees = next(info.id for info in searchable.documents() if info.name == "bees.txt")
+    result = ask("What is this document about?", searchable, model, documents=[bees], mode=mode, k=2)
+    assert result.new_tokens > 0 and "do not answer" not in " ".join(result.notes)
+    assert {citation.hit.chunk.index for citation in result.citations} >= {0}
+    if mode == "quote":
+        assert result.answerable and result.text.startswith("Bees make honey from nectar")
+
+
+@pytest.mark.parametrize(
+    ("question", "general"),
+    [
+        ("What is this about?", True), ("what is the paper about", True), ("Summarise the report.", True),
+        ("Give me a summary", True), ("What are the main findings?", True), ("What is the purpose of this text?", True),
+        ("What does the report say about schools?", False), ("How many schools participated?", False),
+        ("What is the law about loans?", False), ("What is about 30 km away?", False),
+    ],
+)  # fmt: skip
+def test_which_questions_are_general(question, general):
+    assert is_general(question) is general
+
+
+def test_only_the_named_documents_are_searched(searchable, model):
+    bees = next(info.id for info in searchable.documents() if info.name == "bees.txt")
+    result = ask("How many schools and workers are there?", searchable, model, documents=[bees], k=3)
+    assert {citation.hit.chunk.document_name for citation in result.citations} == {"bees.txt"}
+
+
+def test_passages_that_do_not_fit_the_context_are_dropped_from_the_end_and_it_says_so(load_tiny, make_library):
+    small = with_config(load_tiny("mistral", max_position_embeddings=160), vector_weight=0.0)
+    library = make_library(small)
+    result = ask(QUESTION, library, small, mode="free", k=3, strategy="docs_cache")
+    assert result.prompt_tokens + SHORT.max_new_tokens <= 160
+    assert "Only the best" in result.notes[0]
+    with pytest.raises(InputError, match="does not fit into the model's context of 160"):
+        ask("why " * 200, library, small, strategy="none")
+    library.close()
+
+
+def test_cancel_stops_a_free_answer_and_an_answer_that_has_not_begun(searchable, model):
+    stop = threading.Event()
+    events = answer(QUESTION, searchable, model, mode="free", cancel=stop, k=1, sampling=Sampling(max_new_tokens=400))
+    texts = 0
+    for event in events:
+        if isinstance(event, Token):
+            texts += 1
+            stop.set()
+        if isinstance(event, Done):
+            assert event.answer.finish_reason == "cancelled"
+            assert "Stopped" in event.answer.notes[0]
+    assert 1 <= texts <= 3
+    result = ask(QUESTION, searchable, model, mode="quote", cancel=stop)
+    assert (result.text, result.finish_reason, result.answerable) == ("", "cancelled", False)
+
+
+def test_passages_given_by_the_caller_are_read_whatever_their_score(searchable, model):
+    hits = searchable.search(model.encode([QUESTION])[0], QUESTION, 1)
+    poor = [replace(hits[0], score=0.0)]
+    assert ask(QUESTION, searchable, model, hits=poor, mode="quote").text.startswith("A total of 370")
+
+
+@pytest.mark.parametrize(
+    ("question", "options", "words"),
+    [("  ", {}, "empty"), ("Why?", {"strategy": "fast"}, "no strategy 'fast'"), ("Why?", {"k": 0}, "at least 1")],
+)
+def test_bad_questions_are_sentences_and_raise_at_once(searchable, model, question, options, words):
+    """At the call and not at the first event, so that a caller can tell before it shows anything."""
+    with pytest.raises(InputError, match=words):
+        answer(question, searchable, model, **options)
+
+
+def test_an_empty_library_does_not_answer(tiny_model):
+    from grit_app.documents.library import Library
+
+    library = Library(tiny_model, None)
+    result = ask("Is there anything?", library, tiny_model)
+    assert not result.answerable and result.citations == ()
+    library.close()

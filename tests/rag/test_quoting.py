@@ -1,0 +1,67 @@
+"""Quote mode: what may be quoted, and how it is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from grit_app.rag.evidence import FEATURES, WEIGHTS, asked_for, evidence, features
+from grit_app.rag.quoting import choose, openings, shortlist
+from grit_app.rag.sentences import sentences_of
+from grit_app.rag.strategies import build_layout
+
+PASSAGE = (
+    "The mill was built by Anna Berg in 1875. It burned down twice. The owner was a man from Oslo. "
+    "The mill has 12 wheels because the river is slow."
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "kind", "sentence"),
+    [
+        ("How many wheels does the mill have?", "number", 3),
+        ("When was the mill built?", "time", 0),
+        ("Who built the mill?", "person", 0),
+        ("Why does the mill have so many wheels?", "reason", 3),
+        ("Where was the owner from?", "place", 2),
+    ],
+)
+def test_the_sentence_with_the_kind_of_thing_asked_for_wins(question, kind, sentence):
+    assert asked_for(question) == kind
+    assert int(evidence(question, sentences_of([PASSAGE])).argmax()) == sentence
+
+
+def test_features_are_as_many_as_weights_and_see_only_their_own_passage():
+    """Neighbours in another passage are no context."""
+    assert len(FEATURES) == len(WEIGHTS)
+    sentences = sentences_of(["Wheels turn.", "The mill has wheels."])
+    rows = features("How many wheels does the mill have?", sentences)
+    assert rows.shape == (2, len(FEATURES))
+    before, behind = FEATURES.index("words_before"), FEATURES.index("words_behind")
+    assert np.all(rows[:, [before, behind]] == 0)
+
+
+def test_shortlist_holds_sentences_once_and_a_better_passage_weighs_more():
+    other = "The mill has 12 wheels because the river is slow."
+    found = shortlist("How many wheels?", [PASSAGE, other], [0.2, 0.9], most=3)
+    texts = [candidate.sentence.text for candidate in found]
+    assert len(found) == 3 == len(set(texts))
+    assert found[0].sentence.text == other and found[0].sentence.passage == 1
+    assert shortlist("How many?", [], []) == []
+
+
+def test_the_choice_is_one_of_the_candidates_and_counts_its_tokens(tiny_model):
+    layout = build_layout("rag_doc_query", tiny_model.prompts, tiny_model.config, "Who built it?", [PASSAGE])
+    candidates = shortlist("Who built the mill?", [PASSAGE], [1.0])
+    quote = choose(tiny_model, layout.tail, None, candidates)
+    assert quote.text in [candidate.sentence.text for candidate in candidates]
+    assert quote.new_tokens == tiny_model.prompts.count(quote.text)
+    assert quote.choose_ms > 0
+
+
+def test_openings_skip_headings():
+    passage = "Annual report of 2011\nThe mill was built by Anna Berg in 1875. It burned down twice. It has 12 wheels."
+    assert [c.sentence.text for c in openings([passage])] == [
+        "The mill was built by Anna Berg in 1875. It burned down twice."
+    ]
+    assert [c.sentence.text for c in openings(["Only a title"])] == ["Only a title"]
