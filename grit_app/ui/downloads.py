@@ -19,9 +19,9 @@ class Download:
     value: gr.Textbox
 
 
-def download_button(label: str, file_name: str, mime_type: str, elem_id: str) -> Download:
+def download_button(label: str, file_name: str, mime_type: str, elem_id: str, text: str = "") -> Download:
     """A button that saves what its hidden box holds under `file_name`; with an empty box it says so."""
-    value = gr.Textbox(label=f"{label} (text)", visible="hidden", interactive=False)
+    value = gr.Textbox(text, label=f"{label} (text)", visible="hidden", interactive=False)
     button = gr.Button(label, size="sm", elem_id=elem_id, min_width=160)
     script = f"""(text) => {{
         if (!text) {{ return; }}

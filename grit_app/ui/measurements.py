@@ -2,229 +2,188 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import gradio as gr
-import plotly.graph_objects as go
 
-from grit_app.benchmark import figures, recorded
+from grit_app.benchmark import recorded
 from grit_app.benchmark.environment import hardware_name
 from grit_app.benchmark.latency import Plan, measure
 from grit_app.benchmark.recorded import Recording
-from grit_app.benchmark.series import rows
 from grit_app.benchmark.styles import style_of
 from grit_app.errors import InputError
 from grit_app.rag.strategies import STRATEGIES
 from grit_app.ui import texts
 from grit_app.ui.background import Watch
-from grit_app.ui.downloads import download_button
+from grit_app.ui.downloads import Download, download_button
 from grit_app.ui.engine import Engine
-from grit_app.ui.handlers import escape, guarded
+from grit_app.ui.handlers import guarded
+from grit_app.ui.measurement_views import (
+    CHARTS,
+    EMPTY,
+    LIVE,
+    Result,
+    as_csv,
+    charts,
+    choices,
+    headline,
+    numbers_table,
+    progress_line,
+    quality_for,
+)
 from grit_app.ui.sessions import Visitors, session_of
 
-LIVE: Final = "live"
 DOC_TOKENS: Final = (256, 512, 1024, 2048, 4096)
 QUERY_TOKENS: Final = (16, 64, 256)
 DOCUMENTS: Final = (1, 2, 4)
 BUDGET_S: Final = 20
 LIVE_STRATEGIES: Final = ["rag_doc_query", "prefix_cache", "docs_cache", "docs_query_cache"]
-EMPTY: Final = '<p class="quiet">No results yet. Choose a recording, or measure on this machine.</p>'
-
-TABLE_HEAD: Final = (
-    *("Strategy", "Documents", "Tokens", "Question", "State", "Prefill → first token", "Question → first token"),
-    *("Total", "Floor", "Cached", "Read", "Cache"),
-)
-
-Result = dict[str, Any]
-"""`{environment, records}` as the benchmark commands write it."""
+CLOCKS: Final = [
+    ("Prefill → first token", "prefill_ttft_ms"),
+    ("Question → first token", "question_ttft_ms"),
+    ("Total", "total_ms"),
+]
 
 
-def choices(recordings: Sequence[Recording], live: Result | None) -> list[tuple[str, str]]:
-    """What the list of results offers: recordings by their hardware, then the run on this machine."""
-    listed = [(recording.caption, recording.name) for recording in recordings if recording.command == "latency"]
-    return listed + ([(f"This machine, just now: {hardware_name()}", LIVE)] if live else [])
+class Results:
+    """What there is to show: the recordings that ship with the project, and a visitor's own live run."""
+
+    def __init__(self, recordings: Sequence[Recording]) -> None:
+        self.recordings = recordings
+        self._by_name = {one.name: one for one in recordings if one.command == "latency"}
+
+    def choices(self, live: Result | None) -> list[tuple[str, str]]:
+        return choices(self.recordings, live)
+
+    def views(self, name: str | None, live: Result | None, clock: str) -> tuple[Any, ...]:
+        """Finding, all charts, table, environment, JSON text, CSV text."""
+        records, environment, hardware = self._find(name, live)
+        quality = quality_for(self.recordings, (environment.get("model") or {}).get("name", ""))
+        plots = [gr.Plot(value=figure, visible=figure is not None) for figure in charts(records, quality, clock)]
+        raw = json.dumps({"environment": environment, "records": records}, indent=1) if records else ""
+        table = numbers_table(records) if records else EMPTY
+        return (headline(records, hardware, clock), *plots, table, environment, raw, as_csv(records) if records else "")
+
+    def _find(self, name: str | None, live: Result | None) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
+        if name == LIVE and live:
+            return live["records"], live["environment"], hardware_name()
+        if name in self._by_name:
+            chosen = self._by_name[name]
+            return chosen.records, chosen.environment, chosen.caption
+        return [], {}, ""
 
 
-def headline(records: Sequence[dict[str, Any]], hardware: str, clock: str) -> str:
-    """The finding in a sentence, and on which hardware it was measured."""
-    if not records:
-        return EMPTY
-    sentence = recorded.finding(list(records), clock)
-    return f'<p class="finding">{escape(sentence)}</p><p class="quiet">Measured on {escape(hardware)}.</p>'
+@dataclass(frozen=True)
+class Parts:
+    """The section's components. `shown` are the outputs of `Results.views`, in its order."""
 
-
-def charts(records: Sequence[dict[str, Any]], quality: Sequence[dict[str, Any]], clock: str) -> list[go.Figure | None]:
-    """All charts that the records can fill, in the order of the page; None where there is nothing to draw."""
-    if not records:
-        return [None] * 7
-    several = len({record["docs"] for record in records}) > 1
-    questions = len({record["query_tokens"] for record in records}) > 1
-    return [
-        figures.ttft_by_document_length(records, clock),
-        figures.ttft_by_query_length(records, clock) if questions else None,
-        figures.stage_waterfall(records),
-        figures.cache_bytes_by_length(records),
-        figures.ttft_by_documents(records, clock) if several else None,
-        figures.quality_against_ttft(quality, records) if quality else None,
-        figures.quality_against_bytes(quality) if quality else None,
-    ]
-
-
-def as_csv(records: Sequence[dict[str, Any]]) -> str:
-    """Flat rows with a column for every number that any record has."""
-    flat = rows(records)
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return buffer.getvalue()
-
-
-def numbers_table(records: Sequence[dict[str, Any]]) -> str:
-    """The main numbers as an HTML table: medians with their 10–90 % band."""
-    body = []
-    for r in records:
-        times = [f"{r[key]['median']:,.1f} <small>({r[key]['p10']:,.1f}–{r[key]['p90']:,.1f})</small>"
-                 for key in ("prefill_ttft_ms", "question_ttft_ms", "total_ms")]  # fmt: skip
-        cells = [f"{r['docs']}", f"{r['doc_tokens']:,}", f"{r['query_tokens']:,}", escape(r["state"]), *times,
-                 f"{r['floor_ms']['median']:,.1f}", f"{r['cached_tokens']:,}", f"{r['computed_tokens']:,}",
-                 f"{r['cache_bytes'] / 1e6:,.2f} MB"]  # fmt: skip
-        name = (
-            f'<th scope="row">{escape(style_of(r["strategy"]).label)}<span class="lane-name">'
-            f"{escape(r['strategy'])}</span></th>"
-        )
-        body.append(f"<tr>{name}{''.join(f'<td class=num>{cell}</td>' for cell in cells)}</tr>")
-    top = "".join(f'<th scope="col">{name}</th>' for name in TABLE_HEAD)
-    return (
-        f'<div class="scroll"><table class="answers numbers"><thead><tr>{top}</tr></thead><tbody>'
-        f"{''.join(body)}</tbody></table></div>"
-        '<p class="quiet">Times in milliseconds: median (10–90 %).</p>'
-    )
+    chosen: gr.Dropdown
+    clock: gr.Radio
+    strategies: gr.CheckboxGroup
+    doc_tokens: gr.CheckboxGroup
+    query_tokens: gr.CheckboxGroup
+    documents: gr.CheckboxGroup
+    run: gr.Button
+    stop: gr.Button
+    progress: gr.HTML
+    shown: list[Any]
+    live: gr.State
 
 
 def build(engine: Engine, visitors: Visitors) -> None:
-    """Layout above, wiring below. Must be called inside the tab."""
-    recordings = recorded.load_all()
-    quality = [record for recording in recordings if recording.command == "quality" for record in recording.records]
-    offered = choices(recordings, None)
+    """Must be called inside the tab."""
+    results = Results(recorded.load_all())
+    wire(lay_out(results), MeasurementHandlers(engine, visitors, results))
+
+
+def lay_out(results: Results) -> Parts:
+    offered = results.choices(None)
     first = offered[0][1] if offered else None
-    by_name = {recording.name: recording for recording in recordings if recording.command == "latency"}
-
-    def result_of(name: str | None, live: Result | None) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
-        if name == LIVE and live:
-            return live["records"], live["environment"], hardware_name()
-        if name in by_name:
-            return by_name[name].records, by_name[name].environment, by_name[name].caption
-        return [], {}, ""
-
-    def views(name: str | None, live: Result | None, clock: str) -> tuple[Any, ...]:
-        records, environment, hardware = result_of(name, live)
-        plots = [gr.Plot(value=figure, visible=figure is not None) for figure in charts(records, quality, clock)]
-        raw = json.dumps({"environment": environment, "records": records}, indent=1) if records else ""
-        return (
-            headline(records, hardware, clock),
-            *plots,
-            numbers_table(records) if records else EMPTY,
-            environment,
-            raw,
-            as_csv(records) if records else "",
-        )
-
-    start = views(first, None, "prefill_ttft_ms")
+    start = results.views(first, None, CLOCKS[0][1])
     gr.HTML('<h3 class="part">All strategies, measured</h3>')
     with gr.Row(elem_classes="columns"):
         chosen = gr.Dropdown(
-            choices=offered,
-            value=first,
-            label="Results",
-            scale=5,
-            min_width=260,
-            elem_id="results",
-            visible=bool(offered),
+            offered, value=first, label="Results", scale=5, min_width=260, elem_id="results", visible=bool(offered)
         )
-        clock = gr.Radio(
-            [
-                ("Prefill → first token", "prefill_ttft_ms"),
-                ("Question → first token", "question_ttft_ms"),
-                ("Total", "total_ms"),
-            ],
-            value="prefill_ttft_ms",
-            label="Clock",
-            scale=6,
-            min_width=260,
-        )
+        clock = gr.Radio(CLOCKS, value=CLOCKS[0][1], label="Clock", scale=6, min_width=260)
     with gr.Accordion("Measure on this machine", open=not offered, elem_id="measure-here"):
-        strategies = gr.CheckboxGroup(
-            [(style_of(name).label.capitalize(), name) for name in STRATEGIES],
-            value=LIVE_STRATEGIES,
-            label="Strategies",
-        )
-        with gr.Row():
-            doc_tokens = gr.CheckboxGroup(
-                [(f"{n:,}", n) for n in DOC_TOKENS], value=[256, 1024, 2048], label="Document tokens", min_width=240
-            )
-            query_tokens = gr.CheckboxGroup(
-                [(f"{n:,}", n) for n in QUERY_TOKENS], value=[16], label="Question tokens", min_width=200
-            )
-            documents = gr.CheckboxGroup([(str(n), n) for n in DOCUMENTS], value=[1], label="Documents", min_width=160)
-        with gr.Row(elem_classes="ask-row"):
-            run = gr.Button(
-                f"Run here (about {BUDGET_S} s)", variant="primary", elem_id="run-here", scale=0, min_width=230
-            )
-            stop = gr.Button(
-                "Stop",
-                variant="stop",
-                visible=False,
-                elem_id="run-stop",
-                elem_classes="stop-button",
-                scale=0,
-                min_width=100,
-            )
-        progress = gr.HTML(label="Progress", elem_id="run-progress")
+        controls = _controls()
     summary = gr.HTML(start[0], label="Finding", elem_id="finding")
-    plots = []
-    names = [
-        "Document length",
-        "Question length",
-        "Stages",
-        "Cache on disk",
-        "Number of documents",
-        "Quality and time",
-        "Quality and bytes",
-    ]
     with gr.Row(elem_classes="columns charts"):
-        for name, plot in zip(names, start[1:8], strict=True):
-            plots.append(gr.Plot(value=plot.value, visible=plot.visible, label=name, show_label=False, min_width=420))
+        plots = [
+            gr.Plot(value=plot.value, visible=plot.visible, label=name, show_label=False, min_width=420)
+            for name, plot in zip(CHARTS, start[1 : 1 + len(CHARTS)], strict=True)
+        ]
     gr.Markdown(texts.CACHING_METHOD, elem_classes="quiet method")
+    raw = _raw_numbers(*start[1 + len(CHARTS) :])
+    return Parts(chosen=chosen, clock=clock, shown=[summary, *plots, *raw], live=gr.State(None), **controls)
+
+
+def _controls() -> dict[str, Any]:
+    strategies = gr.CheckboxGroup(
+        [(style_of(name).label.capitalize(), name) for name in STRATEGIES], value=LIVE_STRATEGIES, label="Strategies"
+    )
+    with gr.Row():
+        doc_tokens = _numbers(DOC_TOKENS, [256, 1024, 2048], "Document tokens", 240)
+        query_tokens = _numbers(QUERY_TOKENS, [16], "Question tokens", 200)
+        documents = _numbers(DOCUMENTS, [1], "Documents", 160)
+    with gr.Row(elem_classes="ask-row"):
+        run = gr.Button(f"Run here (about {BUDGET_S} s)", variant="primary", elem_id="run-here", scale=0, min_width=230)
+        stop = gr.Button(
+            "Stop",
+            variant="stop",
+            visible=False,
+            elem_id="run-stop",
+            elem_classes="stop-button",
+            scale=0,
+            min_width=100,
+        )
+    return {
+        "strategies": strategies, "doc_tokens": doc_tokens, "query_tokens": query_tokens, "documents": documents,
+        "run": run, "stop": stop, "progress": gr.HTML(label="Progress", elem_id="run-progress"),
+    }  # fmt: skip
+
+
+def _numbers(offered: Sequence[int], value: list[int], label: str, min_width: int) -> gr.CheckboxGroup:
+    return gr.CheckboxGroup([(f"{n:,}", n) for n in offered], value=value, label=label, min_width=min_width)
+
+
+def _raw_numbers(table: str, environment: dict[str, Any], as_json: str, as_csv_text: str) -> list[Any]:
     with gr.Accordion("Raw numbers", open=False, elem_id="raw-numbers"):
-        table = gr.HTML(start[8], label="Numbers")
+        numbers = gr.HTML(table, label="Numbers")
         with gr.Row(elem_classes="ask-row"):
-            as_json_file = download_button("Download JSON", "caching.json", "application/json", "download-json")
-            as_csv_file = download_button("Download CSV", "caching.csv", "text/csv", "download-csv")
+            saved: list[Download] = [
+                download_button("Download JSON", "caching.json", "application/json", "download-json", as_json),
+                download_button("Download CSV", "caching.csv", "text/csv", "download-csv", as_csv_text),
+            ]
     with gr.Accordion("Environment of these results", open=False):
-        environment = gr.JSON(start[9], label="Environment", show_label=False)
-    live = gr.State(None)
-    as_json_file.value.value, as_csv_file.value.value = start[10], start[11]
-    outputs = [summary, *plots, table, environment, as_json_file.value, as_csv_file.value]
+        facts = gr.JSON(environment, label="Environment", show_label=False)
+    return [numbers, facts, *(download.value for download in saved)]
 
-    @guarded
-    def show(name: str | None, live: Result | None, clock: str) -> tuple[Any, ...]:
-        return views(name, live, clock)
 
-    def begin(request: gr.Request) -> tuple[Any, Any]:
-        visitors.begin_run(session_of(request), "measure")
+class MeasurementHandlers:
+    """Showing a result, measuring a new one."""
+
+    def __init__(self, engine: Engine, visitors: Visitors, results: Results) -> None:
+        self._engine = engine
+        self._visitors = visitors
+        self._results = results
+
+    def show(self, name: str | None, live: Result | None, clock: str) -> tuple[Any, ...]:
+        return self._results.views(name, live, clock)
+
+    def begin(self, request: gr.Request) -> tuple[Any, Any]:
+        self._visitors.begin_run(session_of(request), "measure")
         return gr.update(interactive=False), gr.update(visible=True)
 
-    def halt(request: gr.Request) -> None:
-        visitors.stop_run(session_of(request), "measure")
+    def stop(self, request: gr.Request) -> None:
+        self._visitors.stop_run(session_of(request), "measure")
 
-    @guarded
-    def run_here(
+    def run(
+        self,
         strategies: list[str],
         doc_tokens: list[int],
         query_tokens: list[int],
@@ -232,23 +191,14 @@ def build(engine: Engine, visitors: Visitors) -> None:
         clock: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Outputs: progress, list of results, live result, then those of `views`."""
-        if not (strategies and doc_tokens and query_tokens and documents):
-            raise InputError("Choose at least one strategy, document length, question length and number of documents.")
-        cancel = visitors.current_run(session_of(request), "measure")
-        unchanged = [gr.skip()] * len(outputs)
-        yield progress_line(0, 0, "waiting for the model"), gr.skip(), gr.skip(), *unchanged
-        plan = Plan(
-            strategies=tuple(dict.fromkeys(["rag_doc_query", *strategies])),
-            doc_tokens=sorted(doc_tokens),
-            query_tokens=sorted(query_tokens),
-            docs=sorted(documents),
-            states=("warm",),
-            seconds=BUDGET_S,
-        )
+        """Outputs: progress, list of results, live result, then those of `Results.views`."""
+        plan = live_plan(strategies, doc_tokens, query_tokens, documents)
         expected = len(plan.strategies) * len(doc_tokens) * len(query_tokens) * len(documents)
+        cancel = self._visitors.current_run(session_of(request), "measure")
+        unchanged = [gr.skip()] * (5 + len(CHARTS))
+        yield progress_line(0, 0, "waiting for the model"), gr.skip(), gr.skip(), *unchanged
         records: list[dict[str, Any]] = []
-        with engine.using(cancel) as model:
+        with self._engine.using(cancel) as model:
             yield progress_line(0, expected, "measuring the machine's own rates"), gr.skip(), gr.skip(), *unchanged
             watch: Watch[dict[str, Any], Result] = Watch(
                 lambda report: measure(model, plan, on_record=report, cancel=cancel), cancel, tick_s=0.3
@@ -256,40 +206,47 @@ def build(engine: Engine, visitors: Visitors) -> None:
             for news in watch:
                 if news:
                     records += news
-                    partial = {"environment": {}, "records": records}
                     words = f"{records[-1]['doc_tokens']:,} document tokens done"
-                    yield (
-                        progress_line(len(records), expected, words),
-                        gr.skip(),
-                        gr.skip(),
-                        *views(LIVE, partial, clock),
-                    )
+                    views = self._results.views(LIVE, {"environment": {}, "records": records}, clock)
+                    yield progress_line(len(records), expected, words), gr.skip(), gr.skip(), *views
         result = watch.result
         if not result["records"]:
             yield progress_line(0, 0, "stopped before anything was measured"), gr.skip(), gr.skip(), *unchanged
             return
-        listed = gr.Dropdown(choices=choices(recordings, result), value=LIVE, visible=True)
-        left = result["environment"].get("left_out") or []
-        note = "stopped by you; what was measured is shown" if result["environment"]["cancelled"] else "done"
-        yield progress_line(expected, expected, "; ".join([note, *left])), listed, result, *views(LIVE, result, clock)
+        is_cut = result["environment"]["cancelled"]
+        told = ["stopped by you; what was measured is shown" if is_cut else "done", *result["environment"]["left_out"]]
+        listed = gr.Dropdown(choices=self._results.choices(result), value=LIVE, visible=True)
+        views = self._results.views(LIVE, result, clock)
+        yield progress_line(len(result["records"]), expected, "; ".join(told)), listed, result, *views
 
+
+def live_plan(
+    strategies: Sequence[str], doc_tokens: Sequence[int], query_tokens: Sequence[int], documents: Sequence[int]
+) -> Plan:
+    """What 'Run here' measures: always with full prefill beside, caches in the page cache, within the time budget."""
+    if not (strategies and doc_tokens and query_tokens and documents):
+        raise InputError("Choose at least one strategy, document length, question length and number of documents.")
+    return Plan(
+        strategies=tuple(dict.fromkeys(["rag_doc_query", *strategies])),
+        doc_tokens=sorted(doc_tokens),
+        query_tokens=sorted(query_tokens),
+        docs=sorted(documents),
+        states=("warm",),
+        seconds=BUDGET_S,
+    )
+
+
+def wire(parts: Parts, handlers: MeasurementHandlers) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "private"}
-    chosen.input(show, [chosen, live, clock], outputs, **quiet)
-    clock.input(show, [chosen, live, clock], outputs, **quiet)
-    ran = run.click(begin, None, [run, stop], **quiet).then(
-        run_here, [strategies, doc_tokens, query_tokens, documents, clock], [progress, chosen, live, *outputs], **lane
+    for control in (parts.chosen, parts.clock):
+        control.input(guarded(handlers.show), [parts.chosen, parts.live, parts.clock], parts.shown, **quiet)
+    begun = parts.run.click(guarded(handlers.begin), None, [parts.run, parts.stop], **quiet)
+    ran = begun.then(
+        guarded(handlers.run),
+        [parts.strategies, parts.doc_tokens, parts.query_tokens, parts.documents, parts.clock],
+        [parts.progress, parts.chosen, parts.live, *parts.shown],
+        **lane,
     )
-    ran.then(lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [run, stop], **quiet)
-    stop.click(halt, **quiet)
-
-
-def progress_line(done: int, expected: int, words: str) -> str:
-    """Where the measurement stands."""
-    percent = round(100 * done / expected) if expected else 0
-    count = f"{done} of {expected} points · " if expected else ""
-    return (
-        f'<div class="meter"><span role="status">{count}{escape(words)}</span>'
-        '<span class="bar" role="progressbar" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{percent}"><span style="width:{percent}%"></span></span></div>'
-    )
+    ran.then(lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [parts.run, parts.stop], **quiet)
+    parts.stop.click(handlers.stop, **quiet)

@@ -1,0 +1,114 @@
+"""Measured results as the page shows them: finding, charts, table, CSV. Pure functions of records."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any, Final
+
+import plotly.graph_objects as go
+
+from grit_app.benchmark import figures, recorded
+from grit_app.benchmark.environment import hardware_name
+from grit_app.benchmark.recorded import Recording
+from grit_app.benchmark.series import rows
+from grit_app.benchmark.styles import style_of
+from grit_app.ui.handlers import escape
+
+LIVE: Final = "live"
+EMPTY: Final = '<p class="quiet">No results yet. Choose a recording, or measure on this machine.</p>'
+
+CHARTS: Final = (
+    *("Document length", "Question length", "Stages", "Cache on disk", "Number of documents"),
+    *("Quality and time", "Quality and bytes"),
+)
+TABLE_HEAD: Final = (
+    *("Strategy", "Documents", "Tokens", "Question", "State", "Prefill → first token", "Question → first token"),
+    *("Total", "Floor", "Cached", "Read", "Cache"),
+)
+
+Result = dict[str, Any]
+"""`{environment, records}` as the benchmark commands write it."""
+
+
+def choices(recordings: Sequence[Recording], live: Result | None) -> list[tuple[str, str]]:
+    """What the list of results offers: recordings by their hardware, then the run on this machine."""
+    listed = [(recording.caption, recording.name) for recording in recordings if recording.command == "latency"]
+    return listed + ([(f"This machine, just now: {hardware_name()}", LIVE)] if live else [])
+
+
+def headline(records: Sequence[dict[str, Any]], hardware: str, clock: str) -> str:
+    """The finding in a sentence, and on which hardware it was measured."""
+    if not records:
+        return EMPTY
+    sentence = recorded.finding(list(records), clock)
+    return f'<p class="finding">{escape(sentence)}</p><p class="quiet">Measured on {escape(hardware)}.</p>'
+
+
+def charts(records: Sequence[dict[str, Any]], quality: Sequence[dict[str, Any]], clock: str) -> list[go.Figure | None]:
+    """All charts that the records can fill, in the order of the page; None where there is nothing to draw."""
+    if not records:
+        return [None] * len(CHARTS)
+    several = len({record["docs"] for record in records}) > 1
+    questions = len({record["query_tokens"] for record in records}) > 1
+    return [
+        figures.ttft_by_document_length(records, clock),
+        figures.ttft_by_query_length(records, clock) if questions else None,
+        figures.stage_waterfall(records),
+        figures.cache_bytes_by_length(records),
+        figures.ttft_by_documents(records, clock) if several else None,
+        figures.quality_against_ttft(quality, records) if quality else None,
+        figures.quality_against_bytes(quality) if quality else None,
+    ]
+
+
+def as_csv(records: Sequence[dict[str, Any]]) -> str:
+    """Flat rows with a column for every number that any record has."""
+    flat = rows(records)
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return buffer.getvalue()
+
+
+def numbers_table(records: Sequence[dict[str, Any]]) -> str:
+    """The main numbers as an HTML table: medians with their 10–90 % band."""
+    body = []
+    for r in records:
+        times = [f"{r[key]['median']:,.1f} <small>({r[key]['p10']:,.1f}–{r[key]['p90']:,.1f})</small>"
+                 for key in ("prefill_ttft_ms", "question_ttft_ms", "total_ms")]  # fmt: skip
+        cells = [f"{r['docs']}", f"{r['doc_tokens']:,}", f"{r['query_tokens']:,}", escape(r["state"]), *times,
+                 f"{r['floor_ms']['median']:,.1f}", f"{r['cached_tokens']:,}", f"{r['computed_tokens']:,}",
+                 f"{r['cache_bytes'] / 1e6:,.2f} MB"]  # fmt: skip
+        name = (
+            f'<th scope="row">{escape(style_of(r["strategy"]).label)}<span class="lane-name">'
+            f"{escape(r['strategy'])}</span></th>"
+        )
+        body.append(f"<tr>{name}{''.join(f'<td class=num>{cell}</td>' for cell in cells)}</tr>")
+    top = "".join(f'<th scope="col">{name}</th>' for name in TABLE_HEAD)
+    return (
+        f'<div class="scroll"><table class="answers numbers"><thead><tr>{top}</tr></thead><tbody>'
+        f"{''.join(body)}</tbody></table></div>"
+        '<p class="quiet">Times in milliseconds: median (10–90 %).</p>'
+    )
+
+
+def quality_for(recordings: Sequence[Recording], model_name: str) -> list[dict[str, Any]]:
+    """The quality records measured with that model, else those of the first quality recording."""
+    found = [recording for recording in recordings if recording.command == "quality"]
+    same = [one for one in found if (one.environment.get("model") or {}).get("name") == model_name]
+    return (same or found)[0].records if found else []
+
+
+def progress_line(done: int, expected: int, words: str) -> str:
+    """Where the measurement stands."""
+    percent = round(100 * done / expected) if expected else 0
+    count = f"{done} of {expected} points · " if expected else ""
+    return (
+        f'<div class="meter"><span role="status">{count}{escape(words)}</span>'
+        '<span class="bar" role="progressbar" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{percent}"><span style="width:{percent}%"></span></span></div>'
+    )
