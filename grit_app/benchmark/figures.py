@@ -6,7 +6,7 @@ labels lines directly, and tells all of a point's numbers on hover.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -90,14 +90,20 @@ def _by_length(
         crossing = break_even(chosen, strategy, state, clock) if x == "doc_tokens" and strategy != BASELINE else None
         if crossing is not None and crossing > line[0][x]:
             _mark_break_even(figure, crossing, style_of(strategy).colour)
-    held = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in fixed.items() if value is not None)
+    held = _in_words(fixed)
     axis = {"type": "log", "tickvals": sorted({record[x] for record in chosen}), "tickformat": ",d"}
     subtitle = f"{held}; dotted: what operations and bytes allow" if floors else held
     figure.update_layout(
         layout(f"Time from {CLOCKS[clock]}<br><sup>{subtitle}</sup>", x_title, "milliseconds", xaxis=axis, height=520)
     )
-    figure.update_yaxes(type="log")
+    figure.update_yaxes(type="log", dtick="D2")  # labels at 1, 2 and 5
     return figure
+
+
+def _in_words(fixed: Mapping[str, int | None]) -> str:
+    """`1 document, 4,096 document tokens`."""
+    names = {"docs": "document", "doc_tokens": "document token", "query_tokens": "question token"}
+    return ", ".join(f"{value:,} {names[key]}{'s' * (value != 1)}" for key, value in fixed.items() if value is not None)
 
 
 def _preferred_state(records: Sequence[Record]) -> list[str]:
@@ -196,6 +202,7 @@ def stage_waterfall(
         "query_tokens": common(records, "query_tokens") if query_tokens is None else query_tokens,
     }
     chosen = sorted(select(records, **wanted), key=lambda record: -record["question_ttft_ms"]["median"])
+    names = [name_of(record["strategy"], record["state"]) for record in chosen]
     figure = go.Figure()
     for stage, colour in STAGE_COLOURS.items():
         if stage == "decode" and not with_decode:
@@ -204,7 +211,7 @@ def stage_waterfall(
         if any(times):
             figure.add_trace(
                 go.Bar(
-                    y=[name_of(record["strategy"], record["state"]) for record in chosen],
+                    y=names,
                     x=times,
                     name=stage,
                     orientation="h",
@@ -212,14 +219,30 @@ def stage_waterfall(
                     hovertemplate=f"%{{y}}<br>{stage}: %{{x:,.1f}} ms<extra></extra>",
                 )
             )
-    held = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in wanted.items())
+    height = 170 + 34 * len(chosen)
     figure.update_layout(
-        layout(
-            f"Stage by stage<br><sup>{held}</sup>", "milliseconds", "", barmode="stack", height=160 + 34 * len(chosen)
-        )
+        layout(f"Stage by stage<br><sup>{_in_words(wanted)}</sup>", "milliseconds", "", barmode="stack", height=height)
     )
     figure.update_xaxes(rangemode="tozero")
+    _cut_long_bars(figure, chosen, names, "total_ms" if with_decode else "question_ttft_ms")
     return figure
+
+
+def _cut_long_bars(figure: go.Figure, chosen: Sequence[Record], names: Sequence[str], clock: str) -> None:
+    """Ends the axis a little behind the slowest cached strategy: full prefill would press the others to the edge."""
+    cached = [record[clock]["median"] for record in chosen if record["cache_bytes"]]
+    longer = [
+        (name, record[clock]["median"])
+        for name, record in zip(names, chosen, strict=True)
+        if cached and record[clock]["median"] > 2 * max(cached)
+    ]
+    if not longer:
+        return
+    end = 1.25 * max(cached)
+    figure.update_xaxes(range=[0, end])
+    for name, time_ms in longer:
+        told = {"text": f"<b>to {time_ms:,.0f} ms →</b>", "font": {"color": "white"}, "bgcolor": "rgba(0,0,0,0.6)"}
+        figure.add_annotation(x=end, y=name, xanchor="right", showarrow=False, **told)
 
 
 def cache_bytes_by_length(records: Sequence[Record], docs: int | None = None) -> go.Figure:

@@ -112,6 +112,16 @@ def test_stages_add_up_to_the_clock(latency_records: Records) -> None:
     assert set(decode.x) == {100}
 
 
+def test_full_prefill_does_not_press_the_others_against_the_edge(latency_records: Records) -> None:
+    """Its bar is cut, and says where it would end: cached bars end at 490, the axis at 1.25 times that."""
+    figure = figures.stage_waterfall(latency_records)
+    assert list(figure.layout.xaxis.range) == [0, pytest.approx(1.25 * 490)]
+    (note,) = figure.layout.annotations
+    assert note.y == name_of("rag_doc_query", "none") and "4,010 ms" in note.text
+    short = figures.stage_waterfall(latency_records, doc_tokens=100)
+    assert short.layout.xaxis.range is None and not short.layout.annotations
+
+
 def test_cache_bytes_by_length(latency_records: Records) -> None:
     line = trace(figures.cache_bytes_by_length(latency_records), style_of("docs_cache").label)
     assert list(zip(line.x, line.y, strict=True)) == [(100, 0.01), (1000, 0.1), (4000, 0.4)]

@@ -48,6 +48,16 @@ def test_the_finding_is_computed_from_the_records(latency_records: list[Any]) ->
     assert "6 times sooner" in recorded.finding(latency_records)
 
 
+def test_the_finding_speaks_of_the_page_cache_where_that_was_measured(
+    make_record: Callable[..., Any], latency_records: list[Any]
+) -> None:
+    """A faster run from memory does not take its place; alone it does."""
+    hot = make_record("docs_cache", "hot", 4000, 100.0)
+    assert "12 times sooner" in recorded.finding([*latency_records, hot])
+    full = [record for record in latency_records if record["state"] == "none"]
+    assert "in memory" in recorded.finding([*full, hot]) and "40 times" in recorded.finding([*full, hot])
+
+
 def test_no_gain_is_said_so_and_nothing_to_compare_says_nothing(make_record: Callable[..., Any]) -> None:
     slower = [make_record("rag_doc_query", "none", 100, 10.0), make_record("docs_cache", "hot", 100, 20.0)]
     assert "no sooner" in recorded.finding(slower)
