@@ -29,7 +29,21 @@ def without_furniture(pages: Sequence[PageLines], labels: Sequence[str]) -> list
         for line in {id(line): line for rows, near, _ in both for row in rows[:near] for line in row}.values():
             places[_shape(line.text)].append((number, line.y))
 
+    numbered = [
+        (number, line.y)
+        for number, both in enumerate(edges)
+        for rows, near, _ in both
+        for row in rows[:near]
+        for line in row
+        if _tells_its_page(line.text, number, labels[number])
+    ]
+
     def is_furniture(line: Line, number: int) -> bool:
+        if _tells_its_page(line.text, number, labels[number]):
+            # Chapter names change, the page's number at their end goes on: each page at this height tells its own.
+            others = {n for n, y in numbered if 0 < abs(n - number) <= 6 and abs(y - line.y) <= 1.5 * line.size}
+            if len(others) >= 2:
+                return True
         repeated = {
             n
             for n, y in places[_shape(line.text)]
@@ -66,6 +80,11 @@ def _is_apart(rows: Sequence[Sequence[Line]], count: int, leading: float) -> boo
 def _shape(text: str) -> str:
     """The line without its numbers, so that left pages (`12  Title`) and right ones (`Title  13`) agree."""
     return " ".join(_NUMBER.sub(" ", text).casefold().split())
+
+
+def _tells_its_page(text: str, index: int, label: str) -> bool:
+    words = text.split()
+    return len(words) > 1 and any(word in (label, str(index + 1)) for word in (words[0], words[-1]))
 
 
 def _is_page_number(text: str, index: int, label: str) -> bool:

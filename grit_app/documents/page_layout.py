@@ -173,8 +173,15 @@ def _segment(words: list[Word]) -> Segment:
         glyphs += word.glyphs or ([word.text] if plain else word.text)
     text = "".join(glyphs) if plain else logical_order(glyphs)
     text = " ".join(normalise(text).split())
-    size = max(words, key=lambda w: len(w.text)).size
-    return Segment(text, words[0].x0, max(w.x1 for w in words), words[0].y, size)
+    return Segment(text, words[0].x0, max(w.x1 for w in words), words[0].y, _main_size(words))
+
+
+def _main_size(words: list[Word]) -> float:
+    """The size of most letters: a long word in another font does not make a line another paragraph."""
+    sizes: Counter[float] = Counter()
+    for word in words:
+        sizes[round(word.size, 2)] += len(word.text)
+    return sizes.most_common(1)[0][0]
 
 
 # ---------------------------------------------------------------- segments → parts in reading order

@@ -33,7 +33,9 @@ def all_essays(pages: int = 6) -> str:
     return "\n".join(essay(topic) for topic in TOPICS[:pages])
 
 
-@pytest.mark.parametrize("style", ["plain", "left and right", "chapter names", "page x of y", "artifact"])
+@pytest.mark.parametrize(
+    "style", ["plain", "left and right", "chapter names", "short chapters", "page x of y", "artifact"]
+)
 def test_headers_and_footers_are_not_text(read_made: Read, style: str) -> None:
     """A running header in the middle of a sentence would be embedded, quoted and cited again and again."""
 
@@ -48,6 +50,9 @@ def test_headers_and_footers_are_not_text(read_made: Read, style: str) -> None:
             )
         elif style == "chapter names":
             page.text(72, 760, "Chapter 3. Of mills and barges" if number > 2 else "Chapter 2. Of the river")
+        elif style == "short chapters":  # no line repeats often enough; its number does
+            page.text(72, 760, f"Chapter {number // 2 + 1}: Of {'bees' if number < 2 else 'mills'}")
+            page.text(500, 760, str(number + 1))
         elif style == "page x of y":
             page.text(280, 30, f"Page {number + 1} of 6")
         else:  # a tagged PDF says itself what is not part of the text, here a different line on each page
@@ -169,6 +174,19 @@ def test_paragraphs_are_told_apart(read_made: Read, style: str) -> None:
             y = page.lines(90, y, lines)
         first, second = [f"{marks[0]} {RIVER}"], [f"{marks[1]} {HONEY}"]
     assert read_made(pdf).text.split("\n") == [" ".join(first), " ".join(second)]
+
+
+def test_a_long_word_in_a_smaller_font_does_not_break_a_paragraph(read_made: Read) -> None:
+    """Names of files and functions are often set smaller; a line may hold one that is longer than any other word."""
+    pdf = Pdf()
+    page = pdf.page()
+    page.lines(72, 700, ["Each program that wishes to be known in the whole of the database writes a file named"])
+    page.text(72, 688, "after it into ")
+    page.text(72 + width("after it into ", 10), 688, "share/packages/update/database", size=9)
+    x = 72 + width("after it into ", 10) + width("share/packages/update/database", 9)
+    page.text(x, 688, " where every other program will look for it,")
+    page.lines(72, 676, ["and nothing else is asked of those who want to take part in the common effort."])
+    assert "\n" not in read_made(pdf).text
 
 
 def test_page_labels_are_the_files_own(read_made: Read) -> None:
