@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from grit_app.benchmark.styles import style_of
 from grit_app.errors import Cancelled
 from grit_app.gritlm import Sampling
 from grit_app.rag.strategies import STRATEGIES
-from grit_app.settings import Settings
 from grit_app.ui import measurements, texts
 from grit_app.ui.background import Watch
 from grit_app.ui.engine import Engine
@@ -28,6 +28,7 @@ FULL = "rag_doc_query"
 CACHED = [name for name, row in STRATEGIES.items() if row.caches_documents]
 DEFAULT_CACHED = "docs_cache"
 ANSWER_TOKENS = 48
+ANSWERS_HINT = '<p class="quiet">Same question, same document, greedy decoding.</p>'
 SMALL_PARAMETERS = 500_000_000
 """Up to this size the race starts by itself at first sight, also on a CPU: it takes seconds."""
 
@@ -35,15 +36,27 @@ SAMPLE_TEXTS = [ASSETS / "samples" / "field_guide.txt", ASSETS / "samples" / "ha
 
 
 @dataclass(frozen=True)
-class CachingTab:
-    """What the page needs of the built tab: `first_sight` is called when the tab is opened."""
+class Parts:
+    """The race's components."""
 
-    first_sight: Callable[..., Any]
-    inputs: list[Any]
-    outputs: list[Any]
-    replay: Callable[..., Any]
-    replay_inputs: list[Any]
-    replay_outputs: list[Any]
+    question: gr.Textbox
+    cached: gr.Dropdown
+    length: gr.Slider
+    start: gr.Button
+    again: gr.Button
+    stop: gr.Button
+    lanes: gr.HTML
+    compare: gr.Button
+    answers: gr.HTML
+    result: gr.State
+    was_seen: gr.State
+
+
+def build(engine: Engine, visitors: Visitors, opened: Callable[..., Any]) -> None:
+    """Must be called inside the tab, whose `select` event is `opened`."""
+    gr.Markdown(texts.RACE_INTRO, elem_classes="intro")
+    wire(lay_out(), RaceHandlers(engine, visitors), opened)
+    measurements.build(engine, visitors)
 
 
 def sample_text() -> str:
@@ -57,9 +70,7 @@ def sample_text() -> str:
     return "\n".join(lines)
 
 
-def build(engine: Engine, visitors: Visitors, settings: Settings) -> CachingTab:
-    """Layout above, wiring below. Must be called inside the tab."""
-    gr.Markdown(texts.RACE_INTRO, elem_classes="intro")
+def lay_out() -> Parts:
     with gr.Row(elem_classes="columns race-controls"):
         question = gr.Textbox(
             label="Question",
@@ -89,35 +100,81 @@ def build(engine: Engine, visitors: Visitors, settings: Settings) -> CachingTab:
             elem_id="race-stop",
             elem_classes="stop-button",
             scale=0,
-            min_width=100,
+            min_width=99,
         )
     lanes = gr.HTML(preparing([FULL, DEFAULT_CACHED], None), label="The race", elem_id="race")
     with gr.Accordion("The answers of all strategies, side by side", open=False, elem_id="answers-accordion"):
         compare = gr.Button("Answer with every strategy", size="sm", elem_id="compare-answers")
-        answers = gr.HTML(
-            '<p class="quiet">Same question, same document, greedy decoding.</p>',
-            label="Answers",
-            elem_id="all-answers",
+        answers = gr.HTML(ANSWERS_HINT, label="Answers", elem_id="all-answers")
+    return Parts(question, cached, length, start, again, stop, lanes, compare, answers, gr.State(None), gr.State(False))
+
+
+class RaceHandlers:
+    """Measuring lanes in the model's turn, and showing them out of it."""
+
+    def __init__(self, engine: Engine, visitors: Visitors) -> None:
+        self._engine = engine
+        self._visitors = visitors
+
+    def begin(self, request: gr.Request) -> tuple[Any, Any]:
+        self._visitors.begin_run(session_of(request), "race")
+        return gr.update(interactive=False), gr.update(visible=True)
+
+    def stop(self, request: gr.Request) -> None:
+        self._visitors.stop_run(session_of(request), "race")
+
+    def run(self, question: str, cached: str, length: float, request: gr.Request) -> Iterator[tuple[str, Race | None]]:
+        """Outputs: lanes, result."""
+        cancel = self._visitors.current_run(session_of(request), "race")
+        yield from self._measured([FULL, cached], question, length, cancel)
+
+    def first_sight(
+        self, was_seen: bool, question: str, cached: str, length: float, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """The tab was opened. Outputs: lanes, result, was_seen. A race that was run before is only shown again."""
+        model = self._engine.ready_model()
+        is_quick = model is not None and (
+            model.describe()["parameters"] <= SMALL_PARAMETERS or model.device.type == "cuda"
         )
-    measurements.build(engine, visitors)
+        if was_seen or not is_quick:
+            yield gr.skip(), gr.skip(), was_seen
+            return
+        cancel = self._visitors.begin_run(session_of(request), "race")
+        for html, result in self._measured([FULL, cached], question, length, cancel):
+            yield html, result, True
 
-    result = gr.State(None)
-    was_seen = gr.State(False)
+    def show(self, result: Race | None) -> Iterator[Any]:
+        """The race at its measured pace; not in the model's lane."""
+        if result is None:
+            yield gr.skip()
+            return
+        for wait_s, html in frames(result):
+            time.sleep(wait_s)
+            yield html
 
-    def measured(
-        strategies: Sequence[str], question: str, length: float, request: gr.Request, kind: str
+    def all_answers(self, question: str, length: float, request: gr.Request) -> Iterator[str]:
+        """Every strategy's answer to the same question over the same document."""
+        cancel = self._visitors.begin_run(session_of(request), "answers")
+        names = [FULL, *(name for name in STRATEGIES if name not in (FULL, "none"))]
+        for _, result in self._measured(names, question, length, cancel):
+            yield answers_table(result) if result else '<p class="quiet">Answering …</p>'
+
+    def _measured(
+        self, strategies: Sequence[str], question: str, length: float, cancel: threading.Event
     ) -> Iterator[tuple[str, Race | None]]:
-        cancel = visitors.current_run(session_of(request), kind)
         yield preparing(strategies, None), None
-        with engine.using(cancel) as model:
+        with self._engine.using(cancel) as model:
             text, _ = race.cut_to_tokens(model, sample_text(), min(int(length), model.context - 512))
+            constraint = race.quotes(model, question, text) if model.config.answer_mode == "quote" else None
+            sampling = Sampling(max_new_tokens=ANSWER_TOKENS)
             watch: Watch[str, Race] = Watch(
                 lambda report: race.run(
                     model,
                     question,
                     text,
                     strategies,
-                    sampling=Sampling(max_new_tokens=32),
+                    sampling=sampling,
+                    constraint=constraint,
                     on_lane=report,
                     cancel=cancel,
                 ),
@@ -132,59 +189,21 @@ def build(engine: Engine, visitors: Visitors, settings: Settings) -> CachingTab:
                 return
         yield picture(watch.result, 0.0), watch.result
 
-    @guarded
-    def run(question: str, cached: str, length: float, request: gr.Request) -> Iterator[tuple[str, Race | None]]:
-        yield from measured([FULL, cached], question, length, request, "race")
 
-    @guarded
-    def first_sight(
-        seen: bool, question: str, cached: str, length: float, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
-        model = engine.ready_model()
-        is_quick = model is not None and (
-            model.describe()["parameters"] <= SMALL_PARAMETERS or model.device.type == "cuda"
-        )
-        if seen or not is_quick:
-            yield gr.skip(), gr.skip(), seen
-            return
-        visitors.begin_run(session_of(request), "race")
-        for html, done in measured([FULL, cached], question, length, request, "race"):
-            yield html, done, True
-
-    def show(outcome: Race | None) -> Iterator[str]:
-        if outcome is None:
-            yield gr.skip()
-            return
-        for wait_s, html in frames(outcome):
-            time.sleep(wait_s)
-            yield html
-
-    @guarded
-    def all_answers(question: str, length: float, request: gr.Request) -> Iterator[str]:
-        visitors.begin_run(session_of(request), "answers")
-        names = [FULL, *(name for name in STRATEGIES if name not in (FULL, "none"))]
-        for html, outcome in measured(names, question, length, request, "answers"):
-            yield answers_table(outcome) if outcome else '<p class="quiet">Answering …</p>' if html else ""
-
+def wire(parts: Parts, handlers: RaceHandlers, opened: Callable[..., Any]) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "private"}
     playing: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden", "api_visibility": "private"}
-
-    def begin(request: gr.Request) -> tuple[Any, Any]:
-        visitors.begin_run(session_of(request), "race")
-        return gr.update(interactive=False), gr.update(visible=True)
-
-    def halt(request: gr.Request) -> None:
-        visitors.stop_run(session_of(request), "race")
-
-    started = start.click(begin, None, [start, stop], **quiet).then(
-        run, [question, cached, length], [lanes, result], **lane
+    knobs = [parts.question, parts.cached, parts.length]
+    show = guarded(handlers.show)
+    begun = parts.start.click(guarded(handlers.begin), None, [parts.start, parts.stop], **quiet)
+    ran = begun.then(guarded(handlers.run), knobs, [parts.lanes, parts.result], **lane)
+    ran.then(lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [parts.start, parts.stop], **quiet)
+    ran.success(show, parts.result, parts.lanes, **playing)
+    seen = opened(
+        guarded(handlers.first_sight), [parts.was_seen, *knobs], [parts.lanes, parts.result, parts.was_seen], **lane
     )
-    started.then(lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [start, stop], **quiet)
-    started.success(show, result, lanes, **playing)
-    again.click(show, result, lanes, **playing)
-    stop.click(halt, **quiet)
-    compare.click(all_answers, [question, length], answers, **lane)
-    return CachingTab(
-        first_sight, [was_seen, question, cached, length], [lanes, result, was_seen], show, [result], [lanes]
-    )
+    seen.success(show, parts.result, parts.lanes, **playing)
+    parts.again.click(show, parts.result, parts.lanes, **playing)
+    parts.stop.click(handlers.stop, **quiet)
+    parts.compare.click(guarded(handlers.all_answers), [parts.question, parts.length], parts.answers, **lane)

@@ -50,7 +50,7 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
             with gr.Tab("Similarity", id="similarity"):
                 similarity_tab = similarity.build(engine, visitors)
             with gr.Tab("Caching", id="caching") as caching_item:
-                caching_tab = caching.build(engine, visitors, settings)
+                caching.build(engine, visitors, caching_item.select)
 
         def enter(
             key: str | None, stored: list[dict[str, Any]], request: gr.Request
@@ -84,14 +84,6 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
         is_ready.change(
             similarity_tab.show_example, None, similarity_tab.outputs, concurrency_id="model", api_visibility="private"
         )
-        raced = caching_item.select(
-            caching_tab.first_sight, caching_tab.inputs, caching_tab.outputs, concurrency_id="model",
-            show_progress="hidden", api_visibility="private",
-        )  # fmt: skip
-        raced.success(
-            caching_tab.replay, caching_tab.replay_inputs, caching_tab.replay_outputs, concurrency_limit=8,
-            show_progress="hidden", api_visibility="private",
-        )  # fmt: skip
         app.unload(leave)
         api.publish(engine, settings)
     return app
