@@ -146,8 +146,10 @@ def fit_head(states: Tensor, tokens: Array, *, steps: int, batch: int = 768, see
     occurrences = np.asarray(counts.sum(axis=1)).ravel()
     frequency = torch.from_numpy(np.log(np.asarray(counts.sum(axis=0)).ravel() + 0.5).astype(np.float32))
     head = torch.zeros_like(states)
-    # The slack dimension is nearly constant: it starts as the bias that holds the tokens' frequencies.
-    head[:, -1] = (frequency - frequency.mean()) / states[:, -1].mean()
+    # The slack dimension starts as the bias that holds the tokens' frequencies. Its mean is that of running text: over
+    # the vocabulary it is far smaller (rare tokens have none to spare), and frequent ones got logits of a hundred.
+    usual_slack = float(states[:, -1] @ torch.from_numpy((occurrences / occurrences.sum()).astype(np.float32)))
+    head[:, -1] = (frequency - frequency.mean()) / usual_slack
     first, second = torch.zeros_like(head), torch.zeros_like(head)
     rng = np.random.default_rng(seed)
     losses = []

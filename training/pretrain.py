@@ -227,10 +227,15 @@ def _set_counted_tables(config: PretrainConfig, model: Any, tokenizer: Any, sour
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     tokens = mixed_tokens(sources, COUNTED_TOKENS)
     hidden = config.shape.hidden_size
-    table = initial_table(tokens, ids, vectors, len(tokenizer), hidden)
-    if config.static.steps:
-        with torch.enable_grad():
-            table = train_static(table, config.static, tokenizer, texts, vectors, SLACK_WEIGHT)
+    kept = config.output_dir / "initial_table.pt"
+    if kept.is_file():
+        table = torch.load(kept, weights_only=True)
+    else:
+        table = initial_table(tokens, ids, vectors, len(tokenizer), hidden)
+        if config.static.steps:
+            with torch.enable_grad():
+                table = train_static(table, config.static, tokenizer, texts, vectors, SLACK_WEIGHT)
+        torch.save(table, kept)
     model.model.embed_tokens.weight.copy_(TABLE_LENGTH * table)
     model.model.norm.weight[-1] = SLACK_WEIGHT
     head, loss = fit_head(table * hidden**0.5 * model.model.norm.weight, tokens, steps=config.head_steps)
