@@ -46,7 +46,7 @@ def expected_answer_characters(turns: list[str]) -> list[str]:
 
 
 def test_labels_of_multi_turn_chats_are_exact(tiny_model: Any) -> None:
-    """On 2,000 generated chats the trained tokens are the answers' characters and one EOS each: no drift after turn one.
+    """On 2,000 chats the trained tokens are the answers' characters and one EOS each: no drift after the first turn.
 
     Decoding tells which characters a token holds; the expectation comes from the texts alone.
     """
