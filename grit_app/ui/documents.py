@@ -83,7 +83,7 @@ class LibraryHandlers:
         )
 
     def begin(self, request: gr.Request) -> Any:
-        self._visitors.begin_run(session_of(request), "upload")
+        self._visitors.join_run(session_of(request), "upload")  # files dropped meanwhile wait for their turn
         return gr.update(visible=True)
 
     def halt(self, request: gr.Request) -> None:

@@ -119,6 +119,12 @@ class Visitors:
             event = self._runs[session, kind] = threading.Event()
             return event
 
+    def join_run(self, session: str, kind: str) -> threading.Event:
+        """The event of the run of this kind that is going on, or of a new one: what is added now is stopped with it."""
+        with self._guard:
+            event = self._runs.get((session, kind))
+            return self.begin_run(session, kind) if event is None or event.is_set() else event
+
     def current_run(self, session: str, kind: str) -> threading.Event:
         """The event made by `begin_run`: it may be set already, when Stop came before the run got its turn."""
         with self._guard:

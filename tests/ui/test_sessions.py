@@ -132,6 +132,14 @@ def test_a_new_run_ends_the_one_before(clock: Clock) -> None:
     assert first.is_set() and not second.is_set()
 
 
+def test_files_dropped_while_others_are_read_wait_and_are_stopped_with_them(clock: Clock) -> None:
+    visitors = registry(clock)
+    first = visitors.join_run("tab", "upload")
+    assert visitors.join_run("tab", "upload") is first and not first.is_set()
+    visitors.stop_run("tab", "upload")
+    assert not visitors.join_run("tab", "upload").is_set()
+
+
 def test_many_threads_entering_with_one_key_get_one_library(clock: Clock) -> None:
     visitors = registry(clock, max_visitors=64)
     key = new_key()
