@@ -135,7 +135,7 @@ class _Run:
         layout, hits = self._fit(found.hits)
         if self._may_answer(found):
             cache = self._load(layout, hits, encoding)
-            written = yield from self._write(layout, cache, hits, found)
+            written = yield from self._write(layout, cache, hits, found, encoding)
         else:
             written = replace(_NOTHING, text=self.model.config.refusal_sentence)
             yield from self._say(written.text)
@@ -197,23 +197,35 @@ class _Run:
     # ------------------------------------------------------------ the answer
 
     def _write(
-        self, layout: Layout, cache: KVCache | None, hits: Sequence[Hit], found: Found
+        self,
+        layout: Layout,
+        cache: KVCache | None,
+        hits: Sequence[Hit],
+        found: Found,
+        encoding: Encoding | None,
     ) -> Generator[Event, None, _Written]:
         if self.cancel is not None and self.cancel.is_set():
             return replace(_NOTHING, finish_reason="cancelled")
         if self.mode == "quote" and hits:
-            written = self._quote(layout, cache, hits, found)
+            written = self._quote(layout, cache, hits, found, encoding)
             yield from self._say(written.text)
             return written
         return (yield from self._stream(layout, cache))
 
-    def _quote(self, layout: Layout, cache: KVCache | None, hits: Sequence[Hit], found: Found) -> _Written:
+    def _quote(
+        self,
+        layout: Layout,
+        cache: KVCache | None,
+        hits: Sequence[Hit],
+        found: Found,
+        encoding: Encoding | None,
+    ) -> _Written:
         passages = [hit.chunk.text for hit in hits]
         if found.is_general:
             candidates = quoting.openings(passages)
         else:
             candidates = quoting.shortlist(self.question, passages, [hit.score for hit in hits])
-        quote = quoting.choose(self.model, layout.tail, cache, candidates)
+        quote = quoting.choose(self.model, layout.tail, cache, candidates, encoding.vector if encoding else None)
         self.timings["prefill"] = quote.choose_ms
         return _Written(quote.text, quote.new_tokens, quote.choose_ms, 0.0, "stop")
 

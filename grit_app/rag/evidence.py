@@ -38,7 +38,7 @@ FEATURES: Final = (
     "kind_narrow",
     "opens_with_pronoun",
 )
-WEIGHTS: Final = np.array([5.3, 2.3, 1.3, 0.0, 0.9, 0.7, 0.1, -0.5, 1.0, 1.4, 0.3])
+WEIGHTS: Final = np.array([7.19, -0.41, 2.50, 1.08, 0.55, -0.83, -0.14, -0.31, 0.54, 1.48, 0.40])
 
 _ASKED: Final[tuple[tuple[Asked, str], ...]] = (
     (
