@@ -43,6 +43,7 @@ def main(arguments: list[str]) -> int:
         return 2
     # Gradio keeps uploads here; it reads the variable when it is imported. Nothing outside this folder is ever served.
     os.environ["GRADIO_TEMP_DIR"] = str(settings.data_folder / "uploads")
+    print("Starting GRIT Workbench …", flush=True)  # imports take seconds, and a silent terminal looks dead
     from grit_app.ui.serving import serve
 
     serve(settings, lambda: load_model(settings))

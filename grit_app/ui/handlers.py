@@ -35,7 +35,8 @@ def as_visitor_error(error: BaseException) -> gr.Error:
     if isinstance(error, Cancelled):
         return gr.Error(escape(str(error)), visible=False, print_exception=False)
     if isinstance(error, GritError):
-        return gr.Error(escape(str(error)), duration=None, print_exception=False)
+        # A toast renders HTML. Quotation marks stay: they are harmless there, and programs read this sentence too.
+        return gr.Error(html.escape(str(error), quote=False), duration=None, print_exception=False)
     number = secrets.token_hex(3)
     logger.error("error %s", number, exc_info=error)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():

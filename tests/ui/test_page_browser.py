@@ -144,6 +144,8 @@ def test_upload_ask_cite_and_a_second_visitor_sees_nothing_of_it(open_page: Open
 def test_an_answer_streams_stops_frees_the_model_and_survives_a_reload(open_page: OpenPage) -> None:
     """Stop must free the model, not only hide the words: the next answer would wait behind a ghost."""
     page = open_page()
+    page.keyboard.press("/")
+    expect(page.locator("#chat-box textarea")).to_be_focused()
     page.locator("#chat-settings button").first.click()
     page.get_by_label("Longest reply, in tokens").first.fill("1024")
     page.get_by_label("Seed").fill("3")
