@@ -57,7 +57,8 @@ class Settings:
     )
     data_dir: Path | None = _knob(  # noqa: RUF009  the knob holds an immutable value
         None,
-        "Folder of the local library, which survives a restart; unset: a folder in the user's home.",
+        "Folder of the local libraries, one a browser, which survive a restart; unset: a folder in the user's home. "
+        "With share, or on a Hugging Face Space, documents stay in memory and are freed soon after their page closes.",
     )
     strategy: str | None = _knob(
         None,
