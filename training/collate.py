@@ -84,7 +84,9 @@ class Chunk:
     sample_weights: Tensor | None = None
     """[local samples] weight of each sample's router loss."""
     tail_rows: Tensor | None = None
-    """[b, t] bool: tokens that read quantised keys and values of the blocks."""
+    """[b, t] bool: tokens that read rounded keys and values of the blocks (`rag.fake_int8`)."""
+    rounded_blocks: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """(row, first column, last column + 1, shift) of the blocks that they read."""
     teacher: Chunk | None = None
     """The same answers behind the full causal prompt, in the same order of labels."""
     is_dummy: bool = False
@@ -226,8 +228,11 @@ def _layout_chunk(items: Sequence[WriteItem], stream: Stream, fake_int8: bool) -
     tail_rows = torch.zeros_like(input_ids, dtype=torch.bool)
     labels = _Labels(width)
     spans, vectors = [], []
+    rounded: list[tuple[int, int, int, int]] = []
     for row, item in enumerate(items):
         length = len(item)
+        places = zip(item.layout.block_starts(), item.layout.blocks, item.layout.block_shifts(), strict=True)
+        rounded += [(row, start, start + len(block), shift) for start, block, shift in places]
         positions[row, :length] = item.layout.position_ids()
         mask[row, :length, :length] = item.layout.mask()
         tail_rows[row, item.layout.tail_span[0] : length] = True
@@ -253,6 +258,7 @@ def _layout_chunk(items: Sequence[WriteItem], stream: Stream, fake_int8: bool) -
         vectors=vectors,
         samples=samples,
         tail_rows=tail_rows if fake_int8 else None,
+        rounded_blocks=rounded if fake_int8 else [],
         teacher=_causal_chunk(teachers, stream) if teachers else None,
         **labels.tensors(),
     )

@@ -100,7 +100,7 @@ class GritModule(nn.Module):
         if with_router:
             extra["output_router_logits"] = True
         if chunk.tail_rows is not None:
-            extra["fake_int8_rows"] = chunk.tail_rows
+            extra["fake_int8"] = (chunk.tail_rows, chunk.rounded_blocks)
         return run_trunk(
             self.hf_model, chunk.input_ids, is_causal=chunk.is_causal, attention_mask=mask, use_cache=False, **extra
         )

@@ -199,11 +199,18 @@ def main(arguments: list[str] | None = None) -> None:
             if options.json:
                 print(json.dumps({"recipe": path.stem, "processes": options.processes, **asdict(found)}))
                 continue
+            parts = {
+                "weights": found.weights,
+                "copies": found.working_copy,
+                "activations": found.activations,
+                "logits": found.logits,
+                "vectors": found.vectors,
+            }
+            summed = " + ".join(f"{name} {value:.1f}" for name, value in parts.items())
             print(
                 f"{path.stem}: {found.parameters_m:.0f} M parameters, {found.trained_m:.0f} M trained, "
                 f"{options.processes} process(es){' sharded' if options.sharded else ''}: "
-                f"weights {found.weights:.1f} + copies {found.working_copy:.1f} + activations {found.activations:.1f} + logits {found.logits:.1f} + "
-                f"vectors {found.vectors:.1f} = {found.total:.1f} GiB each"
+                f"{summed} = {found.total:.1f} GiB each"
             )
     except GritError as error:
         sys.exit(f"error: {error}")

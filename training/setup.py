@@ -22,6 +22,7 @@ from grit_app.gritlm.sources import find_folder
 from training.adapters import add_adapters
 from training.config import ConfigError, TrainConfig
 from training.distributed import Ranks
+from training.fake_int8 import use_fake_int8
 from training.grit_module import GritModule
 from training.optimizer import build_optimizer
 from training.step import Stepper
@@ -127,8 +128,8 @@ def build_module(config: TrainConfig, folder: Path, device: torch.device) -> tup
             router_weight=router_weight,
         )
     if config.rag.fake_int8:
-        from training.fake_int8 import use_fake_int8
-
+        if config.model.kernel != "sdpa":
+            raise ConfigError("rag.fake_int8 is made for model.kernel sdpa. Use that, or leave the rounding out.")
         use_fake_int8(core.hf_model)
     return core.to(device).train(), grit_config(config, folder)
 

@@ -89,7 +89,12 @@ def make_config(folder: Path, base: Path, *, streams: str = "cgr", rows: int = 4
             files.append(DataFile(path=str(write_rows(folder / f"{letter}.jsonl", make(rows)))))
     values: dict[str, Any] = {
         "model": ModelConfig(path=str(base)),
-        "data": DataConfig(train=files, query_max_length=64, passage_max_length=256, generative_max_length=512),
+        "data": DataConfig(
+            train=files or [DataFile(path="none")],
+            query_max_length=64,
+            passage_max_length=256,
+            generative_max_length=512,
+        ),
         "run": RunConfig(steps=4, precision="fp32", save_every=100),
         "output_dir": folder / "run",
         "contrastive": ContrastiveConfig(batch_size=8, negatives=2, chunk_tokens=256, temperature=0.1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ from grit_app.gritlm.kv_cache import join
 from grit_app.gritlm.layout import Layout
 from grit_app.gritlm.runtime import Decoder
 from grit_app.rag.strategies import build_layout
+from tests.training.helpers import make_config
 from training.collate import WriteItem, write_chunks
 from training.config import ConfigError, RagConfig
 from training.data import RagSample
 from training.grit_module import GritModule
 from training.rag_layouts import LAYOUTS, answer_ids, check_layouts, lay_out
+from training.setup import build_module
 
 SAMPLE = RagSample(
     "Where do bees keep honey?",
@@ -35,7 +38,7 @@ def laid_out(model: Any, name: str, seed: int = 0, documents: int = 3) -> Any:
     return lay_out(SAMPLE, random.Random(seed), model.prompts, GRIT, config, 512)
 
 
-def served_logits(model: Any, layout: Layout, answer: int) -> torch.Tensor:
+def served_logits(model: Any, layout: Layout, answer: int, *, int8: bool = False) -> torch.Tensor:
     """Logits before each answer token when serving: every block encoded alone, caches joined, tail decoded."""
     caches = []
     for block in layout.blocks:
@@ -47,6 +50,8 @@ def served_logits(model: Any, layout: Layout, answer: int) -> torch.Tensor:
             encoding = next(iter(model.encode_iter([text], instruction, return_cache=True)))
             assert list(encoding.cache.ids) == list(block.ids)
             caches.append(encoding.cache)
+    if int8:
+        caches = [cache.packed() for cache in caches]
     cache = join(caches, model.rope, layout.positions, layout.keep_headers) if caches else None
     decoder = Decoder(model.hf_model)
     space = decoder.workspace(cache, len(layout.tail))
@@ -67,6 +72,34 @@ def test_training_forward_equals_joined_caches(tiny_model: Any, name: str) -> No
     expected = served_logits(tiny_model, item.layout, len(item.labels))
     assert float(expected.abs().max()) > 0.5
     assert float((logits - expected).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["docs_cache", "query_doc_cache", "prefix_cache"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_rounded_reading_equals_int8_caches(
+    tiny_model: Any, tiny_model_folder: Any, name: str, checkpointing: bool
+) -> None:
+    """With fake_int8 the answer sees what decoding sees over caches stored in 8 bits; vectors stay as they are."""
+    config = make_config(Path(tiny_model_folder()), tiny_model_folder(), streams="")
+    config = replace(config, rag=RagConfig(fake_int8=True))
+    config = replace(config, model=replace(config.model, gradient_checkpointing=checkpointing))
+    module = build_module(config, Path(config.model.path), torch.device("cpu"))[0]
+    item = laid_out(tiny_model, name)
+    vectors = range(len(item.document_blocks) + (item.query_block is not None))
+    whole = WriteItem(item.layout, item.labels, 0, vectors)
+    (chunk,) = write_chunks([whole], budget=10_000, stream="rag", fake_int8=True)
+    (exact_chunk,) = write_chunks([whole], budget=10_000, stream="rag")
+    head = module.hf_model.get_output_embeddings()
+    logits, exact = (
+        head(module._run(c).last_hidden_state.flatten(0, 1)[c.predictors]).detach() for c in (chunk, exact_chunk)
+    )
+    expected = served_logits(tiny_model, item.layout, len(item.labels), int8=True)
+    assert float((logits - expected).abs().max()) < 1e-4
+    assert float((logits - exact).abs().max()) > 1e-3
+    assert torch.equal(module(chunk, with_answers=False)[0], module(exact_chunk, with_answers=False)[0])
+    weights = torch.ones(len(item.labels))
+    module(replace(chunk, weights=weights))[1].backward()
+    assert all(float(p.grad.abs().max()) > 0 for p in module.parameters())
 
 
 @pytest.mark.parametrize("name", ["docs_cache", "docs_query_cache", "query_doc_cache"])
