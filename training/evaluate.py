@@ -3,7 +3,7 @@
     python -m training.evaluate --model PATH --suite DIR --json OUT [--limit N] [--parts sts,retrieval,…] [--calibrate]
 
 `DIR` holds the development files (see `training.evaluation.suite`). `--limit` draws so many questions, the same each
-time; without it similarity and retrieval use the whole suite, and the parts that write use ANSWER_LIMIT questions.
+time, over fewer passages; without it similarity and retrieval use the whole suite, and the parts that write use ANSWER_LIMIT questions.
 `--calibrate` first fits `vector_weight` and `answerable_threshold` on one half of the questions, writes them into the
 checkpoint's grit_config.json, and measures with them. From training code:
 
@@ -60,6 +60,8 @@ def measure(
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise InputError(f"There is no part {unknown[0]!r}. Use {', '.join(PARTS)}.")
+    if limit is not None:
+        suite = suite.smaller(limit, seed)
     asked = limit if limit is not None else ANSWER_LIMIT
     prose = [*suite.prose[:20], *suite.held_out][: max(4, asked // 4)]
     with PassagePool(model, suite.contexts() if {"retrieval", "answers", "refusals"} & set(parts) else ()) as pool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,14 @@ class Suite:
 
     def contexts(self, sets: Sequence[str] = ("wiki", "users", "nq")) -> list[str]:
         return list(dict.fromkeys(item.context for item in self.items if item.set in sets))
+
+    def smaller(self, limit: int, seed: int = 0) -> Suite:
+        """A suite of four times `limit` questions, all sets alike, with their passages alone: for quick looks.
+
+        Fewer passages make retrieval easier, so its numbers compare only with runs of the same limit.
+        """
+        wanted = [item for name in ("wiki", "users", "nq") for item in self.draw((name,), 4 * limit // 3, seed)]
+        return replace(self, items=wanted)
 
     def draw(self, sets: Sequence[str], limit: int | None, seed: int = 0) -> list[Item]:
         """`limit` questions of these sets, in file order."""
