@@ -144,7 +144,8 @@ def _records(
                 continue
             work = _workload(maker, docs, doc_tokens, query_tokens)
             cases = _cases(model, plan, work, shelf, search, retriever)
-            rates.append(measure_rates(model))
+            if not rates or plan.seconds is None:  # with little time one reading has to do
+                rates.append(measure_rates(model))
             share = None if deadline is None else (deadline - time.monotonic()) / (len(groups) - number)
             _take_turns(cases, plan, share, cancel)
             yield from [_record(case, docs, rates) for case in cases]
