@@ -28,12 +28,12 @@ def statistics(stats: GenerationStats) -> str:
     """The line under an answer, in the order in which a reader asks."""
     cached = f", {stats.cached_tokens:,} of them cached" if stats.cached_tokens else ""
     parts = [
-        f"first token after {seconds(stats.ttft_ms)}",
-        f"{stats.tokens_per_s:.3g} tokens/s",
+        f"first token after {seconds(stats.ttft_ms)}" if stats.ttft_ms else "",
+        f"{stats.tokens_per_s:.3g} tokens/s" if stats.tokens_per_s else "",
         f"{stats.prompt_tokens:,} prompt tokens{cached} + {stats.new_tokens:,} new",
         FINISH[stats.finish_reason],
     ]
-    return " · ".join(parts)
+    return " · ".join(part for part in parts if part)
 
 
 def reply(text: str, note: str = "") -> Message:

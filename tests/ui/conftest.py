@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.conftest import tiny_hf_model, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 300.0
@@ -47,9 +49,18 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def served_model_folder(tiny_model_folder: Callable[..., Path]) -> Path:
-    """A tiny random model with room for whole documents in its context."""
-    return tiny_model_folder("mistral", max_position_embeddings=4096)
+def served_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model with room for documents. It never ends an answer by itself: Stop needs something to stop."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("served-model")
+    model = tiny_hf_model("mistral", max_position_embeddings=4096)
+    tokenizer = tiny_tokenizer()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer.eos_token_id] = 0.0  # tied: its logit is 0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +78,7 @@ def running_app(served_model_folder: Path, tmp_path_factory: pytest.TempPathFact
         "answer_mode": "quote",
         "strategy": "docs_cache",
         "k": 3,
-        "chat_tokens": 1024,
+        "chat_tokens": 3000,
         "max_file_mb": 1,
     }
     command = [sys.executable, str(ROOT / "app.py"), *(f"--{name}={value}" for name, value in flags.items())]
