@@ -3,7 +3,7 @@
     python -m training.evaluate --model PATH --suite DIR --json OUT [--limit N] [--parts sts,retrieval,…] [--calibrate]
 
 `DIR` holds the development files (see `training.evaluation.suite`). `--limit` draws so many questions, the same each
-time, over fewer passages; without it similarity and retrieval use the whole suite, and the parts that write use ANSWER_LIMIT questions.
+time, over fewer passages. Without it similarity and retrieval use the whole suite, answers ANSWER_LIMIT questions.
 `--calibrate` first fits `vector_weight` and `answerable_threshold` on one half of the questions, writes them into the
 checkpoint's grit_config.json, and measures with them. From training code:
 

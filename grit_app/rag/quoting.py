@@ -32,7 +32,7 @@ NEAREST: Final = 8
 SHORTLIST: Final = 4
 PASSAGE_WEIGHT: Final = 8.0
 COSINE_WEIGHT: Final = 6.0
-MODEL_WEIGHT: Final = 0.5
+MODEL_WEIGHT: Final = 0.3
 MARGIN: Final = 1.0
 
 WORST_LIKELIHOOD: Final = -20.0

@@ -142,7 +142,8 @@ def test_the_command_writes_json(tiny_model_folder, data, tmp_path):
     out = tmp_path / "quality.json"
     status = quality.main(
         ["--model", str(tiny_model_folder("mistral")), "--data", str(data), "--limit", "3", "--k", "1",
-         "--device", "cpu", "--passages", "retrieved", "--strategies", "docs_cache", "--new_tokens", "4", "--json", str(out)]
+         "--device", "cpu", "--passages", "retrieved", "--strategies", "docs_cache", "--new_tokens", "4",
+         "--json", str(out)]
     )  # fmt: skip
     records = json.loads(out.read_text(encoding="utf-8"))["records"]
     assert status == 0 and [r["strategy"] for r in records] == ["none", "rag_doc_query", "docs_cache"]
