@@ -139,8 +139,7 @@ class Visitors:
     def leave(self, session: str) -> None:
         """The session's page is closed: stop its runs now, free what is its own after the grace time."""
         with self._guard:
-            for key in [key for key in self._runs if key[0] == session]:
-                self._runs.pop(key).set()
+            self._stop_all({session})
             for visitor in self._visitors.values():
                 if session in visitor.sessions:
                     visitor.sessions.discard(session)
@@ -158,8 +157,14 @@ class Visitors:
             leaving = [v for i, v in enumerate(others) if i < surplus or self._is_over(v, now)]
             for visitor in leaving:
                 del self._visitors[visitor.owner]
+                self._stop_all(visitor.sessions)
         for visitor in leaving:
             _close(visitor)
+
+    def _stop_all(self, sessions: set[str]) -> None:
+        """Ask every run of these sessions to stop, and forget them."""
+        for key in [key for key in self._runs if key[0] in sessions]:
+            self._runs.pop(key).set()
 
     def _is_over(self, visitor: Visitor, now: float) -> bool:
         idle_s = now - visitor.last_seen_s

@@ -99,10 +99,12 @@ def test_a_library_stays_while_another_tab_is_open(clock: Clock) -> None:
 def test_idle_and_surplus_libraries_go_longest_idle_first(clock: Clock) -> None:
     visitors = registry(clock, max_visitors=2, idle_s=600.0)
     libraries = []
+    run = visitors.begin_run("session-0", "upload")
     for number in range(3):
         clock.now += 1
         libraries.append(visitors.library(visitors.enter(f"session-{number}", new_key())))
     assert [library.is_closed for library in libraries] == [True, False, False]
+    assert run.is_set()
     clock.now += 601
     visitors.enter("late", new_key())
     assert all(library.is_closed for library in libraries)
