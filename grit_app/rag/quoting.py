@@ -7,8 +7,9 @@
     score = evidence + PASSAGE_WEIGHT · retrieval score + COSINE_WEIGHT · cosine + MODEL_WEIGHT · mean log-likelihood
 
 A weak model is a poor judge among many texts and a useful one among a few: the words do the first cut. Where the second
-sentence comes within MARGIN of the first, both are quoted: over three development sets that raised how often the right
-answer stands in the quote by five points, for less than one point of F1.
+sentence comes within MARGIN of the first, both are quoted. The numbers were chosen on half of 480 development questions;
+on the other half, with the right passage given, 81 % of quotes hold the answer at an F1 of 22.6 (words alone 73 %, 22.0;
+always one sentence 78 %, 23.0).
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from grit_app.rag.sentences import Sentence, sentences_of
 NEAREST: Final = 8
 SHORTLIST: Final = 4
 PASSAGE_WEIGHT: Final = 8.0
-COSINE_WEIGHT: Final = 6.0
+COSINE_WEIGHT: Final = 8.0
 MODEL_WEIGHT: Final = 0.3
-MARGIN: Final = 1.0
+MARGIN: Final = 0.5
 
 WORST_LIKELIHOOD: Final = -20.0
 """For a text that the tokenizer cannot give back word for word (its likelihood is −inf)."""
