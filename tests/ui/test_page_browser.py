@@ -165,7 +165,10 @@ def test_an_answer_streams_stops_frees_the_model_and_survives_a_reload(open_page
     page.locator("#chat-send").click()
     second = page.locator("#chat .stats").nth(1)
     expect(page.locator("#chat [data-testid=user]")).to_have_count(2)
-    page.wait_for_function("() => document.querySelector('#chat .message-row:last-child').innerText.length > 20")
+    page.wait_for_function(
+        "() => { const said = document.querySelectorAll('#chat [data-testid=bot]');"
+        " return said.length > 2 && said[said.length - 1].innerText.length > 20; }"
+    )  # the first answer has two blocks, words and statistics; the third block is the second answer
     page.locator("#chat-stop").click()
     wait_for(second)
     expect(second).to_contain_text("cached")
