@@ -6,10 +6,10 @@
 
     score = evidence + PASSAGE_WEIGHT · retrieval score + COSINE_WEIGHT · cosine + MODEL_WEIGHT · mean log-likelihood
 
-A weak model is a poor judge among many texts and a useful one among a few: the words do the first cut. Where the second
-sentence comes within MARGIN of the first, both are quoted. The numbers were chosen on half of 480 development questions;
-on the other half, with the right passage given, 81 % of quotes hold the answer at an F1 of 22.6 (words alone 73 %, 22.0;
-always one sentence 78 %, 23.0).
+A weak model is a poor judge among many texts and a useful one among a few: the words do the first cut. Where the
+second sentence comes within MARGIN of the first, both are quoted. The numbers were chosen on half of 480 development
+questions; on the other half, with the right passage given, 81 % of quotes hold the answer at an F1 of 22.6 (words alone
+73 %, 22.0; always one sentence 78 %, 23.0).
 """
 
 from __future__ import annotations
