@@ -29,7 +29,10 @@ from training.evaluation.baselines import Encoder, minilm
 from training.evaluation.calibrate import calibrate
 from training.evaluation.suite import Suite, load_suite
 
-ANSWER_LIMIT = 300
+ANSWER_LIMIT = 240
+DISTRACTORS = 150
+"""Other passages among which the strategies' five are found."""
+
 PARTS = ("sts", "retrieval", "cisi", "answers", "refusals", "bits_per_byte", "strategies", "speed")
 TRAINING_PARTS = ("sts", "retrieval", "answers", "bits_per_byte")
 """What is measured during a run: without baselines, and without what takes minutes."""
@@ -76,10 +79,7 @@ def measure(
                 **({"held_out": language.bits_per_byte(model, prose[20:])} if prose[20:] else {}),
             },
             "strategies": lambda: answers.strategies(
-                model,
-                suite.draw(ALL_SETS, asked // 3, seed),
-                suite.contexts()[:: max(1, len(suite.contexts()) // 300)],
-                seed,
+                model, suite.draw(ALL_SETS, max(6, asked // 5), seed), suite.contexts()[:DISTRACTORS], seed
             ),
             "speed": lambda: language.speed(model, suite.contexts()[:200], load_s),
         }

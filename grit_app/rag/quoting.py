@@ -31,7 +31,7 @@ from grit_app.rag.sentences import Sentence, sentences_of
 
 NEAREST: Final = 8
 SHORTLIST: Final = 4
-PASSAGE_WEIGHT: Final = 8.0
+PASSAGE_WEIGHT: Final = 16.0
 COSINE_WEIGHT: Final = 8.0
 MODEL_WEIGHT: Final = 0.3
 MARGIN: Final = 0.5
