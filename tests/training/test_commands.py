@@ -1,0 +1,234 @@
+"""The commands around a run: validate, mine, memory, recipes, launch, toy."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grit_app.gritlm import GritLM
+from tests.training.helpers import make_config, write_rows
+from tests.training.test_distributed import free_port
+from training import validate as validation
+from training.config import EvaluationConfig, TrainConfig, TrainError
+from training.data import ContrastiveSample, Text, text_hash
+from training.held_out import retrieval
+from training.memory import estimate, read_recipe
+from training.mine import MineConfig, hard_negatives, mine
+from training.toy import make
+from training.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN_RECIPES = ("toy", "gritlm-7b", "gritlm-8x7b", "embedding-only-7b", "generative-only-7b", "qlora-24gb")
+
+
+def test_validate_reports_what_a_run_would_meet(tmp_path: Path, tiny_model_folder: Callable[..., Path]) -> None:
+    """Counts, cuts, malformed and unusable lines by number, duplicates, and rows that are held out."""
+    config = make_config(tmp_path, tiny_model_folder("mistral"))
+    pairs = [
+        {"query": "where is the river", "pos": ["the river is here"]},
+        {"query": "where is the river", "pos": ["the river is here"]},
+        {"query": " ", "pos": ["nothing to ask"]},
+        {"query": ["x " * 400, "q"], "pos": ["p"]},
+        {"query": "long", "pos": ["word " * 500]},
+        {"query": "held out", "pos": ["secret"]},
+    ]
+    write_rows(tmp_path / "c.jsonl", pairs)
+    with (tmp_path / "c.jsonl").open("a") as file:
+        file.write("{broken\n")
+    write_rows(tmp_path / "g.jsonl", [{"text": ["a", "b"]}, {"text": ["x " * 600, "too late"]}])
+    write_rows(tmp_path / "dev.jsonl", [{"query": "held out", "pos": ["another"]}])
+    config = replace(config, evaluation=EvaluationConfig(files=[str(tmp_path / "dev.jsonl")]))
+    said: list[str] = []
+    pair_report, chat_report, rag_report = validation.validate(config, said.append)
+    assert (pair_report.rows, pair_report.duplicates, pair_report.truncated) == (7, 1, 1)
+    assert [s.split(":")[0] for s in pair_report.malformed] == ["c.jsonl, line 7"]
+    assert [s.split(":")[0] for s in pair_report.dropped] == ["c.jsonl, line 3", "c.jsonl, line 4"]
+    assert pair_report.leaked == ["c.jsonl, line 6 is also in dev.jsonl, line 1"]
+    assert [s.split(":")[0] for s in chat_report.dropped] == ["g.jsonl, line 2"] and chat_report.truncated == 1
+    assert rag_report.rows == 40 and not rag_report.dropped and min(rag_report.lengths) > 5
+    assert any("7 rows" in line and "1 malformed" in line for line in said)
+
+
+def naive_window(scores: list[float], own: int, config: MineConfig, known: set[int]) -> set[int]:
+    ranked = [i for i in sorted(range(len(scores)), key=lambda i: -scores[i]) if i != own]
+    window = ranked[config.first_rank - 1 : config.last_rank]
+    return {i for i in window if scores[i] < config.margin * scores[own] and i not in known}
+
+
+def test_mined_negatives_lie_in_the_window_and_below_the_margin() -> None:
+    """Against a naive selection; nearly right answers, the own negatives and equal texts are never taken."""
+    rng = random.Random(0)
+    texts = [Text("", f"passage {i}") for i in range(30)]
+    hashes = np.array([text_hash(t.text) for t in texts])
+    config = MineConfig(model="", input=Path("a"), output=Path("b"), first_rank=3, last_rank=12, count=20, margin=0.9)
+    taken = 0
+    for _ in range(50):
+        scores = [rng.random() for _ in texts]
+        scores[4] = 0.9
+        sample = ContrastiveSample(Text("", "q"), [texts[4]], [texts[7]])
+        found = hard_negatives(np.array(scores), [4], hashes, sample, config, rng)
+        assert set(found) == naive_window(scores, 4, config, {7})
+        assert found == sorted(found, key=lambda i: -scores[i])
+        taken += len(found)
+    assert taken > 100
+    few = hard_negatives(np.array(scores), [4], hashes, sample, replace(config, count=2), rng)
+    assert len(few) == 2 and set(few) <= set(found)
+
+
+def test_mining_writes_rows_that_training_reads(tmp_path: Path, tiny_model_folder: Callable[..., Path]) -> None:
+    rows = [{"query": ["find", f"q {i}"], "pos": [["", f"river {i} sea"]], "neg": [], "id": i} for i in range(12)]
+    write_rows(tmp_path / "in.jsonl", rows)
+    write_rows(tmp_path / "corpus.jsonl", [{"title": "Bees", "text": f"make honey {i}"} for i in range(5)])
+    config = MineConfig(
+        model=str(tiny_model_folder("mistral")),
+        input=tmp_path / "in.jsonl",
+        output=tmp_path / "out.jsonl",
+        corpus=tmp_path / "corpus.jsonl",
+        count=3,
+        margin=1.0,
+        device="cpu",
+    )
+    added = mine(config, lambda _: None)
+    mined = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in mined] == list(range(12)) and added == sum(len(row["neg"]) for row in mined) > 0
+    model = GritLM.from_pretrained(config.model, dtype="float32")
+    row = next(row for row in mined if row["neg"])
+    query = model.encode([row["query"][1]], "find")[0]
+    expected = model.encode([text for _, text in row["neg"]]) @ query
+    assert row["neg_scores"] == pytest.approx(expected.tolist(), abs=1e-3)
+    assert max(row["neg_scores"]) < row["pos_scores"][0]
+    assert row["pos"][0] not in row["neg"]
+    write_rows(tmp_path / "chats.jsonl", [{"text": ["a", "b"]}])
+    with pytest.raises(TrainError, match="generative rows"):
+        mine(replace(config, input=tmp_path / "chats.jsonl"))
+
+
+def test_retrieval_metrics_equal_their_definitions(tiny_model: Any) -> None:
+    samples = [
+        ContrastiveSample(Text("", f"river {i}"), [Text("", f"sea {i} honey")], [Text("", f"bees {i}")])
+        for i in range(9)
+    ]
+    found = retrieval(tiny_model, samples)
+    passages = [t.text for s in samples for t in (*s.positives, *s.negatives)]
+    scores = tiny_model.encode([s.query.text for s in samples]) @ tiny_model.encode(passages).T
+    ranks = [sum(score > row[2 * i] for score in row) for i, row in enumerate(scores)]
+    assert found["accuracy_at_1"] == pytest.approx(np.mean([rank == 0 for rank in ranks]))
+    assert found["mrr"] == pytest.approx(np.mean([1 / (rank + 1) for rank in ranks]))
+    assert found["ndcg_at_10"] == pytest.approx(np.mean([1 / np.log2(r + 2) if r < 10 else 0 for r in ranks]))
+    assert 0 < found["mrr"] < 1
+
+
+@pytest.mark.parametrize("name", OWN_RECIPES)
+def test_recipes_are_valid_and_estimated(name: str) -> None:
+    """Every published recipe parses with all its checks, and its memory can be estimated without its weights."""
+    recipe = read_recipe(ROOT / "training" / "recipes" / f"{name}.yaml")
+    assert isinstance(recipe, TrainConfig)
+    alone, sharded = estimate(recipe), estimate(recipe, processes=8, sharded=True)
+    assert 0 < sharded.total < alone.total
+    if name == "qlora-24gb":
+        assert 41 < alone.trained_m < 43 and alone.total < 24
+    if name == "gritlm-7b":
+        assert alone.parameters_m == pytest.approx(7242, abs=1)
+        assert alone.weights == pytest.approx(7.242e9 * 16 / 2**30, rel=1e-3)
+
+
+def test_large_batches_do_not_need_more_memory_but_for_vectors() -> None:
+    recipe = read_recipe(ROOT / "training" / "recipes" / "gritlm-7b.yaml")
+    larger = replace(recipe, contrastive=replace(recipe.contrastive, batch_size=8192))
+    small, large = estimate(recipe, processes=8, sharded=True), estimate(larger, processes=8, sharded=True)
+    assert large.activations == small.activations and large.total - small.total < 1.0
+
+
+def test_overrides_reach_nested_settings() -> None:
+    recipe = read_recipe(
+        ROOT / "training" / "recipes" / "toy.yaml",
+        ["--contrastive.temperature", "0.5", "--rag.layouts", '{"docs_cache": 1}'],
+    )
+    assert recipe.contrastive.temperature == 0.5 and recipe.rag.layouts == {"docs_cache": 1}
+    assert recipe.generative.batch_size == 16
+
+
+def test_launched_processes_give_the_same_loss_curve(tmp_path: Path, tiny_model_folder: Callable[..., Path]) -> None:
+    """`accelerate launch --num_processes 2` of the real command beside one process: same losses, norms and rates."""
+    config = make_config(tmp_path, tiny_model_folder("mistral"))
+    train(config, lambda _: None)
+    recipe = {
+        "model": {"path": config.model.path},
+        "data": {
+            "train": [{"path": file.path} for file in config.data.train],
+            "query_max_length": 64,
+            "passage_max_length": 256,
+            "generative_max_length": 512,
+        },
+        "run": {"steps": 4, "precision": "fp32"},
+        "contrastive": {"batch_size": 8, "negatives": 2, "chunk_tokens": 256, "temperature": 0.1},
+        "generative": {"batch_size": 8, "chunk_tokens": 128},
+        "rag": {"batch_size": 8, "chunk_tokens": 512},
+        "optimizer": {"learning_rate": 1e-3},
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]
+    command += [
+        "-m",
+        "training.train",
+        "--config",
+        str(tmp_path / "recipe.yaml"),
+        "--output_dir",
+        str(tmp_path / "two"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "2 process(es) on cpu" in result.stdout
+    curves = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (config.output_dir, tmp_path / "two")
+    ]
+    for one, two in zip(*curves, strict=True):
+        for name in (
+            "loss",
+            "loss_contrastive",
+            "loss_generative",
+            "loss_rag",
+            "loss_rag_contrastive",
+            "grad_norm",
+            "lr",
+        ):
+            assert two[name] == pytest.approx(one[name], rel=2e-3), name
+
+
+def test_toy_data_is_what_the_rules_make(tmp_path: Path) -> None:
+    """The committed files are the command's output, and no person of the held-out files is in the training files."""
+    make(tmp_path)
+    committed = ROOT / "training" / "toy_data"
+    for path in sorted(p for p in committed.rglob("*") if p.suffix == ".jsonl"):
+        assert path.read_bytes() == (tmp_path / path.relative_to(committed)).read_bytes(), path.name
+    for kind in ("pairs", "questions"):
+        key = "query" if kind == "pairs" else "question"
+        rows = {
+            part: {str(json.loads(line)[key]) for line in (committed / f"{part}{kind}.jsonl").read_text().splitlines()}
+            for part in ("", "dev_")
+        }
+        assert not rows[""] & rows["dev_"]
