@@ -81,8 +81,8 @@ def cut_to_tokens(model: GritLM, text: str, tokens: int) -> tuple[str, int]:
 
 
 def quotes(model: GritLM, question: str, text: str) -> QuoteConstraint:
-    """Quote mode for a race: the model chooses, token by token, among the few sentences whose words fit best."""
-    candidates = shortlist(question, [text], [1.0])
+    """Quote mode for a race: the model chooses, token by token, between the two sentences whose words fit best."""
+    candidates = shortlist(question, [text], [1.0], most=2)
     return QuoteConstraint(model.prompts, [candidate.sentence.text for candidate in candidates])
 
 

@@ -69,7 +69,8 @@ RACE_INTRO: Final = (
     "The same question over the same long document, twice. *Full prefill* reads the whole document again "
     "before the first token. "
     "*Cached* joins the keys and values that were kept when the document was embedded, and reads only the question. "
-    "Each runs alone on the device; the clocks start when the question arrives and are read after the device is done."
+    "Each runs alone on the device; the clocks start when the question arrives and are read after the device is done. "
+    "A model that quotes chooses between the two sentences that fit the question's words best."
 )
 CACHING_METHOD: Final = """
 **How it is measured.** All strategies run interleaved in one process after a warm-up run that is thrown away; the
@@ -78,4 +79,4 @@ questions have exactly the stated number of tokens. *Hot* caches are in memory, 
 holds in its page cache. *TTFT* is the time to the first token: from the start of the prefill in the charts named so,
 and from the question, with retrieval and loading, in the others.
 """
-RACE_QUESTION: Final = "How many bytes of keys and values does GritLM-7B keep per token?"
+RACE_QUESTION: Final = "How many terabytes would the caches of all passages take?"
