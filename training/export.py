@@ -122,8 +122,14 @@ def load_merged(folder: Path, recipe: dict[str, Any]) -> PreTrainedModel:
     adapter = AdapterConfig(**recipe["adapter"])
     if adapter.method == "full":
         return load_hf_model(folder, device=cpu, dtype=torch.float32, quantization="none")
-    base = load_hf_model(find_folder(recipe["model"]["path"]), device=cpu, dtype=torch.float32, quantization="none")
     # QLoRA trained beside 4-bit weights; its adapters are merged into the weights that those were made from.
+    base = load_hf_model(
+        find_folder(recipe["model"]["path"]),
+        device=cpu,
+        dtype=torch.float32,
+        quantization="none",
+        separate_experts=adapter.method == "qlora",
+    )
     plain = AdapterConfig(**{**recipe["adapter"], "method": "lora"})
     adapted: Any = add_adapters(base, plain, seed=0)
     weights = {

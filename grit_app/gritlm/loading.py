@@ -162,9 +162,17 @@ def load_hf_model(
     dtype: torch.dtype,
     quantization: Literal["none", "8bit", "4bit"],
     attention_kernel: str = "sdpa",
+    separate_experts: bool = False,
 ) -> PreTrainedModel:
-    """The causal language model of a folder, ready to run. Raises ModelError if weights are missing or do not fit."""
-    settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_kernel, "config": load_config(folder)}
+    """The causal language model of a folder, ready to run. Raises ModelError if weights are missing or do not fit.
+
+    separate_experts   a Mixtral's experts as linear layers, as they always are when quantised (separate_experts.py):
+                       for adapters that were trained beside quantised weights
+
+    Quantising takes the memory of the quantised model and of one tensor of the checkpoint.
+    """
+    config = load_config(folder)
+    settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_kernel, "config": config}
     if quantization != "none":
         # It remarks on the casts of inputs at every single multiplication.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -172,7 +180,7 @@ def load_hf_model(
     settings["device_map"] = _device_map(folder, device, dtype, quantization)
     try:
         with quiet_transformers():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = _model_class(config, separate_experts or quantization != "none").from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, **settings
             )
     except torch.cuda.OutOfMemoryError as error:
@@ -190,6 +198,14 @@ def load_hf_model(
         )
     model.eval().requires_grad_(False)
     return model
+
+
+def _model_class(config: Any, separate_experts: bool) -> Any:
+    if config.model_type != "mixtral" or not separate_experts:
+        return AutoModelForCausalLM
+    from grit_app.gritlm.separate_experts import SeparateMixtralForCausalLM  # loads code that only a Mixtral needs
+
+    return SeparateMixtralForCausalLM
 
 
 def quantization_settings(quantization: Literal["8bit", "4bit"]) -> BitsAndBytesConfig:

@@ -20,7 +20,10 @@ WORKING_BYTES: Final = 512 * 2**20
 NF4_BYTES: Final = 0.516
 """4 bits a weight, and with double quantisation 0.127 bits of scales."""
 
-UNQUANTIZED_PARTS: Final = ("embed_tokens", "lm_head", ".block_sparse_moe.")
+UNQUANTIZED_PARTS: Final = ("embed_tokens", "lm_head", ".block_sparse_moe.gate.", ".mlp.gate.")
+"""Tables, and the routers of a mixture of experts."""
+
+STACKED_EXPERTS: Final = (".experts.gate_up_proj", ".experts.down_proj")
 
 INT8_BYTES: Final = 1.01
 """8 bits a weight, and one scale a row."""
@@ -54,8 +57,10 @@ def read_weights(folder: Path) -> Weights:
 def is_quantizable(name: str, shape: list[int]) -> bool:
     """Whether 8-bit and 4-bit loading shrink this tensor: weights of linear layers, not of embeddings or the head.
 
-    Nor of a Mixtral's experts: transformers 5.23 keeps them in one tensor a layer, which bitsandbytes does not replace.
+    A Mixtral's experts too, whether a file holds them one by one or stacked.
     """
+    if name.endswith(STACKED_EXPERTS):
+        return True
     return len(shape) == 2 and name.endswith(".weight") and not any(part in name for part in UNQUANTIZED_PARTS)
 
 
