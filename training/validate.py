@@ -121,10 +121,10 @@ class Validator:
                 if role == "query":
                     return f"the query cannot be used: {error}"
                 continue
-            report.lengths.append(len(prompt.ids))
-            report.truncated += len(prompt.ids) > limit
             if prompt.header_length >= limit:
                 return f"the instruction takes {prompt.header_length} tokens, and {limit} is the limit of a {role}."
+            report.lengths.append(len(prompt.ids))
+            report.truncated += len(prompt.ids) > limit
             usable[role] += 1
         return "" if usable["passage"] else "no positive has any text."
 
