@@ -177,17 +177,9 @@ def test_launched_processes_give_the_same_loss_curve(tmp_path: Path, tiny_model_
         "optimizer": {"learning_rate": 1e-3},
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]
+    launcher = ROOT / "training" / "recipes" / "accelerate-cpu.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(launcher)]
+    command += ["--num_processes", "2", "--main_process_port", str(free_port())]
     command += [
         "-m",
         "training.train",
@@ -196,7 +188,7 @@ def test_launched_processes_give_the_same_loss_curve(tmp_path: Path, tiny_model_
         "--output_dir",
         str(tmp_path / "two"),
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
     result = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False
     )
