@@ -1,7 +1,7 @@
 """Quote mode: the answer is one sentence of the passages, or two, word for word.
 
-    1  the words (`evidence`) and the passage's retrieval score rank all sentences of the passages; NEAREST stay
-    2  the embedding compares them with the question; SHORTLIST stay
+    1  the words (`evidence`) and the passage's retrieval score rank all sentences of the passages; at most NEAREST stay
+    2  the embedding compares them with the question; at most SHORTLIST stay
     3  the model tells how likely it answers with each of those, in one forward over the prompt (or its caches)
 
     score = evidence + PASSAGE_WEIGHT · retrieval score + COSINE_WEIGHT · cosine + MODEL_WEIGHT · mean log-likelihood
@@ -31,6 +31,11 @@ from grit_app.rag.sentences import Sentence, sentences_of
 
 NEAREST: Final = 8
 SHORTLIST: Final = 4
+WORDS_REACH: Final = 3.0
+COSINE_REACH: Final = 1.5
+"""What lies further behind the best one after the words, or after the cosines, is not compared any more: no choice on
+the development questions became worse, and half of the work goes, for which a cached prompt would have to wait."""
+
 PASSAGE_WEIGHT: Final = 16.0
 COSINE_WEIGHT: Final = 8.0
 MODEL_WEIGHT: Final = 0.3
@@ -76,7 +81,7 @@ def shortlist(question: str, passages: Sequence[str], scores: Sequence[float], m
         for sentence, words in zip(sentences, evidence(question, sentences), strict=True)
     ]
     unique = {candidate.sentence.text: candidate for candidate in sorted(judged, key=lambda c: c.score)}
-    return sorted(unique.values(), key=lambda c: -c.score)[:most]
+    return _within(sorted(unique.values(), key=lambda c: -c.score)[:most], WORDS_REACH)
 
 
 def choose(
@@ -93,7 +98,7 @@ def choose(
     if not candidates:
         raise InputError("The passages hold no sentence that could be quoted.")
     started_s = time.perf_counter()
-    near = _compare(model, candidates, vector)[:SHORTLIST]
+    near = _within(_compare(model, candidates, vector)[:SHORTLIST], COSINE_REACH)
     likelihoods = best_span(model, tail, cache, [candidate.sentence.text for candidate in near]).scores
     judged = _ranked(
         [
@@ -119,6 +124,10 @@ def _compare(model: GritLM, candidates: Sequence[Candidate], vector: NDArray[np.
             for c, cosine in zip(candidates, cosines, strict=True)
         ]
     )
+
+
+def _within(ranked: Sequence[Candidate], reach: float) -> list[Candidate]:
+    return [candidate for candidate in ranked if ranked[0].score - candidate.score <= reach]
 
 
 def _ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
