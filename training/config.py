@@ -324,7 +324,7 @@ class TrainConfig:
     run: RunConfig
     output_dir: Path = Path("runs/unnamed")
     mode: Mode = "unified"
-    """embedding uses the contrastive files (and layouts' blocks are off), generative the others, unified all."""
+    """embedding: contrastive files alone. generative: chats and answers, without L_rep. unified: everything."""
 
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
