@@ -17,10 +17,9 @@ from dataclasses import dataclass
 
 from grit_app.benchmark.cases import read_block
 from grit_app.benchmark.timing import synchronize
-from grit_app.gritlm import GritLM, KVCache, QuoteConstraint, Sampling, join
-from grit_app.gritlm.decoding import Constraint, TokenStream
+from grit_app.gritlm import GritLM, KVCache, Sampling, join
 from grit_app.gritlm.errors import Cancelled, InputError
-from grit_app.rag.quoting import shortlist
+from grit_app.rag.quoting import Candidate, choose, shortlist
 from grit_app.rag.strategies import build_layout
 
 
@@ -80,12 +79,6 @@ def cut_to_tokens(model: GritLM, text: str, tokens: int) -> tuple[str, int]:
     return text.strip(), len(model.prompts.continuation(text.strip()))
 
 
-def quotes(model: GritLM, question: str, text: str) -> QuoteConstraint:
-    """Quote mode for a race: the model chooses, token by token, between the two sentences whose words fit best."""
-    candidates = shortlist(question, [text], [1.0], most=2)
-    return QuoteConstraint(model.prompts, [candidate.sentence.text for candidate in candidates])
-
-
 def run(
     model: GritLM,
     question: str,
@@ -93,11 +86,14 @@ def run(
     strategies: Sequence[str],
     *,
     sampling: Sampling | None = None,
-    constraint: Constraint | None = None,
+    is_quoting: bool = False,
     on_lane: Callable[[str], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> Race:
     """All strategies, one after the other. `on_lane` is called with a strategy's name when its turn begins.
+
+    is_quoting   as the app answers in quote mode: the model compares the few sentences whose words fit best, and the
+                 chosen one stands there at once. Otherwise it writes, token by token.
 
     Raises InputError for an empty question or text, or one beyond the model's context; Cancelled.
     """
@@ -110,12 +106,25 @@ def run(
             f"{tokens:,} tokens of document do not fit into the model's context of {model.context:,}. "
             "Choose a shorter one."
         )
+    candidates = shortlist(question, [text], [1.0]) if is_quoting else []
     lanes = []
     for strategy in strategies:
         if on_lane is not None:
             on_lane(strategy)
-        lanes.append(_lane(model, strategy, question, text, sampling, constraint, cancel))
+        lanes.append(_lane(model, strategy, question, text, sampling, candidates, cancel))
     return Race(question, tokens, tuple(lanes))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One timed answer; times in milliseconds since the question."""
+
+    pieces: list[tuple[float, int]]
+    text: str
+    ttft_ms: float
+    total_ms: float
+    join_ms: float
+    finish_reason: str
 
 
 def _lane(
@@ -124,7 +133,7 @@ def _lane(
     question: str,
     text: str,
     sampling: Sampling,
-    constraint: Constraint | None,
+    candidates: Sequence[Candidate],
     cancel: threading.Event | None,
 ) -> Lane:
     start = time.perf_counter()
@@ -132,22 +141,20 @@ def _lane(
     kept = [read_block(model, block, text) for block in layout.blocks if block.role == "document"]
     synchronize(model.device)
     prepare_ms = (time.perf_counter() - start) * 1e3 if kept else 0.0
-    warm = Sampling(max_new_tokens=1)
-    _answer(model, strategy, question, text, kept, warm, constraint, cancel)
-    pieces, stream, before_ms, join_ms = _answer(model, strategy, question, text, kept, sampling, constraint, cancel)
-    stats = stream.stats
+    _answer(model, strategy, question, text, kept, Sampling(max_new_tokens=1), candidates, cancel)
+    timed = _answer(model, strategy, question, text, kept, sampling, candidates, cancel)
     return Lane(
         strategy=strategy,
-        pieces=tuple(pieces),
-        text=stream.text,
-        ttft_ms=before_ms + stats.ttft_ms,
-        total_ms=before_ms + stats.total_ms,
-        join_ms=join_ms,
-        cached_tokens=stats.cached_tokens,
-        computed_tokens=stats.prompt_tokens - stats.cached_tokens,
+        pieces=tuple(timed.pieces),
+        text=timed.text,
+        ttft_ms=timed.ttft_ms,
+        total_ms=timed.total_ms,
+        join_ms=timed.join_ms,
+        cached_tokens=layout.cached_length,
+        computed_tokens=len(layout.tail),
         cache_bytes=sum(cache.nbytes for cache in kept),
         prepare_ms=prepare_ms,
-        finish_reason=stats.finish_reason,
+        finish_reason=timed.finish_reason,
     )
 
 
@@ -158,28 +165,37 @@ def _answer(
     text: str,
     kept: Sequence[KVCache],
     sampling: Sampling,
-    constraint: Constraint | None,
+    candidates: Sequence[Candidate],
     cancel: threading.Event | None,
-) -> tuple[list[tuple[float, int]], TokenStream, float, float]:
+) -> _Run:
     synchronize(model.device)
     start = time.perf_counter()
     layout = build_layout(strategy, model.prompts, model.config, question, [text])
     documents = iter(kept)
+    instruction = model.config.retrieval_instruction
     caches = [
-        next(documents)
-        if block.role == "document"
-        else read_block(model, block, question, model.config.retrieval_instruction)
+        next(documents) if block.role == "document" else read_block(model, block, question, instruction)
         for block in layout.blocks
     ]
     joining = time.perf_counter()
     cache = join(caches, model.rope, positions=layout.positions, keep_headers=layout.keep_headers) if caches else None
     synchronize(model.device)
     ready = time.perf_counter()
-    stream = model.stream_ids(layout.tail, cache, sampling, constraint, cancel=cancel)
+    join_ms = (ready - joining) * 1e3
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("The race was stopped.")
+    if candidates:
+        quote = choose(model, layout.tail, cache, candidates).text
+        done_ms = (time.perf_counter() - start) * 1e3
+        return _Run([(done_ms, len(quote))], quote, done_ms, done_ms, join_ms, "stop")
+    stream = model.stream_ids(layout.tail, cache, sampling, cancel=cancel)
     pieces, length = [], 0
+    asked_ms = (time.perf_counter() - start) * 1e3
     for piece in stream:
         length += len(piece)
         pieces.append(((time.perf_counter() - start) * 1e3, length))
-    if stream.stats.finish_reason == "cancelled":
+    total_ms = (time.perf_counter() - start) * 1e3
+    stats = stream.stats
+    if stats.finish_reason == "cancelled":
         raise Cancelled("The race was stopped.")
-    return pieces, stream, (ready - start) * 1e3, (ready - joining) * 1e3
+    return _Run(pieces, stream.text, asked_ms + stats.ttft_ms, total_ms, join_ms, stats.finish_reason)

@@ -165,7 +165,7 @@ class RaceHandlers:
         yield preparing(strategies, None), None
         with self._engine.using(cancel) as model:
             text, _ = race.cut_to_tokens(model, sample_text(), min(int(length), model.context - 512))
-            constraint = race.quotes(model, question, text) if model.config.answer_mode == "quote" else None
+            is_quoting = model.config.answer_mode == "quote"
             sampling = Sampling(max_new_tokens=ANSWER_TOKENS)
             watch: Watch[str, Race] = Watch(
                 lambda report: race.run(
@@ -174,7 +174,7 @@ class RaceHandlers:
                     text,
                     strategies,
                     sampling=sampling,
-                    constraint=constraint,
+                    is_quoting=is_quoting,
                     on_lane=report,
                     cancel=cancel,
                 ),

@@ -70,7 +70,7 @@ RACE_INTRO: Final = (
     "before the first token. "
     "*Cached* joins the keys and values that were kept when the document was embedded, and reads only the question. "
     "Each runs alone on the device; the clocks start when the question arrives and are read after the device is done. "
-    "A model that quotes chooses between the two sentences that fit the question's words best."
+    "A model that quotes compares the sentences that fit the question's words best; the chosen one appears at once."
 )
 CACHING_METHOD: Final = """
 **How it is measured.** All strategies run interleaved in one process after a warm-up run that is thrown away; the

@@ -47,11 +47,13 @@ def test_the_exact_strategy_gives_the_words_of_full_prefill_and_both_those_of_a_
     assert result.same_answer
 
 
-def test_quoting_gives_sentences_of_the_document(model: Any) -> None:
+def test_quoting_gives_a_sentence_of_the_document_at_once(model: Any) -> None:
     text, _ = race.cut_to_tokens(model, sample_text(), 300)
-    constraint = race.quotes(model, QUESTION, text)
-    result = race.run(model, QUESTION, text, ["rag_doc_query", "docs_cache"], constraint=constraint)
-    assert all(lane.text.strip() and lane.text.strip() in text for lane in result.lanes)
+    result = race.run(model, QUESTION, text, ["rag_doc_query", "prefix_cache", "docs_cache"], is_quoting=True)
+    for lane in result.lanes:
+        assert lane.text.split() and all(part in text for part in lane.text.splitlines())
+        assert lane.at(lane.ttft_ms) == lane.text and lane.at(lane.ttft_ms - 0.01) == ""
+    assert result.lanes[0].text == result.lanes[1].text  # the exact strategy chooses as full prefill does
 
 
 def test_what_cannot_be_raced_is_a_sentence(model: Any) -> None:
