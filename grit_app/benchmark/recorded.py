@@ -47,7 +47,14 @@ class Recording:
         precision = str(model.get("dtype", "")) if quantization == "none" else quantization
         date = str(self.environment.get("measured_at", ""))[:10]
         what = ", ".join(part for part in (str(model.get("name", "")), precision) if part)
-        return " · ".join(part for part in (self.hardware, what, *self._varied(), date) if part)
+        return " · ".join(part for part in (self.hardware, *self._conditions(), what, *self._varied(), date) if part)
+
+    def _conditions(self) -> list[str]:
+        """What a reader must know before comparing milliseconds with another machine's."""
+        cores, threads = self.environment.get("cores"), self.environment.get("threads")
+        found = [f"{threads} thread{'s' * (threads != 1)}"] if threads and threads != cores else []
+        load = self.environment.get("load_average") or [0.0]
+        return [*found, "other programs running"] if cores and load[0] > cores else found
 
     def _varied(self) -> list[str]:
         """What the records vary, with its range; nothing for commands without lengths."""

@@ -31,6 +31,15 @@ def test_recordings_are_found_by_command_with_their_hardware(tmp_path: Path, lat
     assert recorded.load_all("latency", tmp_path / "nowhere") == []
 
 
+def test_the_caption_owns_up_to_a_busy_machine() -> None:
+    """Ratios hold up under load; milliseconds do not, and fewer threads than cores are not the machine's best."""
+    busy = ENVIRONMENT | {"cores": 2, "threads": 1, "load_average": [9.5, 9.0, 8.0]}
+    assert "1 thread · other programs running" in recorded.Recording("a", "latency", busy, []).caption
+    calm = ENVIRONMENT | {"cores": 2, "threads": 2, "load_average": [0.4, 0.9, 8.0]}
+    caption = recorded.Recording("a", "latency", calm, []).caption
+    assert "thread" not in caption and "running" not in caption
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"environment": {}}', '{"records": 3}'])
 def test_a_damaged_recording_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.latency.json").write_text(content, encoding="utf-8")
