@@ -1,11 +1,13 @@
 """Measures a checkpoint through the serving path, beside baselines in the same run.
 
     python -m training.evaluate --model PATH --suite DIR --json OUT [--limit N] [--parts sts,retrieval,…] [--calibrate]
+                                [--files DIR]
 
 `DIR` holds the development files (see `training.evaluation.suite`). `--limit` draws so many questions, the same each
 time, over fewer passages. Without it similarity and retrieval use the whole suite, answers ANSWER_LIMIT questions.
 `--calibrate` first fits `vector_weight` and `answerable_threshold` on one half of the questions, writes them into the
-checkpoint's grit_config.json, and measures with them. From training code:
+checkpoint's grit_config.json, and measures with them. `--files` is a folder with the files that
+assets/evaluation/pdf_questions.jsonl asks about: its score is then part of the result. From training code:
 
     values = evaluate(model, suite_folder, limit=60)          # flat: {"sts/model": 0.7, "retrieval/fused/recall@5": …}
 """
@@ -27,6 +29,7 @@ from grit_app.gritlm import GritLM
 from training.evaluation import answers, language, ranking
 from training.evaluation.baselines import Encoder, minilm
 from training.evaluation.calibrate import calibrate
+from training.evaluation.documents import file_questions
 from training.evaluation.suite import Suite, load_suite
 
 ANSWER_LIMIT = 240
@@ -115,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--limit", type=int, help="questions; unset: all, and fewer where the model writes")
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure, separated by commas")
+    parser.add_argument("--files", type=Path, help="folder with the files of assets/evaluation/pdf_questions.jsonl")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--calibrate", action="store_true", help="fit and write the checkpoint's search numbers first")
     options = parser.parse_args(arguments)
@@ -150,6 +154,9 @@ def _command(options: argparse.Namespace) -> dict[str, Any]:
         model, suite, limit=options.limit, parts=parts, encoder=minilm(), load_s=load_s,
         say=lambda line: print(line, flush=True),
     )  # fmt: skip
+    if options.files is not None:
+        measured["files"] = file_questions(model, options.files)
+        print(f"files: {json.dumps(rounded(measured['files']))}", flush=True)
     return result | {"environment": environment.describe(model)} | measured
 
 

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from grit_app.gritlm import GritConfig
+from grit_app.benchmark.questions import read_rows
+from grit_app.errors import InputError
+from grit_app.gritlm import GritConfig, GritLM
 from training import evaluate
 from training.evaluation import calibrate, language, ranking
 from training.evaluation.baselines import PlainBM25, TfIdf, overlap_sentence
+from training.evaluation.documents import QUESTIONS, file_questions
 from training.evaluation.suite import load_suite
 from training.fit_evidence import accuracy, fit, prepare
 
@@ -136,6 +139,32 @@ def test_the_command_measures_every_part_and_writes_the_calibration(checkpoint, 
     assert data["answers"]["all"]["gold"]["quote"]["contains"] > 50  # words find the sentence, whatever the model is
     assert set(data["strategies"]["quote"]) >= {"rag_doc_query", "docs_cache", "docs_query_cache"}
     assert "refusals (" in capsys.readouterr().out
+
+
+def test_questions_over_files_count_answers_and_pages(tiny_model, tmp_path):
+    """One right, one with a wrong page, one with a wrong answer."""
+    (tmp_path / "mill.txt").write_text("The mill was built by Anna Berg. It burned down in 1902.", encoding="utf-8")
+    rows = [
+        {"file": "mill.txt", "question": "Who built the mill?", "pages": [1], "answers": ["Anna Berg"]},
+        {"file": "mill.txt", "question": "When did it burn down?", "pages": [7], "answers": ["1902"]},
+        {"file": "mill.txt", "question": "Who built the mill?", "pages": [1], "answers": ["Otto Lang"]},
+        {"file": "mill.txt", "question": "When did it burn down?", "pages": [1], "answers": ["1902"]},
+    ]
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    model = GritLM(tiny_model.hf_model, tiny_model.tokenizer, GritConfig(answer_mode="quote", vector_weight=0.0))
+    found = file_questions(model, tmp_path, questions)
+    assert found == {"right_answer": 0.75, "right_page": 0.75, "both": 0.5, "n": 4.0}
+    with pytest.raises(InputError, match=r"gone\.txt"):
+        questions.write_text(json.dumps(rows[0] | {"file": "gone.txt"}), encoding="utf-8")
+        file_questions(model, tmp_path, questions)
+
+
+def test_the_questions_that_come_along_are_whole():
+    rows = list(read_rows(QUESTIONS))
+    assert len(rows) == 20
+    for row in rows:
+        assert set(row) == {"file", "question", "pages", "answers"} and row["pages"] and row["answers"]
 
 
 def test_what_cannot_be_measured_is_a_sentence(folder, tmp_path, checkpoint, capsys):
