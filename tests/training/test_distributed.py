@@ -38,6 +38,7 @@ def jobs_for(folder: Path, model: Callable[..., Path]) -> dict[str, TrainConfig]
     return {
         "ddp": tied,
         "ddp-lora": adapted,
+        "fsdp-lora": adapted,
         "fsdp": checkpointed,
         "fsdp-tied": tied,
     }
