@@ -62,7 +62,7 @@ class Results:
         """Finding, all charts, table, environment, JSON text, CSV text."""
         records, environment, hardware = self._find(name, live)
         quality = quality_for(self.recordings, (environment.get("model") or {}).get("name", ""))
-        plots = [gr.Plot(value=figure, visible=figure is not None) for figure in charts(records, quality, clock)]
+        plots = [gr.update(value=figure, visible=figure is not None) for figure in charts(records, quality, clock)]
         raw = json.dumps({"environment": environment, "records": records}, indent=1) if records else ""
         table = numbers_table(records) if records else EMPTY
         return (headline(records, hardware, clock), *plots, table, environment, raw, as_csv(records) if records else "")
@@ -114,7 +114,7 @@ def lay_out(results: Results) -> Parts:
     summary = gr.HTML(start[0], label="Finding", elem_id="finding")
     with gr.Row(elem_classes="columns charts"):
         plots = [
-            gr.Plot(value=plot.value, visible=plot.visible, label=name, show_label=False, min_width=420)
+            gr.Plot(plot["value"], visible=plot["visible"], label=name, show_label=False, min_width=420)
             for name, plot in zip(CHARTS, start[1 : 1 + len(CHARTS)], strict=True)
         ]
     gr.Markdown(texts.CACHING_METHOD, elem_classes="quiet method")

@@ -8,13 +8,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from grit_app.benchmark.latency import measure
 from grit_app.benchmark.recorded import Recording
 from grit_app.errors import InputError
 from grit_app.ui.measurement_views import CHARTS, LIVE, as_csv, charts, choices, progress_line, quality_for
-from grit_app.ui.measurements import Results, live_plan
+from grit_app.ui.measurements import Results, lay_out, live_plan
 
 CLOCK = "prefill_ttft_ms"
 
@@ -62,7 +63,7 @@ def test_charts_exist_where_there_is_something_to_draw(result: dict[str, Any]) -
 def test_without_results_nothing_is_made_up() -> None:
     finding, *rest = Results([]).views(None, None, CLOCK)
     assert "No results yet" in finding
-    assert all(plot.visible is False for plot in rest[: len(CHARTS)]) and rest[-2:] == ["", ""]
+    assert all(plot["visible"] is False for plot in rest[: len(CHARTS)]) and rest[-2:] == ["", ""]
 
 
 def test_recordings_are_listed_by_their_hardware_and_the_live_run_after_them(result: dict[str, Any]) -> None:
@@ -88,3 +89,15 @@ def test_csv_has_a_column_for_every_number_of_any_record(result: dict[str, Any])
 def test_progress_counts_and_escapes() -> None:
     line = progress_line(3, 12, "<b>")
     assert "3 of 12 points" in line and 'aria-valuenow="25"' in line and "<b>" not in line
+
+
+def test_the_section_is_built_with_recordings(result: dict[str, Any]) -> None:
+    """Charts of a recording are there at first sight, once each: a component made on the way would be a second one."""
+    environment = {"hardware": "Some CPU, 2 cores"}
+    results = Results([Recording("cpu", "latency", environment, result["records"])])
+    with gr.Blocks() as page:
+        parts = lay_out(results)
+    plots = [block for block in page.blocks.values() if isinstance(block, gr.Plot)]
+    assert len(plots) == len(CHARTS)
+    assert sum(plot.visible is True and plot.value is not None for plot in plots) == 3
+    assert parts.chosen.value == "cpu" and parts.chosen.visible
