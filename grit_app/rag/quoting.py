@@ -41,6 +41,9 @@ COSINE_WEIGHT: Final = 8.0
 MODEL_WEIGHT: Final = 0.3
 MARGIN: Final = 0.5
 
+QUESTION_PENALTY: Final = 3.0
+"""For a sentence that itself asks: a heading in the form of a question holds its words, and no answer."""
+
 WORST_LIKELIHOOD: Final = -20.0
 """For a text that the tokenizer cannot give back word for word (its likelihood is −inf)."""
 
@@ -77,7 +80,7 @@ def shortlist(question: str, passages: Sequence[str], scores: Sequence[float], m
     """
     sentences = sentences_of(passages)
     judged = [
-        Candidate(sentence, float(words) + PASSAGE_WEIGHT * scores[sentence.passage])
+        Candidate(sentence, float(words) + PASSAGE_WEIGHT * scores[sentence.passage] - _asks(sentence.text))
         for sentence, words in zip(sentences, evidence(question, sentences), strict=True)
     ]
     unique = {candidate.sentence.text: candidate for candidate in sorted(judged, key=lambda c: c.score)}
@@ -124,6 +127,10 @@ def _compare(model: GritLM, candidates: Sequence[Candidate], vector: NDArray[np.
             for c, cosine in zip(candidates, cosines, strict=True)
         ]
     )
+
+
+def _asks(text: str) -> float:
+    return QUESTION_PENALTY if text.endswith(("?", "؟", "？")) else 0.0
 
 
 def _within(ranked: Sequence[Candidate], reach: float) -> list[Candidate]:

@@ -51,6 +51,14 @@ def test_shortlist_holds_sentences_once_and_a_better_passage_weighs_more():
     assert shortlist("How many?", [], []) == []
 
 
+def test_a_question_does_not_answer_a_question():
+    """Headings often repeat what is asked."""
+    found = shortlist(
+        "How many wheels does the mill have?", ["How many wheels does the mill have? It has 12 wheels."], [1.0]
+    )
+    assert found[0].sentence.text == "It has 12 wheels."
+
+
 def test_the_choice_is_one_of_the_candidates_and_counts_its_tokens(tiny_model):
     layout = build_layout("rag_doc_query", tiny_model.prompts, tiny_model.config, "Who built it?", [PASSAGE])
     candidates = shortlist("Who built the mill?", [PASSAGE], [1.0])
