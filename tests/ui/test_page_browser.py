@@ -260,6 +260,8 @@ def test_caching_races_at_first_sight_and_measures_live(open_page: OpenPage) -> 
     expect(page.locator("#race .race-note")).to_contain_text("times sooner", timeout=WAIT_MS)
     expect(page.locator("#race .lane")).to_have_count(2)
     expect(page.locator("#race .lane").nth(1)).to_contain_text("tokens from the cache")
+    expect(page.locator("#finding")).to_contain_text("Measured on")  # a recording is there before anything is run
+    wait_for(page.locator(".charts .js-plotly-plot .scatterlayer").first)
     if not page.locator("#run-here").is_visible():
         page.locator("#measure-here button").first.click()
     for words in ("4,096", "64", "256", "4"):  # enough work to be stopped in
