@@ -79,6 +79,7 @@ def open_page(browser: Browser, running_app: RunningApp) -> Iterator[OpenPage]:
 
 def open_tab(page: Page, name: str) -> None:
     """By its tab, or by the menu into which narrow pages fold it."""
+    wait_for(page.get_by_role("tab").first)  # after a reload the page is empty for a moment
     tab = page.get_by_role("tab", name=name)
     if tab.first.is_visible():
         tab.first.click()
