@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import torch
 import transformers
 from jsonargparse import auto_cli
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from grit_app.gritlm.prompts import Prompts
 from training.checkpoints import RunState, checkpoints, load_state, save_checkpoint
@@ -36,8 +36,9 @@ from training.distill import TeacherTexts, pooled_states, similarity_distillatio
 from training.embedding_init import fit_head, initial_table
 from training.optim import Muon, parameter_groups
 from training.packing import RowOrder, TokenSource
+from training.pretrain_config import Phase, PretrainConfig
 from training.schedule import wsd
-from training.static_table import StaticConfig, train_static
+from training.static_table import train_static
 from training.teacher import load_teacher_vectors
 
 log = logging.getLogger(__name__)
@@ -54,102 +55,6 @@ DISTILL_TEMPERATURE = 0.1
 
 # Running text that the initial table and head are counted from.
 COUNTED_TOKENS = 6_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShapeConfig:
-    """A Mistral model's shape."""
-
-    hidden_size: int = 384
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 6
-    num_key_value_heads: int = 2
-    head_dim: int = 64
-    intermediate_size: int = 1024
-    max_position_embeddings: int = 4096
-    rope_theta: float = 10000.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """A part of the run with one row length: short rows first, they are cheap and teach most."""
-
-    tokens: int
-    length: int
-    batch_rows: int
-    """Rows of an optimizer step."""
-
-    micro_rows: int = 8
-    """Rows of one forward pass; must divide batch_rows."""
-
-    def __post_init__(self) -> None:
-        if self.batch_rows % self.micro_rows:
-            raise CorpusError(f"micro_rows {self.micro_rows} does not divide batch_rows {self.batch_rows}.")
-
-    @property
-    def batch_tokens(self) -> int:
-        return self.length * self.batch_rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """Everything a pretraining run depends on."""
-
-    data_dir: Path
-    tokenizer_dir: Path
-    output_dir: Path
-    sources: list[SourceConfig] = field(default_factory=list)
-    phases: list[Phase] = field(default_factory=list)
-    shape: ShapeConfig = field(default_factory=ShapeConfig)
-    teacher_dirs: list[Path] = field(default_factory=list)
-    """Outputs of training.teacher: they make the initial token table. None: random."""
-
-    static: StaticConfig = field(default_factory=StaticConfig)
-    """How the token table is trained as an embedding model of its own, before the head is fitted."""
-
-    distill_texts: int = 0
-    """Texts of the teacher in each step (0: no second stream)."""
-
-    distill_weight: float = 1.0
-    distill_max_length: int = 96
-    corpus_characters: int = 200_000_000
-    """Text read in all, shared by the sources' weights; a source that is smaller is read whole."""
-
-    fraction: float = 1.0
-    """Scales tokens of every phase and corpus_characters: 0.01 is a rehearsal."""
-
-    learning_rate: float = 0.001
-    """Muon's, for the layers' matrices: the RMS change of an element in one step."""
-
-    table_learning_rate: float = 0.0001
-    """AdamW's, for the input table: slow, it starts good. Elements are about 0.3."""
-
-    head_learning_rate: float = 0.0005
-
-    head_steps: int = 400
-    """Steps of fitting the head to token pairs before training; some two minutes on two cores at 8k entries."""
-    vector_learning_rate: float = 0.003
-    weight_decay: float = 0.01
-    ns_steps: int = 5
-    warmup_steps: int = 20
-    decay_fraction: float = 0.0
-    """Share of the steps that decay to `decay_floor`. 0: leave the decay to the next stage."""
-
-    decay_floor: float = 0.05
-    z_loss: float = 1e-4
-    grad_clip: float = 1.0
-    seed: int = 0
-    threads: int = 2
-    compile: bool = False
-    device: str = "cpu"
-    resume: str | None = None
-    """`auto`: go on from the newest checkpoint in output_dir, if there is one."""
-
-    init_from: Path | None = None
-    """Start at step 0 from the weights in this folder."""
-
-    save_every_s: float = 300.0
-    log_every: int = 10
 
 
 @dataclass(frozen=True)
@@ -173,7 +78,7 @@ class Plan:
         return phase, step - start
 
 
-def tokenize_source(config: PretrainConfig, source: SourceConfig, tokenizer: PreTrainedTokenizerFast) -> TokenSource:
+def tokenize_source(config: PretrainConfig, source: SourceConfig, tokenizer: Any) -> TokenSource:
     """All documents of a source as one array, each `<s>` … `</s>`, in an order made by the seed; kept on disk."""
     total = sum(s.weight for s in config.sources)
     budget = int(config.corpus_characters * config.fraction * source.weight / total) + 20_000
@@ -266,11 +171,13 @@ class Trainer:
         self.config = config
         self.plan = Plan.of(config.phases, config.fraction)
         torch.set_num_threads(config.threads)
-        self.tokenizer = AutoTokenizer.from_pretrained(str(config.tokenizer_dir))
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(config.tokenizer_dir))
+        self.tokenizer = tokenizer
         self.sources = [tokenize_source(config, s, self.tokenizer) for s in config.sources]
         self.orders: dict[int, RowOrder] = {}
         folder = self._resume_folder()
         start = folder or config.init_from
+        self.model: Any
         if start is None:
             self.model = new_model(config, self.tokenizer, self.sources)
         else:

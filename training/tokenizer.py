@@ -62,7 +62,7 @@ class TokenizerConfig:
     """Corpus files; `weight` is the share of characters that each contributes."""
 
     vocab_size: int = 8192
-    """With the three special tokens and the 256 bytes. More: shorter sequences, but a bigger embedding table to learn."""
+    """With the three special tokens and the 256 bytes. More: shorter sequences, but a bigger table to learn."""
 
     characters: int = 60_000_000
     """Text that is read in all. 60 M characters take about a minute; more changes few merges."""

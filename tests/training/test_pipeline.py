@@ -15,7 +15,7 @@ from grit_app.gritlm import GritLM
 from tests.training.corpus_files import WORDS, write_corpus
 from training import pretrain, teacher, tokenizer
 from training.corpus import CorpusError, SourceConfig
-from training.pretrain import Phase, PretrainConfig, ShapeConfig
+from training.pretrain_config import Phase, PretrainConfig, ShapeConfig
 from training.release import ReleaseConfig, release
 from training.static_table import Pairs, StaticConfig, info_nce_step, means_of, rows_of, train_static
 

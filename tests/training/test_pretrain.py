@@ -23,7 +23,7 @@ from training.distill import similarity_distillation
 from training.embedding_init import fit_head, mean_matrix, ppmi_table, ridge_table
 from training.optim import Muon, orthogonalise, parameter_groups
 from training.packing import CYCLE, RowOrder, TokenSource
-from training.pretrain import Phase, PretrainConfig, ShapeConfig
+from training.pretrain_config import Phase, PretrainConfig, ShapeConfig
 from training.schedule import wsd
 
 SOURCES = [
