@@ -96,9 +96,7 @@ def tokenize_source(config: PretrainConfig, source: SourceConfig, tokenizer: Any
     return TokenSource(f"{source.file}:{source.template}", np.load(path), source.weight)
 
 
-def new_model(
-    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, sources: list[TokenSource]
-) -> MistralForCausalLM:
+def new_model(config: PretrainConfig, tokenizer: Any, sources: list[TokenSource]) -> MistralForCausalLM:
     """Random matrices, zero residual outputs, and the counted token table if a teacher is given."""
     torch.manual_seed(config.seed)
     shape = asdict(config.shape)
