@@ -30,12 +30,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from grit_app.gritlm.prompts import Prompts
-from training.checkpoints import RunState, checkpoints, load_state, save_checkpoint
 from training.corpus import CorpusError, SourceConfig, read_documents
 from training.distill import TeacherTexts, pooled_states, similarity_distillation
 from training.embedding_init import fit_head, initial_table
-from training.optim import Muon, parameter_groups
+from training.muon import Muon, parameter_groups
 from training.packing import RowOrder, TokenSource
+from training.pretrain_checkpoints import RunState, checkpoints, load_state, save_checkpoint
 from training.pretrain_config import Phase, PretrainConfig
 from training.schedule import wsd
 from training.static_table import train_static

@@ -21,7 +21,7 @@ from training import pretrain, tokenizer
 from training.corpus import SourceConfig, answer_texts, chat, is_held_out, read_documents, read_records
 from training.distill import similarity_distillation
 from training.embedding_init import fit_head, mean_matrix, ppmi_table, ridge_table
-from training.optim import Muon, orthogonalise, parameter_groups
+from training.muon import Muon, orthogonalise, parameter_groups
 from training.packing import CYCLE, RowOrder, TokenSource
 from training.pretrain_config import Phase, PretrainConfig, ShapeConfig
 from training.schedule import wsd
