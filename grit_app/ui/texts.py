@@ -18,7 +18,7 @@ CHAT_EMPTY: Final = (
 )
 SMALL_MODEL: Final = (
     "The model that is running is small ({parameters} parameters). It finds passages and quotes them well; "
-    "what it writes freely is often wrong. A larger GritLM takes its place with `--model`."
+    "what it writes freely may be nonsense. A larger GritLM takes its place with `--model`."
 )
 
 DOCUMENTS_EMPTY: Final = (
