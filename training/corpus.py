@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import random
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from grit_app.errors import GritError
+from training.cloze import cloze_questions, passages
 
 Record = dict[str, Any]
 
@@ -34,14 +36,16 @@ class SourceConfig:
     """Relative share of this source in the mixture (of characters or of rows)."""
 
     template: str = "text"
-    """How a record becomes text: a key of TEMPLATES, or `questions` (all questions of a passage in one chat)."""
+    """How a record becomes text: a key of TEMPLATES; `questions` (questions of a passage in one chat); `cloze` (made
+    questions about runs of its sentences, as chats of the same form)."""
 
     only: list[str] = field(default_factory=list)
     """Keep only records whose `source` field is one of these; empty keeps all."""
 
     def __post_init__(self) -> None:
-        if self.template not in TEMPLATES and self.template != "questions":
-            raise CorpusError(f"{self.file}: no template is called {self.template!r}. There are {sorted(TEMPLATES)}.")
+        known = sorted([*TEMPLATES, "questions", "cloze"])
+        if self.template not in known:
+            raise CorpusError(f"{self.file}: no template is called {self.template!r}. There are {known}.")
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -118,15 +122,28 @@ def answer_texts(record: Record) -> list[str]:
     return [answer["text"] if isinstance(answer, dict) else answer for answer in record["answers"]]
 
 
-def _questions(records: list[Record]) -> str:
-    """One passage with all its questions as turns of one chat: the passage is read once for many answers."""
-    title = records[0].get("title") or ""
-    passage = f"{title} {records[0]['context']}".strip()
-    turns: list[str] = []
-    for number, record in enumerate(records):
-        question = f"{record['question']}\n\n{QUESTION_TAIL}"
-        turns += [f"{passage}\n\n{question}" if number == 0 else question, answer_texts(record)[0]]
-    return chat(*turns)
+QUESTIONS_OF_A_CHAT = 4
+
+
+def _questions(passage: str, asked: list[tuple[str, str]]) -> list[str]:
+    """Chats over one passage, a few of its (question, answer) pairs in each: it is read once for several answers."""
+    chats = []
+    for first in range(0, len(asked), QUESTIONS_OF_A_CHAT):
+        turns: list[str] = []
+        for question, answer in asked[first : first + QUESTIONS_OF_A_CHAT]:
+            before = "" if turns else f"{passage}\n\n"
+            turns += [f"{before}{question}\n\n{QUESTION_TAIL}", answer]
+        chats.append(chat(*turns))
+    return chats
+
+
+def _made_questions(record: Record) -> list[str]:
+    rng = random.Random(str(record["title"]))
+    chats: list[str] = []
+    for passage in passages(record["text"], rng):
+        asked = [(cloze.question, cloze.answer) for cloze in cloze_questions(passage, rng, QUESTIONS_OF_A_CHAT)]
+        chats += _questions(passage, asked)
+    return chats
 
 
 # The published wording for a question behind its passage (see grit_app.gritlm.prompts).
@@ -154,5 +171,11 @@ def read_documents(data_dir: Path, source: SourceConfig, *, held_out: bool = Fal
         by_passage: dict[str, list[Record]] = {}
         for record in records:
             by_passage.setdefault(record["context"], []).append(record)
-        return [_questions(group) for group in by_passage.values()]
+        return [
+            text
+            for context, group in by_passage.items()
+            for text in _questions(context, [(r["question"], answer_texts(r)[0]) for r in group])
+        ]
+    if source.template == "cloze":
+        return [text for record in records for text in _made_questions(record)]
     return [TEMPLATES[source.template](record) for record in records]

@@ -2,7 +2,7 @@
 
 Muon (Jordan et al. 2024): heavy-ball momentum whose matrix is replaced by its nearest orthogonal one, found by a few
 Newton-Schulz iterations. torch.optim.Muon does these in bfloat16, which is about a hundred times slower than float32
-on a CPU without bf16 units (measured), hence these lines.
+on a CPU without bf16 units (measured); here the processor decides.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from training.precision import fast_dtype
+
 
 def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
     """About the nearest semi-orthogonal matrix of [m, n]: singular values go to 0.7 … 1.2 (quintic Newton-Schulz)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    dtype = torch.bfloat16 if matrix.is_cuda else torch.float32
+    dtype = fast_dtype(matrix.device)
     x = matrix.to(dtype)
     transposed = x.shape[0] > x.shape[1]
     if transposed:

@@ -17,7 +17,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,11 @@ from grit_app.gritlm.prompts import Prompts
 from training.corpus import CorpusError, SourceConfig, read_documents
 from training.distill import TeacherTexts, pooled_states, similarity_distillation
 from training.embedding_init import fit_head, initial_table
+from training.fused_head import head_loss
 from training.muon import Muon, parameter_groups
 from training.packing import RowOrder, TokenSource
 from training.pretrain_checkpoints import RunState, checkpoints, load_state, save_checkpoint
+from training.precision import fast_dtype
 from training.pretrain_config import Phase, PretrainConfig
 from training.schedule import wsd
 from training.static_table import train_static
@@ -152,14 +154,26 @@ def mixed_tokens(sources: list[TokenSource], count: int) -> np.ndarray:
     return np.concatenate([s.tokens[: int(count * s.weight / total)] for s in sources]).astype(np.int64)
 
 
-def causal_loss(model: Any, rows: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
-    """(training loss, cross-entropy in nats) per token of rows [n, t], over n*(t-1) targets."""
-    hidden = model.get_decoder()(input_ids=rows, is_causal=True, use_cache=False).last_hidden_state[:, :-1]
-    logits = model.get_output_embeddings()(hidden).float().flatten(0, 1)
-    log_partition = logits.logsumexp(-1)
-    target = logits.gather(-1, rows[:, 1:].flatten().unsqueeze(-1)).squeeze(-1)
-    cross_entropy = (log_partition - target).mean()
-    return cross_entropy + z_loss * log_partition.square().mean(), cross_entropy.detach()
+def causal_states(model: Any, rows: Tensor) -> Tensor:
+    """Last hidden states [n, t, hidden] of rows [n, t]."""
+    states: Tensor = model.get_decoder()(input_ids=rows, is_causal=True, use_cache=False).last_hidden_state
+    return states
+
+
+def target_weights(rows: np.ndarray, marker: Sequence[int], eos_id: int, answer_weight: float) -> np.ndarray:
+    """Weights [n, t − 1] of the predicted tokens of rows [n, t], summing to 1.
+
+    marker   the ids that open an assistant's turn: what follows, up to and with the end of text, counts `answer_weight`
+    """
+    weights = np.ones(rows.shape, dtype=np.float32)
+    if answer_weight != 1.0:
+        windows = np.lib.stride_tricks.sliding_window_view(rows, len(marker), axis=1)
+        for row, place in np.argwhere((windows == np.array(marker)).all(-1)):
+            start = place + len(marker)
+            ends = np.flatnonzero(rows[row, start:] == eos_id)
+            weights[row, start : start + int(ends[0]) + 1 if len(ends) else None] = answer_weight
+    weights = weights[:, 1:]
+    return weights / weights.sum()
 
 
 class Trainer:
@@ -200,9 +214,13 @@ class Trainer:
             for optimizer, values in zip(self.optimizers, saved, strict=True):
                 optimizer.load_state_dict(values)
             print(f"resumed from step {self.state.step}", flush=True)
-        self.causal_loss: Callable[..., tuple[Tensor, Tensor]] = (
-            torch.compile(causal_loss, dynamic=False) if config.compile else causal_loss
+        self.model.set_attn_implementation(config.kernel)
+        wide = config.precision == "fp32" or fast_dtype(config.device) == torch.float32
+        self.dtype = torch.float32 if wide else torch.bfloat16
+        self.causal_states: Callable[[Any, Tensor], Tensor] = (
+            torch.compile(causal_states, dynamic=False) if config.compile else causal_states
         )
+        self.marker: list[int] = tokenizer("\n<|assistant|>\n", add_special_tokens=False)["input_ids"]
         self.texts = None
         if config.distill_texts and config.teacher_dirs:
             self.texts = TeacherTexts(
@@ -214,8 +232,9 @@ class Trainer:
         return found[-1] if found else None
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        on_gpu = self.config.device.startswith("cuda")
-        return torch.autocast("cuda", torch.bfloat16) if on_gpu else contextlib.nullcontext()
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(torch.device(self.config.device).type, self.dtype)
 
     def step(self) -> dict[str, float]:
         """One optimizer step; gives what is logged."""
@@ -223,15 +242,14 @@ class Trainer:
         phase, number = self.plan.at(step)
         if phase.length not in self.orders:
             self.orders[phase.length] = RowOrder(self.sources, phase.length, self.tokenizer.bos_token_id, config.seed)
-        rows = torch.from_numpy(self.orders[phase.length].rows(number, phase.batch_rows)).to(config.device)
-        micros, total = rows.split(phase.micro_rows), 0.0
-        for micro in micros:
-            with self._autocast():
-                loss, cross_entropy = self.causal_loss(self.model, micro, config.z_loss)
-            (loss / len(micros)).backward()
-            total += float(cross_entropy) / len(micros)
+        rows = self.orders[phase.length].rows(number, phase.batch_rows)
+        weights = target_weights(rows, self.marker, self.tokenizer.eos_token_id, config.answer_weight)
+        total = 0.0
+        for first in range(0, phase.batch_rows, phase.micro_rows):
+            micro = slice(first, first + phase.micro_rows)
+            total += self._causal(torch.from_numpy(rows[micro]), torch.from_numpy(weights[micro]))
         record = {"loss_generative": total}
-        if self.texts is not None:
+        if self.texts is not None and step % config.distill_every == 0:
             record["loss_distill"] = self._distill(step)
         record["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.parameters, config.grad_clip))
         if not math.isfinite(record["grad_norm"]):
@@ -250,6 +268,19 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         self.state = RunState(step + 1, self.state.tokens + phase.batch_tokens)
         return record | {"lr": config.learning_rate * factor, "length": phase.length}
+
+    def _causal(self, rows: Tensor, weights: Tensor) -> float:
+        """Backward of some rows; gives their part of the step's cross-entropy."""
+        rows, weights = rows.to(self.config.device), weights.to(self.config.device)
+        with self._autocast():
+            states = self.causal_states(self.model, rows)[:, :-1].flatten(0, 1)
+        head = self.model.get_output_embeddings().weight
+        targets = rows[:, 1:].flatten()
+        loss, cross_entropy = head_loss(
+            states, head, targets, weights.flatten(), z_loss=self.config.z_loss, dtype=self.dtype
+        )
+        loss.backward()
+        return float(cross_entropy)
 
     def _distill(self, step: int) -> float:
         assert self.texts is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from training.corpus import CorpusError, SourceConfig
 from training.static_table import StaticConfig
@@ -64,7 +65,13 @@ class PretrainConfig:
     """Texts of the teacher in each step (0: no second stream)."""
 
     distill_weight: float = 1.0
+    distill_every: int = 1
+    """Steps from one batch of the teacher's texts to the next."""
+
     distill_max_length: int = 96
+    answer_weight: float = 1.0
+    """How much more a token of an assistant's turn counts than one of running text."""
+
     corpus_characters: int = 200_000_000
     """Text read in all, shared by the sources' weights; a source that is smaller is read whole."""
 
@@ -94,6 +101,14 @@ class PretrainConfig:
     seed: int = 0
     threads: int = 2
     compile: bool = False
+    """Compile the trunk: a minute at the start, a sixth of the time of each step on a CPU."""
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of matrix products; weights and sums stay in float32. auto: bf16 where the processor has units for it."""
+
+    kernel: Literal["sdpa", "eager"] = "sdpa"
+    """Attention. On a CPU compiled `eager` is faster up to rows of about 1,000 tokens: sdpa's backward is slow there."""
+
     device: str = "cpu"
     resume: str | None = None
     """`auto`: go on from the newest checkpoint in output_dir, if there is one."""
