@@ -17,6 +17,7 @@ contrastive
 rag
   answers       question over its passage and distractors of the same article (else of another); a part of the
                 questions stands over distractors only, which then must not hold the answer: refused
+  cloze         the same with questions made from encyclopedia articles (`training.cloze`)
 generative
   chats         definitions, short instructions, small talk
 """
@@ -35,6 +36,7 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
+from training.cloze import cloze_questions, passages
 from training.corpus import CorpusError, Record, answer_texts, is_held_out, read_records
 
 log = logging.getLogger(__name__)
@@ -213,6 +215,24 @@ def answers(corpus: Corpus) -> Iterator[Row]:
             yield row | {"passages": [record["context"], *drawn]} | gold
 
 
+def cloze(corpus: Corpus) -> Iterator[Row]:
+    rng = corpus.rng("cloze")
+    for record in corpus.records("wikipedia"):
+        texts = list(passages(record["text"], rng))
+        for text in rng.sample(texts, min(CLOZE_PASSAGES, len(texts))):
+            for made in cloze_questions(text, rng, 1):
+                others = [t for t in texts if t != text and not holds(t, [made.answer])]
+                others = rng.sample(others, min(corpus.config.distractors, len(others)))
+                row: Row = {"question": made.question, "source": "cloze"}
+                if others and rng.random() < corpus.config.unanswerable:
+                    yield row | {"passages": others, "gold": [], "answer": "", "answerable": False}
+                else:
+                    yield row | {"passages": [text, *others], "gold": [0], "answer": made.answer, "answerable": True}
+
+
+CLOZE_PASSAGES = 2
+"""Passages of an article that are asked about."""
+
 CHAT_SOURCES = ("llms_from_scratch", "chatterbot_corpus", "self_instruct_seed", "open_assistant_sample")
 MADE_SOURCES = ("made_definition", "made_synonym", "made_example", "made_glossary", "made_simplify")
 
@@ -236,6 +256,7 @@ RULES: dict[str, Callable[[Corpus], Iterator[Row]]] = {
     "medical": medical,
     "intents": intents,
     "answers": answers,
+    "cloze": cloze,
     "chats": chats,
 }
 

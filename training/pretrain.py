@@ -143,6 +143,9 @@ def _set_counted_tables(config: PretrainConfig, model: Any, tokenizer: Any, sour
         torch.save(table, kept)
     model.model.embed_tokens.weight.copy_(TABLE_LENGTH * table)
     model.model.norm.weight[-1] = SLACK_WEIGHT
+    if not config.head_steps:
+        model.lm_head.weight.zero_()
+        return
     head, loss = fit_head(table * hidden**0.5 * model.model.norm.weight, tokens, steps=config.head_steps)
     model.lm_head.weight.copy_(head)
     log.info("head fitted to %d token pairs: %.3f nats a token", len(tokens), loss)

@@ -87,7 +87,9 @@ class PretrainConfig:
     head_learning_rate: float = 0.0005
 
     head_steps: int = 400
-    """Steps of fitting the head to token pairs before training; some two minutes on two cores at 8k entries."""
+    """Steps of fitting the head to token pairs before training; some two minutes on two cores at 8k entries. 0: the
+    head starts at zero."""
+
     vector_learning_rate: float = 0.003
     weight_decay: float = 0.01
     ns_steps: int = 5
