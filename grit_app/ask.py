@@ -54,7 +54,10 @@ def parse(arguments: Sequence[str], settings: Settings) -> argparse.Namespace:
     )
     parser.add_argument("--k", type=int, default=settings.k, help="passages to retrieve; default: the checkpoint's")
     parser.add_argument(
-        "--mode", choices=("quote", "free"), default=settings.answer_mode, help="quoted or written answers"
+        "--mode",
+        choices=("quote", "short", "free"),
+        default=settings.answer_mode,
+        help="a quoted sentence, its words that answer, or the model's own words",
     )
     parser.add_argument("--model", default=settings.model, help="folder or Hugging Face name of a checkpoint, or auto")
     parser.add_argument("--quantization", choices=("auto", "none", "8bit", "4bit"), default=settings.quantization)

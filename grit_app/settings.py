@@ -68,7 +68,7 @@ class Settings:
         None,
         "Passages retrieved for a question; unset: what the checkpoint names as its default.",
     )
-    answer_mode: Literal["quote", "free"] | None = _knob(
+    answer_mode: Literal["quote", "short", "free"] | None = _knob(
         None,
         "quote: answers are spans of the passages; free: the model writes; unset: the checkpoint's default.",
     )

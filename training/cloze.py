@@ -37,11 +37,13 @@ ASKED = {
     "thing": ("what",),
 }
 PLACE_BEFORE = re.compile(r"\b(?:in|at|near|from|to)\s+$")
-NEVER_NAMES = frozenset(
-    "The A An In On At It He She They We I This That These Those As But And Or If When While After Before For From With "
-    "By His Her Its Their There Some Many Most Other Such However Although Since During Under Between Both Each One Two "
-    "Three Also Because Until Despite Among Like To Of Not No All Any Another What Who Where Why How Which You My Our".split()
-)
+SENTENCE_OPENERS = """
+The A An In On At It He She They We I This That These Those As But And Or If When While After Before For
+From With By His Her Its Their There Some Many Most Other Such However Although Since During Under
+Between Both Each One Two Three Also Because Until Despite Among Like To Of Not No All Any Another What
+Who Where Why How Which You My Our
+"""
+NEVER_NAMES = frozenset(SENTENCE_OPENERS.split())
 REACH = 13
 """Words on either side of the answer that a question keeps at most."""
 
@@ -118,7 +120,7 @@ def _question(sentence: str, begin: int, end: int, kind: str, rng: random.Random
         if before and PLACE_BEFORE.search(before[-1] + " ") and kind in ("time", "place"):
             before = before[:-1]
         words = [*asked.split(), *_thinned(before, rng), *_thinned(behind, rng)]
-    text = " ".join(words).strip(" ,;:.!?\"“”").replace(" ,", ",")
+    text = " ".join(words).strip(' ,;:.!?"“”').replace(" ,", ",")
     if rng.random() < 0.6:
         text = text[:1].upper() + text[1:]
     return text + ("?" if rng.random() < 0.85 else "")

@@ -19,7 +19,9 @@ rag
                 questions stands over distractors only, which then must not hold the answer: refused
   cloze         the same with questions made from encyclopedia articles (`training.cloze`)
 generative
-  chats         definitions, short instructions, small talk
+  chats         definitions and short instructions
+  small_talk    greetings, questions about the app itself (small_talk.jsonl, written by hand), trivia: few and short, to
+                be learned by heart
 """
 
 from __future__ import annotations
@@ -233,7 +235,10 @@ def cloze(corpus: Corpus) -> Iterator[Row]:
 CLOZE_PASSAGES = 2
 """Passages of an article that are asked about."""
 
-CHAT_SOURCES = ("llms_from_scratch", "chatterbot_corpus", "self_instruct_seed", "open_assistant_sample")
+CHAT_SOURCES = ("llms_from_scratch", "self_instruct_seed", "open_assistant_sample")
+TALK_SOURCES = ("chatterbot_corpus",)
+OWN_TALK = Path(__file__).with_name("small_talk.jsonl")
+OWN_TALK_TIMES = 3
 MADE_SOURCES = ("made_definition", "made_synonym", "made_example", "made_glossary", "made_simplify")
 
 
@@ -244,6 +249,14 @@ def chats(corpus: Corpus) -> Iterator[Row]:
         request = record["instruction"] + (f"\n\n{record['input']}" if record.get("input") else "")
         if record["output"].strip():
             yield {"text": [request, record["output"]]}
+
+
+def small_talk(corpus: Corpus) -> Iterator[Row]:
+    for record in corpus.records("instruct_open", list(TALK_SOURCES)):
+        yield {"text": [record["instruction"], record["output"]]}
+    own = [] if corpus.held_out else list(read_records(OWN_TALK))  # there is nothing to generalise to
+    for record in own * OWN_TALK_TIMES:
+        yield from ({"text": [request, record["reply"]]} for request in record["requests"])
 
 
 RULES: dict[str, Callable[[Corpus], Iterator[Row]]] = {
@@ -258,6 +271,7 @@ RULES: dict[str, Callable[[Corpus], Iterator[Row]]] = {
     "answers": answers,
     "cloze": cloze,
     "chats": chats,
+    "small_talk": small_talk,
 }
 
 

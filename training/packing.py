@@ -2,9 +2,9 @@
 
 Each source is one long array of tokens (documents in random order, each `<s>` … `</s>`), cut into windows. A document
 that fits into a window and would be cut by its end begins the next window too, so it is seen whole once: an answer is
-never asked for without its passage. The mixture is a cycle of CYCLE rows in which every source has its share; row r of the run is entry r mod CYCLE of the
-cycle, and takes the next window of its source in an order shuffled anew each epoch. So nothing has to be stored to
-resume, shares are exact, and no window comes twice before all of its source have come.
+never asked for without its passage. The mixture is a cycle of CYCLE rows in which every source has its share; row r of
+the run is entry r mod CYCLE of the cycle, and takes the next window of its source in an order shuffled anew each epoch.
+So nothing has to be stored to resume, shares are exact, and no window comes twice before all of its source have come.
 """
 
 from __future__ import annotations

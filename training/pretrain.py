@@ -36,8 +36,8 @@ from training.embedding_init import fit_head, initial_table
 from training.fused_head import head_loss
 from training.muon import Muon, parameter_groups
 from training.packing import RowOrder, TokenSource
-from training.pretrain_checkpoints import RunState, checkpoints, load_state, save_checkpoint
 from training.precision import fast_dtype
+from training.pretrain_checkpoints import RunState, checkpoints, load_state, save_checkpoint
 from training.pretrain_config import Phase, PretrainConfig
 from training.schedule import wsd
 from training.static_table import train_static

@@ -109,7 +109,7 @@ class PretrainConfig:
     """Of matrix products; weights and sums stay in float32. auto: bf16 where the processor has units for it."""
 
     kernel: Literal["sdpa", "eager"] = "sdpa"
-    """Attention. On a CPU compiled `eager` is faster up to rows of about 1,000 tokens: sdpa's backward is slow there."""
+    """Attention. On a CPU compiled `eager` is faster for rows of some hundred tokens: sdpa's backward is slow there."""
 
     device: str = "cpu"
     resume: str | None = None

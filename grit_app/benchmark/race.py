@@ -185,7 +185,7 @@ def _answer(
     if cancel is not None and cancel.is_set():
         raise Cancelled("The race was stopped.")
     if candidates:
-        quote = choose(model, layout.tail, cache, candidates).text
+        quote = choose(model, question, layout.tail, cache, candidates).text
         done_ms = (time.perf_counter() - start) * 1e3
         return _Run([(done_ms, len(quote))], quote, done_ms, done_ms, join_ms, "stop")
     stream = model.stream_ids(layout.tail, cache, sampling, cancel=cancel)

@@ -18,7 +18,7 @@ PROMPT_VERSION: Final = "gritlm-1"
 
 ATTENTION_CODES: Final = ("bbcc", "cccc", "bb", "cc")
 POOLING_METHODS: Final = ("mean", "weightedmean", "lasttoken", "cls")
-ANSWER_MODES: Final = ("free", "quote")
+ANSWER_MODES: Final = ("free", "quote", "short")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,8 @@ from grit_app.rag.events import STAGES, Answer, Citation, Done, Event, FirstToke
 from grit_app.rag.retrieval import Found, answerable, retrieve
 from grit_app.rag.strategies import Strategy, build_layout, find_strategy
 
-AnswerMode = Literal["quote", "free"]
+AnswerMode = Literal["quote", "short", "free"]
+"""A sentence of the passages, its few words that answer, or the model's own writing."""
 Search = Callable[[NDArray[np.float32]], Found]
 
 ANSWER_TOKENS = 64
@@ -77,7 +78,7 @@ def answer(
         library=library,
         model=model,
         strategy=find_strategy(strategy or config.default_strategy),
-        mode=mode or ("quote" if config.answer_mode == "quote" else "free"),
+        mode=mode or cast(AnswerMode, config.answer_mode),
         sampling=sampling or Sampling(max_new_tokens=ANSWER_TOKENS),
         cancel=cancel,
         positions=positions,
@@ -107,6 +108,11 @@ class _Written:
     prefill_ms: float
     tokens_per_s: float
     finish_reason: str
+    quoted: str = ""
+    """The quoted sentences, of which `text` may be a part."""
+
+    short: str = ""
+    """The few words of them that answer."""
 
 
 _NOTHING = _Written("", 0, 0.0, 0.0, "stop")
@@ -206,7 +212,7 @@ class _Run:
     ) -> Generator[Event, None, _Written]:
         if self.cancel is not None and self.cancel.is_set():
             return replace(_NOTHING, finish_reason="cancelled")
-        if self.mode == "quote" and hits:
+        if self.mode != "free" and hits:
             written = self._quote(layout, cache, hits, found, encoding)
             yield from self._say(written.text)
             return written
@@ -225,9 +231,13 @@ class _Run:
             candidates = quoting.openings(passages)
         else:
             candidates = quoting.shortlist(self.question, passages, [hit.score for hit in hits])
-        quote = quoting.choose(self.model, layout.tail, cache, candidates, encoding.vector if encoding else None)
+        vector = encoding.vector if encoding else None
+        quote = quoting.choose(self.model, self.question, layout.tail, cache, candidates, vector)
         self.timings["prefill"] = quote.choose_ms
-        return _Written(quote.text, quote.new_tokens, quote.choose_ms, 0.0, "stop")
+        short = "" if found.is_general else quote.short  # a document as a whole has no few words that answer
+        text = short if self.mode == "short" and short else quote.text
+        count = self.model.prompts.count(text)
+        return _Written(text, count, quote.choose_ms, 0.0, "stop", quoted=quote.text, short=short)
 
     def _stream(self, layout: Layout, cache: KVCache | None) -> Generator[Event, None, _Written]:
         asked_s = time.perf_counter()
@@ -261,7 +271,10 @@ class _Run:
         config, text = self.model.config, written.text.strip()
         cached_tokens, computed_tokens = (layout.cached_length, len(layout.tail)) if written.prefill_ms else (0, 0)
         is_answerable = answerable(found.score, text, config, is_general=found.is_general)
-        cited = align(text if is_answerable else "", found.hits, self.model)
+        cited = align((written.quoted or text) if is_answerable else "", found.hits, self.model)
+        if is_answerable and written.quoted and text != written.quoted:  # the short words stand for their quote
+            numbers = sorted({number for _, found_in in cited.sentences for number in found_in})
+            cited = replace(cited, sentences=[(text, numbers)])
         if written.finish_reason == "cancelled":
             self.notes.append("Stopped before its end.")
         elif self.strategy.retrieves and not is_answerable:
@@ -273,6 +286,7 @@ class _Run:
             text=text,
             marked=cited.marked if cited.sentences else text,
             answerable=is_answerable,
+            short=written.short if is_answerable else "",
             is_supported=cited.is_supported,
             strategy=self.strategy.name,
             mode=self.mode if self.strategy.retrieves else "free",

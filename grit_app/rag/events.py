@@ -57,7 +57,7 @@ class Answer:
     """Every sentence is supported by a passage."""
 
     strategy: str
-    mode: Literal["quote", "free"]
+    mode: Literal["quote", "short", "free"]
     citations: tuple[Citation, ...]
     """All retrieved passages, cited ones first."""
 
@@ -69,6 +69,9 @@ class Answer:
     timings_ms: dict[str, float]
     notes: tuple[str, ...] = field(default=())
     """Sentences that a person should read with the answer."""
+
+    short: str = ""
+    """The few words of a quote that answer; empty for other answers."""
 
     sentences: tuple[tuple[str, tuple[int, ...]], ...] = field(default=())
     """`text` cut into sentences, each with the numbers of the passages that support it."""

@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from grit_app.documents.keywords import tokens
 from grit_app.rag.sentences import Sentence
 
 Asked = Literal["number", "time", "person", "place", "reason", "manner", "thing"]
+ASKED: Final[tuple[Asked, ...]] = get_args(Asked)
 
 FEATURES: Final = (
     "words",
@@ -51,22 +52,22 @@ _ASKED: Final[tuple[tuple[Asked, str], ...]] = (
     ("reason", r"\bwhy\b"),
     ("manner", r"\bhow\b"),
 )
-_NUMBER_WORD: Final = (
+NUMBER_WORD: Final = (
     r"one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|dozen|hundred|thousand|million|billion|half|"
     r"once|twice"
 )
-_TIME_WORD: Final = (
+TIME_WORD: Final = (
     r"january|february|march|april|may|june|july|august|september|october|november|december|monday|tuesday|wednesday|"
     r"thursday|friday|saturday|sunday|century|years?|days?|night|morning|when|after|before|during|until|spring|summer|"
     r"autumn|winter"
 )
 _KIND: Final[dict[Asked, str]] = {
     "number": r"\d",
-    "time": rf"\b1\d{{3}}\b|\b20\d\d\b|(?i:\b({_TIME_WORD})\b)",
+    "time": rf"\b1\d{{3}}\b|\b20\d\d\b|(?i:\b({TIME_WORD})\b)",
     "reason": r"(?i:\b(because|since|so that|due to|in order|to|for|as|reason|therefore|caused?)\b)",
 }
 _NARROW: Final[dict[Asked, str]] = {
-    "number": rf"\d|(?i:\b({_NUMBER_WORD})\b)",
+    "number": rf"\d|(?i:\b({NUMBER_WORD})\b)",
     "time": r"\d{3,4}",
     "place": r"(?i:\b(in|at|on|near|from|to|into|north|south|east|west|city|country)\b)",
     "reason": r"(?i:because|so that|due to)",

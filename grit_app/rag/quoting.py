@@ -28,6 +28,7 @@ from grit_app.gritlm.model import GritLM
 from grit_app.gritlm.quote import best_span
 from grit_app.rag.evidence import evidence
 from grit_app.rag.sentences import Sentence, sentences_of
+from grit_app.rag.spans import short_answer
 
 NEAREST: Final = 8
 SHORTLIST: Final = 4
@@ -68,7 +69,9 @@ class Quote:
 
     text: str
     sentences: tuple[Sentence, ...]
-    new_tokens: int
+    short: str
+    """The few words of the best sentence that answer."""
+
     choose_ms: float
     """Comparing the candidates and reading the prompt."""
 
@@ -89,6 +92,7 @@ def shortlist(question: str, passages: Sequence[str], scores: Sequence[float], m
 
 def choose(
     model: GritLM,
+    question: str,
     tail: Sequence[int],
     cache: KVCache | None,
     candidates: Sequence[Candidate],
@@ -110,9 +114,15 @@ def choose(
         ]
     )
     chosen = [c.sentence for c in judged[:2] if judged[0].score - c.score < MARGIN]
+    span = short_answer(question, chosen[0].text)
     chosen.sort(key=lambda sentence: (sentence.passage, sentence.start))
     text = " ".join(sentence.text for sentence in chosen)
-    return Quote(text, tuple(chosen), model.prompts.count(text), (time.perf_counter() - started_s) * 1e3)
+    return Quote(
+        text,
+        tuple(chosen),
+        span.text if span else "",
+        (time.perf_counter() - started_s) * 1e3,
+    )
 
 
 def _compare(model: GritLM, candidates: Sequence[Candidate], vector: NDArray[np.float32] | None) -> list[Candidate]:

@@ -110,18 +110,25 @@ def body(number: int, done: Answer) -> str:
     if not done.answerable and done.strategy != "none":
         words = ""
     else:
-        words = cited_markdown(number, done.sentences) or plain_markdown(done.text) or "*(no words)*"
+        words = cited_markdown(number, done.sentences, done.short) or plain_markdown(done.text) or "*(no words)*"
     notes = [f"*{plain_markdown(note)}*" for note in done.notes]
     return "\n\n".join([part for part in (words, *notes) if part])
 
 
-def cited_markdown(turn: int, sentences: Sequence[tuple[str, Sequence[int]]]) -> str:
-    """`One sentence. [1] Another. [2]`, the numbers as links to `#cite-TURN-NUMBER`."""
+def cited_markdown(turn: int, sentences: Sequence[tuple[str, Sequence[int]]], short: str = "") -> str:
+    """`One sentence. [1] Another. [2]`, the numbers as links to `#cite-TURN-NUMBER`; the words of `short` in bold."""
     parts = []
     for text, numbers in sentences:
         marks = "".join(f" [\\[{n}\\]](#cite-{turn}-{n})" for n in numbers)
-        parts.append(plain_markdown(text) + marks)
+        before, found, behind = text.partition(short) if short else (text, "", "")
+        if found:
+            short = ""  # once is enough
+            found = f"<strong>{plain_markdown(found)}</strong>"
+        parts.append(plain_markdown(before) + found + plain_markdown(behind) + marks)
     return " ".join(parts)
+
+
+MODE_WORDS = {"quote": "quoted", "short": "quoted in short", "free": "free"}
 
 
 def statistics(done: Answer) -> str:
@@ -134,7 +141,7 @@ def statistics(done: Answer) -> str:
         f"first token after {seconds(times['first_token'])} ({stages})" if times.get("first_token") else stages,
         f"total {seconds(times['total'])}",
         f"{done.prompt_tokens:,} prompt tokens{cached} + {done.new_tokens:,} new",
-        f"{escape(done.strategy)}, {'quoted' if done.mode == 'quote' else 'free'}",
+        f"{escape(done.strategy)}, {MODE_WORDS[done.mode]}",
         "stopped by you" if done.finish_reason == "cancelled" else "",
     ]
     return " · ".join(part for part in parts if part)

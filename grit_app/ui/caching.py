@@ -165,7 +165,7 @@ class RaceHandlers:
         yield preparing(strategies, None), None
         with self._engine.using(cancel) as model:
             text, _ = race.cut_to_tokens(model, sample_text(), min(int(length), model.context - 512))
-            is_quoting = model.config.answer_mode == "quote"
+            is_quoting = model.config.answer_mode != "free"
             sampling = Sampling(max_new_tokens=ANSWER_TOKENS)
             watch: Watch[str, Race] = Watch(
                 lambda report: race.run(

@@ -131,10 +131,10 @@ def _middle() -> dict[str, Any]:
         with gr.Row():
             k = gr.Slider(1, 16, value=1, step=1, label="Passages", info="How many are retrieved.", min_width=160)
             mode = gr.Radio(
-                [("Quote", "quote"), ("Free", "free")],
+                [("Quote", "quote"), ("Short", "short"), ("Free", "free")],
                 value="free",
                 label="Answer",
-                info="Quote: only words of the passages.",
+                info="Quote: a sentence of the passages. Short: its words that answer. Free: the model writes.",
                 min_width=160,
             )
         positions = gr.Radio(

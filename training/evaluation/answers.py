@@ -21,7 +21,7 @@ from training.evaluation.baselines import overlap_sentence
 from training.evaluation.ranking import items_by_group
 from training.evaluation.suite import Item, Suite
 
-MODES: tuple[AnswerMode, ...] = ("quote", "free")
+MODES: tuple[AnswerMode, ...] = ("quote", "short", "free")
 RETRIEVED = 5
 NEW_TOKENS = 32
 
