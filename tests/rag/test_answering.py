@@ -109,6 +109,18 @@ def test_a_quote_is_marked_with_the_passage_page_and_place_that_hold_it(searchab
     assert result.is_supported and result.answerable and result.notes == ()
 
 
+def test_a_short_answer_is_a_part_of_its_quote_with_the_same_citation(searchable, model):
+    """The few words are marked with the passage of the whole sentence, wherever else they may stand."""
+    quoted = ask(QUESTION, searchable, model, mode="quote", k=2)
+    short = ask(QUESTION, searchable, model, mode="short", k=2)
+    assert short.text == short.short == quoted.short and "370" in short.text
+    assert len(short.text) < len(quoted.text) and short.text in quoted.text
+    assert short.marked == f"{short.text} [1]" and short.citations[0].support == quoted.citations[0].support
+    assert ask(QUESTION, searchable, model, mode="free", k=2).short == ""
+    general = ask("What is this about?", searchable, model, mode="short", k=2)
+    assert general.short == "" and len(general.text.split()) > 4
+
+
 def test_json_has_exactly_the_published_keys(searchable, model):
     data = ask(QUESTION, searchable, model, mode="quote", k=2).to_json([{"file": "x.pdf", "reason": "x.pdf is empty."}])
     assert list(data) == [

@@ -43,7 +43,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"query": f"{t}: Part {i}", "positive": paragraph(rng, 2), "title": t} for t in titles for i in range(3)
     ]
     write_lines(folder / "pairs_wikipedia_section.jsonl.xz", sections)
-    write_lines(folder / "wikipedia.jsonl.xz", [{"title": t, "text": f"{sentence(rng)}\nmore"} for t in titles])
+    write_lines(folder / "wikipedia.jsonl.xz", [{"title": t, "text": f"{sentence(rng)}\n{facts(rng)}"} for t in titles])
     write_lines(
         folder / "pairs_paraphrase.jsonl.xz", [{"sentence1": sentence(rng), "sentence2": sentence(rng)} for _ in titles]
     )
@@ -65,9 +65,21 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_lines(
         folder / "instruct_open.jsonl.xz",
-        [output | {"source": ("llms_from_scratch", "gsm8k")[i % 2], "input": str(i)} for i in range(160)],
+        [
+            output | {"source": ("llms_from_scratch", "gsm8k", "chatterbot_corpus")[i % 3], "input": str(i)}
+            for i in range(160)
+        ],
     )
     return folder
+
+
+def facts(rng: random.Random) -> str:
+    """Running text with names and numbers to ask for."""
+    return " ".join(
+        f"The old mill number {rng.randint(100, 999)} by the river was built in {rng.randint(1500, 1999)} by "
+        f"{rng.choice(('Anna', 'Karl', 'Maria'))} {rng.choice(('Berg', 'Lund', 'Holm'))} with {rng.randint(10, 99)} men."
+        for _ in range(8)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +149,21 @@ def test_intent_negatives_have_other_intents(made: Path, corpus: Path) -> None:
     for row in rows(made, "intents"):
         assert label[row["pos"][0]] == label[row["query"]] and row["pos"][0] != row["query"]
         assert all(label[n] != label[row["query"]] for n in row["neg"])
+
+
+def test_made_questions_have_their_answer_in_the_gold_passage_alone(made: Path) -> None:
+    found = rows(made, "cloze")
+    assert len(found) > 100 and 0.1 < sum(not row["answerable"] for row in found) / len(found) < 0.45
+    for row in found:
+        if row["answerable"]:
+            assert row["answer"] in row["passages"][0]
+            assert not any(mixture.holds(passage, [row["answer"]]) for passage in row["passages"][1:])
+
+
+def test_small_talk_about_the_app_is_in_the_training_file_alone(made: Path) -> None:
+    training, held_out = (json.dumps(rows(made, "small_talk", part)) for part in ("train", "held_out"))
+    assert training.count("Who are you?") == mixture.OWN_TALK_TIMES and "Who are you?" not in held_out
+    assert "gsm8k" not in training
 
 
 def test_held_out_articles_are_only_in_the_held_out_files(made: Path, corpus: Path) -> None:

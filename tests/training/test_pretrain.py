@@ -22,7 +22,7 @@ from training.corpus import SourceConfig, answer_texts, chat, is_held_out, read_
 from training.distill import similarity_distillation
 from training.embedding_init import fit_head, mean_matrix, ppmi_table, ridge_table
 from training.muon import Muon, orthogonalise, parameter_groups
-from training.packing import CYCLE, RowOrder, TokenSource
+from training.packing import CYCLE, RowOrder, TokenSource, window_starts
 from training.pretrain_config import Phase, PretrainConfig, ShapeConfig
 from training.schedule import wsd
 
@@ -103,6 +103,27 @@ def test_a_row_depends_on_seed_and_number_alone() -> None:
         assert np.array_equal(fresh.row(i), expected[i])
     other = RowOrder(token_sources(), 10, bos_id=1, seed=5)
     assert any(not np.array_equal(other.row(i), expected[i]) for i in range(20))
+
+
+def test_every_short_document_stands_whole_in_a_window_and_no_token_is_lost() -> None:
+    """Documents of 3 to 30 tokens in windows of 12: those that fit are whole somewhere, long ones are cut."""
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(3, 31, 80)
+    tokens = np.concatenate([np.r_[1, np.full(n - 1, 7)] for n in lengths]).astype(np.uint16)
+    starts = window_starts(tokens, 12, bos_id=1)
+    assert starts[0] == 0 and (np.diff(starts) > 0).all() and (np.diff(starts) <= 12).all()
+    assert starts[-1] + 12 <= len(tokens) < starts[-1] + 24
+    begins = np.cumsum(lengths) - lengths
+    for begin, length in zip(begins, lengths, strict=True):
+        if length <= 12 and begin + length <= starts[-1] + 12:
+            assert ((starts <= begin) & (begin + length <= starts + 12)).any()
+
+
+def test_answers_weigh_more_from_their_marker_to_their_end() -> None:
+    rows = np.array([[1, 5, 8, 9, 4, 4, 2, 6], [1, 8, 9, 4, 5, 5, 5, 5], [1, 5, 5, 8, 5, 9, 5, 8]])
+    weights = pretrain.target_weights(rows, marker=[8, 9], eos_id=2, answer_weight=3.0)
+    expected = np.array([[1, 1, 1, 3, 3, 3, 1], [1, 1, 3, 3, 3, 3, 3], [1] * 7], dtype=np.float32)
+    np.testing.assert_allclose(weights, expected / expected.sum(), rtol=1e-6)
 
 
 def test_plan_walks_through_the_phases_in_order() -> None:
@@ -242,7 +263,7 @@ def test_held_out_articles_are_in_no_source(corpus: Path) -> None:
 def test_questions_of_a_passage_share_it(corpus: Path) -> None:
     records = [r for r in read_records(corpus / "questions.jsonl.xz") if not is_held_out(r)]
     documents = read_documents(corpus, SOURCES[1])
-    assert len(documents) == len(records) // 3
+    assert len(documents) == len(records) // 3  # three questions a passage fit into one chat
     assert documents[0].count(records[0]["context"]) == 1
     for record in records[:3]:
         assert f"<|assistant|>\n{answer_texts(record)[0]}" in documents[0]

@@ -108,6 +108,13 @@ def test_marks_are_links_and_unsupported_sentences_have_none() -> None:
     assert marked == "A \\*b\\*\\. [\\[2\\]](#cite-4-2) [\\[1\\]](#cite-4-1) C\\."
 
 
+def test_the_short_answer_is_bold_where_it_first_stands() -> None:
+    """Its characters stay literal, and what is in no sentence changes nothing."""
+    marked = cited_markdown(1, [("In *all* 370 took part.", (1,)), ("370 more.", ())], "*all* 370")
+    assert marked == "In <strong>\\*all\\* 370</strong> took part\\. [\\[1\\]](#cite-1-1) 370 more\\."
+    assert "<strong>" not in cited_markdown(1, [("A.", (1,))], "B") + cited_markdown(1, [("A.", (1,))])
+
+
 def test_an_answer_in_the_text_itself_is_no_citation() -> None:
     """A passage may hold "[3]" of its own: only the program's marks are links."""
     assert "#cite" not in cited_markdown(1, [("As shown in [3].", ())])
