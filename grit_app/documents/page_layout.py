@@ -12,7 +12,7 @@
 import bisect
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
@@ -60,6 +60,15 @@ class PageLines:
     top: float = 0.0
     """y of the highest baseline of the main direction."""
     bottom: float = 0.0
+
+
+def body_size(pages: Iterable[Sequence[Line]]) -> float:
+    """The size in which most of the text is set."""
+    sizes: Counter[float] = Counter()
+    for lines in pages:
+        for line in lines:
+            sizes[round(line.size, 1)] += len(line.text)
+    return sizes.most_common(1)[0][0] if sizes else 0.0
 
 
 def page_lines(words: Sequence[Word]) -> PageLines:
@@ -318,10 +327,15 @@ def _join_stretched_lines(lines: list[Line], gaps: list[float]) -> None:
     plain = [line for line in lines if line.cells == 1]
     if not plain:
         return
-    left, right = min(line.x0 for line in plain), max(line.x1 for line in plain)
+    left = min(line.x0 for line in plain)
+    # Where most lines end: a page number or a title may stand farther right than the text goes.
+    ends = Counter(round(line.x1) for line in plain)
+    right, count = ends.most_common(1)[0]
+    if count < 2:
+        right = max(ends)
 
     def is_full(line: Line) -> bool:
-        return line.x0 - left < 1.5 * line.size and right - line.x1 < line.size
+        return line.x0 - left < 1.5 * line.size and abs(right - line.x1) < line.size
 
     for i, line in enumerate(lines):
         beside = [n for n in lines[max(0, i - 1) : i + 2] if n is not line and n.cells == 1]

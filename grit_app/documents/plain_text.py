@@ -79,8 +79,7 @@ def _paragraphs(lines: Sequence[str], mender: HyphenMender, markdown: bool) -> l
             open_paragraph = False
         elif open_paragraph and not starts and not columns and (wrapped or markdown):
             before = found[-1][0]
-            joined = mender.join(before, line) if before.endswith("-") else f"{before} {line}"
-            found[-1] = (joined, False)
+            found[-1] = (mender.continued(before, line), False)
         else:
             found.append((line, heading is not None))
             open_paragraph = heading is None and not is_row and not fenced and not columns

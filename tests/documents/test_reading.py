@@ -90,6 +90,18 @@ def test_scanned_files_say_which_pages_are_pictures(tmp_path: Path) -> None:
     assert [note for note in document.notes if "2 and 4" in note] == list(document.notes)
 
 
+def test_what_a_scanner_stamps_on_each_page_is_no_text(tmp_path: Path) -> None:
+    """A library's stamp below each picture was dropped as a footer, and the file then called empty."""
+    pdf = Pdf()
+    for number in range(4):
+        page = pdf.page()
+        page.picture(0, 0, 612, 792)
+        page.text(72, 20, f"Scanned by the library of the river authority, page {number + 1}", size=7)
+    with pytest.raises(NoTextFound) as error:
+        read_document(saved(tmp_path, pdf.bytes()))
+    assert "pages 1–4 are pictures" in sentence(error.value)
+
+
 def test_a_pdf_of_empty_pages_holds_no_text(tmp_path: Path) -> None:
     pdf = Pdf()
     pdf.page()
