@@ -4,7 +4,7 @@ import io
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pypdfium2
@@ -73,7 +73,7 @@ def read_pdf(
 def _open(path: Path, name: str, password: str | None) -> PdfReader:
     try:
         reader = PdfReader(path)
-        opened = not reader.is_encrypted or bool(reader.decrypt(password or "")) or bool(reader.decrypt(""))
+        opened = not reader.is_encrypted or any(reader.decrypt(key) for key in _keys(password))
         if opened and len(reader.pages) == 0:
             raise ValueError("no pages")
     except DependencyError as error:
@@ -90,6 +90,14 @@ def _open(path: Path, name: str, password: str | None) -> PdfReader:
             else f"{name} is encrypted. Give its password to read it."
         )
     return reader
+
+
+def _keys(password: str | None) -> Iterator[str | bytes]:
+    """The password as the standard says it is spelled, as other programs spell it (ä in two bytes), and none."""
+    if password:
+        yield password
+        yield password.encode()
+    yield ""
 
 
 def _repaired(path: Path, password: str | None) -> PdfReader | None:
