@@ -19,6 +19,7 @@ from statistics import median
 
 from grit_app.documents.clean import is_right_to_left, logical_order, normalise, raised
 from grit_app.documents.pdf_words import Word
+from grit_app.documents.wrapped_cells import with_wrapped_cells
 
 CELL_GAP = 1.0  # em; spaces in justified prose stay below, column gutters and table gaps above
 WORD_GAP = 0.13  # em
@@ -309,6 +310,7 @@ def _rows(segments: list[Segment]) -> list[Line]:
             rows.append([segment])
     for row in rows:
         row.sort(key=lambda s: s.x0)
+    for row in with_wrapped_cells(rows):
         ordered = row[::-1] if sum(is_right_to_left(s.text) for s in row) * 2 > len(row) else row
         size = max(row, key=lambda s: len(s.text)).size
         numbered = len(row) == 2 and _NUMBERING.fullmatch(ordered[0].text)
