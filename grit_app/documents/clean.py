@@ -30,6 +30,7 @@ _RTL = re.compile(r"[\u0590-\u08FF\uFB1D-\uFDFF\uFE70-\uFEFF\U00010800-\U00010FF
 # TeX's old fonts draw an accent as a sign of its own before the letter.
 _ACCENTS = dict(zip("´`¨ˆ˜¯˘˙˚ˇ¸", "\u0301\u0300\u0308\u0302\u0303\u0304\u0306\u0307\u030a\u030c\u0327", strict=True))
 _LOOSE_ACCENT = re.compile(f"([{''.join(_ACCENTS)}]) ?([^\\W\\d_])")
+_HYPHENS = {0x2010: "-", 0x2011: "-"}  # the typographic one and the one that does not break: people type neither
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
@@ -46,7 +47,7 @@ def normalise(text: str) -> str:
     text = _CONTROL.sub("", text.translate(_INVISIBLE))
     if text.isascii():
         return text
-    text = _LOOSE_ACCENT.sub(_attach, "".join(map(_plain, text)))
+    text = _LOOSE_ACCENT.sub(_attach, "".join(map(_plain, text))).translate(_HYPHENS)
     return unicodedata.normalize("NFC", text)
 
 

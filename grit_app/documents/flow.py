@@ -5,7 +5,6 @@ sentence runs on, the border lies inside a paragraph.
 """
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -13,14 +12,14 @@ from statistics import median
 
 from grit_app.documents.clean import is_right_to_left
 from grit_app.documents.hyphens import HyphenMender
-from grit_app.documents.page_layout import Line
+from grit_app.documents.page_layout import Line, body_size
 
 _BULLET = re.compile(r"([•▪◦●■□‣⁃∙·*✓➢➤►–—-]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)]|\([ivx]+\))\s")
 _NOTE = re.compile(r"[\d⁰¹²³⁴⁵⁶⁷⁸⁹*†‡§]")
 _ENDS = re.compile(r"[.!?:;。！？؟۔…][\"'”’»)\]⁰¹²³⁴⁵⁶⁷⁸⁹]*$")
 _CAPTION = re.compile(r"(table|figure|fig\.|exhibit|tabelle|tableau|tabla|tabella|box|chart)\s+[\w.-]+", re.IGNORECASE)
 _LEADERS = re.compile(r"(\s?[.·․…_]){4,}\s?")
-_CJK = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")
+_RANGE = re.compile(r"\d[-–]$")  # goes on in the next line, with what looks like a list's number: 2-|3.
 
 
 @dataclass(slots=True)
@@ -55,7 +54,7 @@ class Flow:
 def flow(pages: Sequence[Sequence[Line]]) -> Flow:
     """The running text of pages given as lines in reading order."""
     paragraphs: list[Paragraph] = []
-    body = _body_size(pages)
+    body = body_size(pages)
     for number, lines in enumerate(pages):
         found = _set_notes_aside(_paragraphs(number, lines), body)
         for position, paragraph in enumerate(found):
@@ -66,14 +65,6 @@ def flow(pages: Sequence[Sequence[Line]]) -> Flow:
             else:
                 paragraphs.append(paragraph)
     return _write(paragraphs, len(pages), body)
-
-
-def _body_size(pages: Sequence[Sequence[Line]]) -> float:
-    sizes: Counter[float] = Counter()
-    for lines in pages:
-        for line in lines:
-            sizes[round(line.size, 1)] += len(line.text)
-    return sizes.most_common(1)[0][0] if sizes else 0.0
 
 
 # ---------------------------------------------------------------- lines → paragraphs
@@ -114,13 +105,15 @@ def _same_paragraph(paragraph: Paragraph, line: Line, shape: _Shape) -> bool:
     if paragraph.is_row or line.cells > 1 or _LEADERS.search(last.text) or not 0.93 < line.size / last.size < 1.075:
         return False
     down = last.y - line.y
-    if not 0.3 * line.size < down <= max(1.3 * shape.step, 1.25 * line.size) or _BULLET.match(line.text):
+    if not 0.3 * line.size < down <= max(1.3 * shape.step, 1.25 * line.size):
+        return False
+    if _BULLET.match(line.text) and not (_RANGE.search(last.text) and line.text[0].isdigit()):
         return False
     (start, _), (last_start, last_end) = edges(line), edges(last)
     ended, starts_new = bool(_ENDS.search(last.text)), not _goes_on(line.text)
+    hanging = len(paragraph.lines) == 1 and _BULLET.match(last.text)
     if last.text.endswith(("-", "\u00ad")):
         return True
-    hanging = len(paragraph.lines) == 1 and _BULLET.match(last.text)
     if start - last_start > 0.9 * line.size and not hanging and ended:
         return False  # first line of a new paragraph is indented
     room = shape.right - last_end
@@ -218,14 +211,7 @@ def _paragraph_text(paragraph: Paragraph, mender: HyphenMender) -> tuple[str, li
         if number != page:
             page = number
             borders.append((page, len(text)))
-        if not text:
-            text = piece
-        elif text.endswith(("-", "\u00ad", "‐")):
-            text = mender.join(text, piece)
-        elif _CJK.match(text[-1]) and _CJK.match(piece[:1]):
-            text += piece
-        else:
-            text += f" {piece}"
+        text = mender.continued(text, piece) if text else piece
     return text.replace("\u00ad", ""), borders
 
 

@@ -2,13 +2,16 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import median
 
-from grit_app.documents.page_layout import Line, PageLines
+from grit_app.documents.page_layout import Line, PageLines, body_size
 
 EDGE_LINES = 3  # a header or footer has at most so many lines
+REACH = 6  # pages
+LONGEST = 100  # characters of a header that no other page repeats
+LARGE = 1.1  # of the body's size: headings, which may stand on the same spot of each chapter's first page
 _NUMBER = re.compile(r"\d+|\b[ivxlcdm]+\b", re.IGNORECASE)
 _PAGE_NUMBER = re.compile(
     r"[-–—\s|]*((page|seite|p\.|pág\.?|página|pagina|стр\.?|sivu|side|strona)\s*)?([A-Z]{1,2}[-–.])?(\d{1,4}|[ivxlcdm]{1,7})"
@@ -20,56 +23,83 @@ _PAGE_NUMBER = re.compile(
 def without_furniture(pages: Sequence[PageLines], labels: Sequence[str]) -> list[list[Line]]:
     """Each page's lines without those that belong to the page and not to the text.
 
-    From the edge inwards, as long as rows are furniture: a line is if, numbers aside, it stands at the same height on
-    other pages within reach (left and right pages may differ), or if it is nothing but the page's number.
+    From the edge inwards, as long as rows are furniture: a line is if it stands at the same height on other pages
+    within reach (left and right pages may differ), but for a number that goes on with the pages; if it is nothing but
+    the page's number; or if it stands, in the same size, where other pages have their furniture: names of sections
+    change faster than they repeat. A page of two columns may cut such a line in two, so the whole row is tried, too.
     """
-    edges = [_edges(page) for page in pages]
-    places: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for number, both in enumerate(edges):
-        for line in {id(line): line for rows, near, _ in both for row in rows[:near] for line in row}.values():
-            places[_shape(line.text)].append((number, line.y))
+    habits = _Habits(pages, labels)
+    first = [habits.found(number, habits.repeats) for number in range(len(pages))]
+    furnished = [(n, line.y, line.size) for n, lines in enumerate(first) for line in lines]
 
-    numbered = [
-        (number, line.y)
-        for number, both in enumerate(edges)
-        for rows, near, _ in both
-        for row in rows[:near]
-        for line in row
-        if _tells_its_page(line.text, number, labels[number])
-    ]
-
-    def is_furniture(line: Line, number: int) -> bool:
-        if _tells_its_page(line.text, number, labels[number]):
-            # Chapter names change, the page's number at their end goes on: each page at this height tells its own.
-            others = {n for n, y in numbered if 0 < abs(n - number) <= 6 and abs(y - line.y) <= 1.5 * line.size}
-            if len(others) >= 2:
-                return True
-        repeated = {
+    def stands_there(line: Line, number: int, text: str) -> bool:
+        others = {
             n
-            for n, y in places[_shape(line.text)]
-            if n != number and abs(n - number) <= 6 and abs(y - line.y) <= 1.5 * line.size
+            for n, y, size in furnished
+            if 0 < abs(n - number) <= REACH and abs(y - line.y) <= 1 and abs(size - line.size) <= 0.05 * size
         }
-        # On two pages a repeated line may be a table's heading; three make a habit, unless there are no more.
-        return len(repeated) >= min(2, max(1, (len(pages) - 1) // 2)) or _is_page_number(
-            line.text, number, labels[number]
-        )
+        habit = len(others) >= 3 and line.size <= habits.large and len(text) <= LONGEST
+        return habit or habits.repeats(line, number, text)
 
     kept = []
     for number, page in enumerate(pages):
-        drop: set[int] = set()
-        for rows, near, leading in edges[number]:
-            found = []
-            for row in rows[:near]:
-                found.append({id(line) for line in row if is_furniture(line, number)})
+        drop = {id(line) for line in habits.found(number, stands_there)}
+        kept.append([line for line in page.lines if id(line) not in drop])
+    return kept
+
+
+class _Habits:
+    """What stands at the edges of all pages."""
+
+    def __init__(self, pages: Sequence[PageLines], labels: Sequence[str]) -> None:
+        self.labels = labels
+        self.edges = [_edges(page) for page in pages]
+        self.large = LARGE * body_size(page.lines for page in pages)
+        # On two pages a repeated line may be a table's heading; three make a habit, unless there are no more.
+        self.enough = min(2, max(1, (len(pages) - 1) // 2))
+        self.places: dict[str, list[tuple[int, float, str]]] = defaultdict(list)
+        self.numbered: list[tuple[int, float]] = []
+        for number, both in enumerate(self.edges):
+            for row in {id(row[0]): row for rows, count, _ in both for row in rows[:count]}.values():
+                for text in {*(line.text for line in row), _row_text(row)}:
+                    self.places[_shape(text)].append((number, row[0].y, text))
+                    if row[0].size <= self.large and _tells_its_page(text, number, labels[number]):
+                        self.numbered.append((number, row[0].y))
+
+    def repeats(self, line: Line, number: int, text: str) -> bool:
+        """True if the line, taken as `text`, comes again on other pages or tells the page's number."""
+        is_large = line.size > self.large
+        tells = not is_large and _tells_its_page(text, number, self.labels[number])
+        # Chapter names change, the page's number at their end goes on: each page at this height tells its own.
+        if tells and len({n for n, y in self.numbered if _is_near(line, number, n, y)}) >= 2:
+            return True
+        repeated = {
+            n
+            for n, y, other in self.places[_shape(text)]
+            if _is_near(line, number, n, y) and (other == text or (not is_large and _goes_on(text, other, n - number)))
+        }
+        return len(repeated) >= self.enough or _is_page_number(text, number, self.labels[number])
+
+    def found(self, number: int, is_furniture: Callable[[Line, int, str], bool]) -> list[Line]:
+        """The page's furniture."""
+        lines: list[Line] = []
+        for rows, count, leading in self.edges[number]:
+            found: list[list[Line]] = []
+            for row in rows[:count]:
+                whole = _row_text(row)
+                found.append([line for line in row if any(is_furniture(line, number, t) for t in (line.text, whole))])
                 if len(found[-1]) < len(row):
                     break
             if found and not found[-1]:
                 found.pop()
             while found and not _is_apart(rows, len(found), leading):
                 found.pop()  # a form's own first or last lines may repeat, too, but they stand close to the rest
-            drop |= set().union(*found)
-        kept.append([line for line in page.lines if id(line) not in drop])
-    return kept
+            lines += [line for row in found for line in row]
+        return lines
+
+
+def _is_near(line: Line, number: int, other: int, y: float) -> bool:
+    return 0 < abs(other - number) <= REACH and abs(y - line.y) <= 1.5 * line.size
 
 
 def _is_apart(rows: Sequence[Sequence[Line]], count: int, leading: float) -> bool:
@@ -80,6 +110,20 @@ def _is_apart(rows: Sequence[Sequence[Line]], count: int, leading: float) -> boo
 def _shape(text: str) -> str:
     """The line without its numbers, so that left pages (`12  Title`) and right ones (`Title  13`) agree."""
     return " ".join(_NUMBER.sub(" ", text).casefold().split())
+
+
+def _row_text(row: Sequence[Line]) -> str:
+    return " ".join(line.text for line in sorted(row, key=lambda line: line.x0))
+
+
+def _goes_on(text: str, other: str, pages: int) -> bool:
+    """True if two lines of one shape, `pages` apart, differ by a page's number (12 → 13), not as `Step 2` and `Step 7`.
+
+    Roman numbers, which the letters of a word may imitate, are believed.
+    """
+    differing = [(a, b) for a, b in zip(_NUMBER.findall(text), _NUMBER.findall(other), strict=False) if a != b]
+    figures = [int(b) - int(a) for a, b in differing if a.isdecimal() and b.isdecimal()]
+    return len(figures) < max(1, len(differing)) or pages in figures
 
 
 def _tells_its_page(text: str, index: int, label: str) -> bool:

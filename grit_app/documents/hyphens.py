@@ -25,6 +25,12 @@ _GLUED_LAST_PARTS = """
 one body thing where how times what times self selves in out ever less ful ness ship ment man men day side work land
 ward wards wise book place line able ible
 """
+# After a hyphen that stands for the rest of a word: pre- and post-war, Ein- und Ausgänge.
+_SUSPENDED = {"and", "or", "nor", "und", "oder", "bzw", "sowie", "bis", "et", "ou", "y", "e"}
+_INVERTED = {"je", "tu", "il", "elle", "on", "nous", "vous", "ils", "elles"}  # French, behind the verb: est-elle
+_ADDRESS = re.compile(r"://|^www\.|@")
+_CJK = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")
+_RUNS_ON = re.compile(r"\d–$|\w/$")  # 1986–|1988, and/|or, example.org/|path
 _GLUED_FIRST, _GLUED_LAST = frozenset(_GLUED_FIRST_PARTS.split()), frozenset(_GLUED_LAST_PARTS.split())
 _FIRST, _LAST = frozenset(_FIRST_PARTS.split()), frozenset(_LAST_PARTS.split())
 _WORD = re.compile(r"[^\W\d_]+(?:[-‐‑][^\W\d_]+)*", re.UNICODE)
@@ -45,6 +51,14 @@ class HyphenMender:
             for parts in (w.split("-") for w in words if w.count("-") > 1):
                 self.seen.update(f"{a}-{b}" for a, b in pairwise(parts))
 
+    def continued(self, left: str, right: str) -> str:
+        """`left` and the next line of its paragraph, `right`, as one text."""
+        if left.endswith(("-", "\u00ad", "‐")):
+            return self.join(left, right)
+        scripts_without_spaces = _CJK.match(left[-1:]) and _CJK.match(right)
+        tight = scripts_without_spaces or (_RUNS_ON.search(left) and right[:1].isalnum())
+        return f"{left}{right}" if tight else f"{left} {right}"
+
     def join(self, left: str, right: str) -> str:
         """`left` ends in a hyphen at the end of a line, `right` is the text of the next line."""
         if left.endswith("\u00ad"):
@@ -52,6 +66,8 @@ class HyphenMender:
         head = re.search(r"(\S+)[-‐‑]$", left)
         tail = re.match(r"[\w'’]+(?:[-‐‑]\w+)*", right)
         if head is None or tail is None:
+            return f"{left} {right}"
+        if tail.group(0).casefold() in _SUSPENDED and not self.seen[f"{head.group(1)}-{tail.group(0)}".casefold()]:
             return f"{left} {right}"
         if self._is_cut_word(head.group(1), tail.group(0)):
             return left[:-1] + right
@@ -69,6 +85,10 @@ class HyphenMender:
         whole, compound = (first + second).casefold(), f"{first}-{second}".casefold()
         if self.seen[compound] != self.seen[whole]:
             return self.seen[whole] > self.seen[compound]
+        if len(first) == 1 or _ADDRESS.search(before):
+            return False  # X-rays, e-mail; an address holds what is drawn
+        if second.casefold() in _INVERTED and self.seen[first.casefold()]:
+            return False
         if min(self.seen[first.casefold()], self.seen[second.casefold()]) >= 2 and min(len(first), len(second)) >= 3:
             return (
                 first.casefold() in _GLUED_FIRST or second.casefold() in _GLUED_LAST

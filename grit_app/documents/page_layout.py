@@ -12,13 +12,14 @@
 import bisect
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
 from grit_app.documents.clean import is_right_to_left, logical_order, normalise, raised
 from grit_app.documents.pdf_words import Word
+from grit_app.documents.wrapped_cells import with_wrapped_cells
 
 CELL_GAP = 1.0  # em; spaces in justified prose stay below, column gutters and table gaps above
 WORD_GAP = 0.13  # em
@@ -60,6 +61,15 @@ class PageLines:
     top: float = 0.0
     """y of the highest baseline of the main direction."""
     bottom: float = 0.0
+
+
+def body_size(pages: Iterable[Sequence[Line]]) -> float:
+    """The size in which most of the text is set."""
+    sizes: Counter[float] = Counter()
+    for lines in pages:
+        for line in lines:
+            sizes[round(line.size, 1)] += len(line.text)
+    return sizes.most_common(1)[0][0] if sizes else 0.0
 
 
 def page_lines(words: Sequence[Word]) -> PageLines:
@@ -300,6 +310,7 @@ def _rows(segments: list[Segment]) -> list[Line]:
             rows.append([segment])
     for row in rows:
         row.sort(key=lambda s: s.x0)
+    for row in with_wrapped_cells(rows):
         ordered = row[::-1] if sum(is_right_to_left(s.text) for s in row) * 2 > len(row) else row
         size = max(row, key=lambda s: len(s.text)).size
         numbered = len(row) == 2 and _NUMBERING.fullmatch(ordered[0].text)
@@ -318,10 +329,15 @@ def _join_stretched_lines(lines: list[Line], gaps: list[float]) -> None:
     plain = [line for line in lines if line.cells == 1]
     if not plain:
         return
-    left, right = min(line.x0 for line in plain), max(line.x1 for line in plain)
+    left = min(line.x0 for line in plain)
+    # Where most lines end: a page number or a title may stand farther right than the text goes.
+    ends = Counter(round(line.x1) for line in plain)
+    right, count = ends.most_common(1)[0]
+    if count < 2:
+        right = max(ends)
 
     def is_full(line: Line) -> bool:
-        return line.x0 - left < 1.5 * line.size and right - line.x1 < line.size
+        return line.x0 - left < 1.5 * line.size and abs(right - line.x1) < line.size
 
     for i, line in enumerate(lines):
         beside = [n for n in lines[max(0, i - 1) : i + 2] if n is not line and n.cells == 1]

@@ -4,7 +4,7 @@ import io
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pypdfium2
@@ -14,7 +14,7 @@ from pypdf.errors import DependencyError, PyPdfError
 from grit_app.documents.document import Document, Limits, Page, page_list
 from grit_app.documents.flow import flow
 from grit_app.documents.furniture import without_furniture
-from grit_app.documents.page_layout import PageLines, page_lines
+from grit_app.documents.page_layout import Line, PageLines, page_lines
 from grit_app.documents.pdf_words import OutOfTime, PageWords, WordReader
 from grit_app.errors import DocumentError, NoTextFound, PasswordNeeded
 
@@ -73,7 +73,7 @@ def read_pdf(
 def _open(path: Path, name: str, password: str | None) -> PdfReader:
     try:
         reader = PdfReader(path)
-        opened = not reader.is_encrypted or bool(reader.decrypt(password or "")) or bool(reader.decrypt(""))
+        opened = not reader.is_encrypted or any(reader.decrypt(key) for key in _keys(password))
         if opened and len(reader.pages) == 0:
             raise ValueError("no pages")
     except DependencyError as error:
@@ -90,6 +90,14 @@ def _open(path: Path, name: str, password: str | None) -> PdfReader:
             else f"{name} is encrypted. Give its password to read it."
         )
     return reader
+
+
+def _keys(password: str | None) -> Iterator[str | bytes]:
+    """The password as the standard says it is spelled, as other programs spell it (ä in two bytes), and none."""
+    if password:
+        yield password
+        yield password.encode()
+    yield ""
 
 
 def _repaired(path: Path, password: str | None) -> PdfReader | None:
@@ -132,17 +140,23 @@ class _Read:
         self.unreadable = words.unreadable > 0.3 * max(1, glyphs)
         self.lines = PageLines() if self.unreadable else page_lines(words.words)
         self.lines.lines = [line for line in self.lines.lines if not _BLANK_NOTICE.fullmatch(line.text)]
-        self.has_text = sum(c.isalnum() for line in self.lines.lines for c in line.text) >= 3
-        self.is_picture = not self.has_text and words.picture_share > 0.1
+        self.holds_picture = words.picture_share > 0.1
+
+
+def _letters(lines: Sequence[Line]) -> bool:
+    """True if there is more than specks: near-empty pages give no passages."""
+    return sum(c.isalnum() for line in lines for c in line.text) >= 3
 
 
 def _compose(name: str, sha256: str, pages: list[_Read], labels: list[str], failed: list[int]) -> Document:
     if len(failed) == len(pages):
         raise _damaged(name)
-    pictures = [i for i, page in enumerate(pages) if page.is_picture]
+    # What a scanner or an archive stamps on every page is no text: a page of nothing else is a picture.
+    kept = without_furniture([page.lines for page in pages], labels)
+    pictures = [i for i, page in enumerate(pages) if page.holds_picture and not _letters(kept[i])]
     unreadable = [i for i, page in enumerate(pages) if page.unreadable]
-    running = flow(without_furniture([page.lines for page in pages], labels))
-    if not any(page.has_text for page in pages) or not running.text.strip():
+    running = flow(kept)
+    if not any(map(_letters, kept)) or not running.text.strip():
         raise _no_text(name, pictures, unreadable)
     notes = []
     if pictures:

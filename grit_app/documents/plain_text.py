@@ -23,9 +23,15 @@ _INLINE = [
 
 
 def decode(data: bytes) -> str | None:
-    """The text, or None if the bytes are no text: UTF-8, UTF-16 with its mark, else Windows-1252."""
+    """The text, or None if the bytes are no text: UTF-8, UTF-16, UTF-32 with its mark, else Windows-1252."""
+    if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        return data.decode("utf-32", "replace")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", "replace")
+    # UTF-16 without its mark: every other byte of Western text is zero, and none of the ones between.
+    for zeros, letters, encoding in ((data[1::2], data[::2], "utf-16-le"), (data[::2], data[1::2], "utf-16-be")):
+        if zeros.count(0) > 0.6 * len(zeros) and 0 not in letters:
+            return data.decode(encoding, "replace")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -79,8 +85,7 @@ def _paragraphs(lines: Sequence[str], mender: HyphenMender, markdown: bool) -> l
             open_paragraph = False
         elif open_paragraph and not starts and not columns and (wrapped or markdown):
             before = found[-1][0]
-            joined = mender.join(before, line) if before.endswith("-") else f"{before} {line}"
-            found[-1] = (joined, False)
+            found[-1] = (mender.continued(before, line), False)
         else:
             found.append((line, heading is not None))
             open_paragraph = heading is None and not is_row and not fenced and not columns

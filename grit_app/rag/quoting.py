@@ -14,6 +14,7 @@ questions; on the other half, with the right passage given, 81 % of quotes hold 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +48,9 @@ QUESTION_PENALTY: Final = 3.0
 
 WORST_LIKELIHOOD: Final = -20.0
 """For a text that the tokenizer cannot give back word for word (its likelihood is −inf)."""
+
+_UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]{4}")
+"""Words in scripts that do not part them."""
 
 OPENING_SENTENCES: Final = 2
 """Sentences quoted from a document's beginning for a question about it as a whole."""
@@ -162,4 +166,7 @@ def openings(passages: Sequence[str]) -> list[Candidate]:
 
 
 def _is_whole(text: str) -> bool:
-    return len(text.split()) >= SHORTEST_WORDS and text.rstrip("\"'”’)]").endswith((".", "!", "?", "。", "؟"))
+    """A sentence from its beginning: a table's cells and torn lines also end with a full stop."""
+    long = len(text.split()) >= SHORTEST_WORDS or _UNSPACED.search(text) is not None
+    ends = text.rstrip("\"'”’)]").endswith((".", "!", "?", "。", "؟"))
+    return long and ends and not text[:1].islower()

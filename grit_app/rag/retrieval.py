@@ -13,13 +13,21 @@ from grit_app.documents.chunking import Chunk
 from grit_app.documents.library import Hit, Library, Mode
 from grit_app.gritlm.grit_config import GritConfig
 
+_DOCUMENT = r"(document|text|paper|file|report|article|book|pdf|manual|brochure|guide|study|page)s?"
 _GENERAL = re.compile(
-    r"\b(summar(y|i[sz]e)|overview|tl;?dr|gist)\b"
+    r"\b(summar(y|i[sz]e)|overview|tl;?dr|gist|takeaways?)\b"
     r"|\bwhat('s| is| are| was| were)? ?(this|that|it|they|these|those|the)?( \w+){0,2} about\b"
     r"|\b(main|key|central) (topic|point|idea|message|subject|theme|finding)s?\b"
-    r"|\b(topic|subject|purpose) of (this|the) (document|text|paper|file|report|article|book|pdf|manual)\b"
-    r"|\bwhat kind of (document|text|paper|file|report) is\b"
-    r"|\b(describe|explain) (this|the) (document|text|paper|file|report|article|book|pdf)\b",
+    rf"|\b(topic|subject|purpose) of (this|the) {_DOCUMENT}\b"
+    rf"|\bwhat kind of {_DOCUMENT} is\b"
+    rf"|\b(describe|explain) (this|the) {_DOCUMENT}\b"
+    rf"|\btell me (more )?about (this|the) {_DOCUMENT}\W*$"
+    rf"|\bwhat do(es)? (this|the|it)( {_DOCUMENT})? (say|contain|cover|discuss|describe|tell( me| us)?)\W*$"
+    rf"|\bwhat('s| is) in (this|the) {_DOCUMENT}\W*$"
+    rf"|^\W*what('s| is) (this|it)( {_DOCUMENT})?\W*$"
+    r"|\b(worum (geht|handelt)|wovon handelt|zusammenfassung|überblick|fass\w*\b.*\bzusammen)\b"
+    r"|\b(de quoi (parle|traite|s['’]agit|il s['’]agit)|résume[rz]?)\b|\bde qué (trata|habla)|\bresum(e|ir|en)\b"
+    r"|总结|概述|概括|主要内容|讲了什么|关于什么|要約|概要|ملخص|لخص|عم يتحدث|περίληψη|о ч[её]м",
     re.IGNORECASE,
 )
 _OWN_SUBJECT = re.compile(r"\babout\s+\S", re.IGNORECASE)

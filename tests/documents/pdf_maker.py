@@ -159,7 +159,7 @@ def _file(objects: list[bytes], catalog: int) -> bytes:
     return out.getvalue()
 
 
-def encrypted(data: bytes, password: str, algorithm: str = "AES-256") -> bytes:
+def encrypted(data: bytes, password: str | bytes, algorithm: str = "AES-256") -> bytes:
     """The same file, readable with the password alone."""
     writer = PdfWriter(clone_from=PdfReader(io.BytesIO(data)))
     writer.encrypt(password, algorithm=algorithm)

@@ -23,6 +23,7 @@ from grit_app.documents.hyphens import HyphenMender
         ("e\u0301", "é"),
         ("Asanovi´c and M¨uller", "Asanović and Müller"),
         ("zero\u200bwidth\ufeff", "zerowidth"),
+        ("a well\u2010known A\u2011B test", "a well-known A-B test"),
     ],
 )
 def test_what_only_tells_how_it_is_drawn_is_made_plain(drawn: str, plain: str) -> None:
@@ -79,6 +80,12 @@ def test_hyphens_follow_the_documents_own_habit() -> None:
     assert mender.join("our data-", "base") == "our data-base"
     assert mender.join("our e-", "mail") == "our email"
     assert mender.join("our e-", "mail") != HyphenMender(["an e-mail"]).join("our e-", "mail")
+
+
+def test_french_pronouns_stay_behind_their_verb() -> None:
+    mender = HyphenMender(["la porte est ouverte"])
+    assert mender.join("est-", "elle ici ?") == "est-elle ici ?"
+    assert mender.join("une nouv-", "elle route") == "une nouvelle route"
 
 
 def test_soft_hyphens_always_go() -> None:

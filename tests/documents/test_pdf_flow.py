@@ -34,7 +34,7 @@ def all_essays(pages: int = 6) -> str:
 
 
 @pytest.mark.parametrize(
-    "style", ["plain", "left and right", "chapter names", "short chapters", "page x of y", "artifact"]
+    "style", ["plain", "left and right", "chapter names", "short chapters", "sections", "page x of y", "artifact"]
 )
 def test_headers_and_footers_are_not_text(read_made: Read, style: str) -> None:
     """A running header in the middle of a sentence would be embedded, quoted and cited again and again."""
@@ -53,6 +53,8 @@ def test_headers_and_footers_are_not_text(read_made: Read, style: str) -> None:
         elif style == "short chapters":  # no line repeats often enough; its number does
             page.text(72, 760, f"Chapter {number // 2 + 1}: Of {'bees' if number < 2 else 'mills'}")
             page.text(500, 760, str(number + 1))
+        elif style == "sections":  # no two right pages have the same line, but it stands where left ones have theirs
+            page.text(72, 760, "River authority" if number % 2 else f"Of the {TOPICS[number]}", size=8)
         elif style == "page x of y":
             page.text(280, 30, f"Page {number + 1} of 6")
         else:  # a tagged PDF says itself what is not part of the text, here a different line on each page
@@ -74,6 +76,40 @@ def test_a_line_at_the_edge_that_does_not_repeat_is_text(read_made: Read) -> Non
     for number, topic in enumerate(TOPICS):
         assert f"What the {topic} has to tell" in text
         assert f"Visitors to the {topic} {4000 + 17 * number}" in text
+
+
+def test_a_heading_at_the_same_place_of_each_page_is_text(read_made: Read) -> None:
+    """`Chapter 1`, `Chapter 2` are the same but for their number, even the page's own, yet they are no header."""
+
+    def furnish(page: Canvas, number: int) -> None:
+        page.text(72, 760, "Annual report of the river authority", size=8)
+        page.text(72, 730, f"Chapter {number + 1}", size=16)
+        page.text(300, 40, str(number + 1))
+
+    text = read_made(book(furnish)).text
+    assert [line for line in text.split("\n") if "Chapter" in line] == [f"Chapter {n + 1}" for n in range(6)]
+    assert "Annual" not in text
+
+
+def test_a_line_numbered_like_its_neighbours_but_not_like_the_pages_is_text(read_made: Read) -> None:
+    text = read_made(book(lambda page, number: page.text(72, 730, f"Experiment {7 * number % 5}, continued"))).text
+    assert text.count("continued") == 6
+
+
+def test_a_header_over_two_columns_and_over_one_is_the_same(read_made: Read) -> None:
+    """The gutter of a page cuts its header in two; on a last page with a single column it is one line."""
+    pdf = Pdf()
+    lines = wrap(f"{RIVER} {HONEY}", 215)
+    for number in range(3):
+        page = pdf.page()
+        page.text(72, 760, "Journal of rivers and bees")
+        page.text(450, 760, "Vol. 12, No. 3")
+        page.lines(72, 700, lines)
+        if number < 2:
+            page.lines(320, 700, lines)
+    text = read_made(pdf).text
+    assert "Journal" not in text and "Vol." not in text
+    assert text.count(RIVER) == 5
 
 
 def test_a_sentence_that_runs_over_the_page_is_whole(read_made: Read) -> None:
@@ -127,6 +163,13 @@ HYPHEN_CASES = {
     "tow-|path": "tow-path",  # so does the compound
     "some-|thing": "something",
     "co-|operation": "cooperation",
+    "X-|rays": "X-rays",  # no word is cut after one letter
+    "pre-|and post-war": "pre- and post-war",  # the hyphen stands for the rest of a word
+    "Ein-|und Ausgänge": "Ein- und Ausgänge",
+    "2-|3.": "2-3.",  # not the third item of a list
+    "1986–|1988": "1986–1988",
+    "and/|or": "and/or",
+    "https://example.org/on-|line": "https://example.org/on-line",
 }
 
 

@@ -83,6 +83,43 @@ def test_table_rows_keep_label_and_numbers_on_one_line(read_made: Read, order: s
     assert text[1:] == [f"{c} {100 + i} {300 + 10 * i} {i + 4},{500 + i}" for i, c in enumerate(COUNTRIES)]
 
 
+CELLS = {
+    "A-100": (
+        ["Bearing housing with two sealed ball", "bearings, grease fitting and a plate", "for the shaft."],
+        "$45",
+    ),
+    "B-220": (["Drive belt of the second generation,", "reinforced; fits pumps that were sold", "by 2015."], "$12"),
+}
+
+
+@pytest.mark.parametrize(("label_line", "count"), [(0, 3), (1, 3), (2, 3), (0.5, 2)])
+def test_lines_wrapped_in_a_table_cell_belong_to_their_row(read_made: Read, label_line: float, count: int) -> None:
+    """A row's label must stand with all of its text: else a lone line says `for the shaft` of no part at all."""
+    pdf = Pdf()
+    page = pdf.page()
+    page.row(700, [(72, "Part"), (140, "Description"), (320, "Price")])
+    y = 680.0
+    for part, (lines, price) in CELLS.items():
+        page.row(y - 10 * label_line, [(72, part), (320, price)])
+        page.lines(140, y, lines[:count], size=8, leading=10)
+        y -= 36
+    page.row(y, [(72, "Total"), (320, "$57")])
+    assert read_made(pdf).text.split("\n") == [
+        "Part Description Price",
+        *[f"{part} {' '.join(lines[:count])} {price}" for part, (lines, price) in CELLS.items()],
+        "Total $57",
+    ]
+
+
+def test_rows_of_small_letters_stay_rows(read_made: Read) -> None:
+    pdf = Pdf()
+    page = pdf.page()
+    rows = [("sip", "interrupts pending", "read"), ("sie", "interrupts enabled", "read"), ("", "trap vector", "write")]
+    for number, row in enumerate(rows):
+        page.row(700 - 10 * number, [(x, text) for x, text in zip((72, 140, 320), row, strict=True) if text])
+    assert read_made(pdf).text.split("\n") == [" ".join(row).strip() for row in rows]
+
+
 def test_a_table_between_paragraphs_stays_in_its_place(read_made: Read) -> None:
     pdf = Pdf()
     page = pdf.page()
@@ -94,8 +131,12 @@ def test_a_table_between_paragraphs_stays_in_its_place(read_made: Read) -> None:
     assert text == [RIVER, *[f"{c} {7 * i} {91 - i}" for i, c in enumerate(COUNTRIES)], HONEY]
 
 
-def test_a_stretched_line_of_prose_is_no_table_row(read_made: Read) -> None:
-    """Justified narrow columns stretch single lines; their words must not be cut off from the sentence."""
+@pytest.mark.parametrize("footer", ["", "12"])
+def test_a_stretched_line_of_prose_is_no_table_row(read_made: Read, footer: str) -> None:
+    """Justified narrow columns stretch single lines; their words must not be cut off from the sentence.
+
+    Nor if a page number stands farther right than the only column of a last page goes.
+    """
     text = (
         "The river rises in the northern hills and crosses three provinces before it meets the "
         "Donaudampfschifffahrtsgesellschaftskapitaen and his crew, who carried the grain of the plains for many years."
@@ -113,7 +154,8 @@ def test_a_stretched_line_of_prose_is_no_table_row(read_made: Read) -> None:
             page.text(x, 700 - 12 * i, word)
             x += width(word, 10) + gaps[i]
     assert max(gaps) > 12, "one line must have gaps as wide as a table's"
-    assert read_made(pdf).text == text
+    page.text(306, 40, footer)
+    assert read_made(pdf).text.removesuffix(f"\n{footer}") == text
 
 
 @pytest.mark.parametrize("rotate", [0, 90, 180, 270])

@@ -27,7 +27,7 @@ def test_lines_that_are_items_stay_lines(tmp_path: Path) -> None:
     assert read(tmp_path, "a.txt", body).split("\n") == ["Oats", "Milk", "Two pounds of honey", "Salt"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
 def test_encodings(tmp_path: Path, encoding: str) -> None:
     assert (
         read(tmp_path, "a.txt", "Größe und Maß, “quoted” – naïve".encode(encoding)) == "Größe und Maß, “quoted” – naïve"

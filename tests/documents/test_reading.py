@@ -68,6 +68,13 @@ def test_encrypted_files_ask_for_their_password(tmp_path: Path, algorithm: str) 
     assert read_document(plain).text == f"{RIVER}\n{HONEY}", "the copy for page pictures opens without a password"
 
 
+@pytest.mark.parametrize("spelled", ["pässwörd", "pässwörd".encode()])
+def test_a_password_with_umlauts_opens_however_the_writer_spelled_it(tmp_path: Path, spelled: str | bytes) -> None:
+    """Before AES-256 the standard wants one byte for ä; some programs write the two of UTF-8."""
+    path = saved(tmp_path, encrypted(two_pages().bytes(), spelled, "RC4-128"))
+    assert read_document(path, password="pässwörd").text == f"{RIVER}\n{HONEY}"
+
+
 def test_an_owner_password_alone_does_not_lock_a_file(tmp_path: Path) -> None:
     """Many published PDFs are encrypted with an empty user password: anyone may read them."""
     assert read_document(saved(tmp_path, encrypted(two_pages().bytes(), ""))).text == f"{RIVER}\n{HONEY}"
@@ -88,6 +95,18 @@ def test_scanned_files_say_which_pages_are_pictures(tmp_path: Path) -> None:
     document = read_document(saved(tmp_path, partly.bytes()))
     assert document.text == f"{RIVER}\n{HONEY}"
     assert [note for note in document.notes if "2 and 4" in note] == list(document.notes)
+
+
+def test_what_a_scanner_stamps_on_each_page_is_no_text(tmp_path: Path) -> None:
+    """A library's stamp below each picture was dropped as a footer, and the file then called empty."""
+    pdf = Pdf()
+    for number in range(4):
+        page = pdf.page()
+        page.picture(0, 0, 612, 792)
+        page.text(72, 20, f"Scanned by the library of the river authority, page {number + 1}", size=7)
+    with pytest.raises(NoTextFound) as error:
+        read_document(saved(tmp_path, pdf.bytes()))
+    assert "pages 1–4 are pictures" in sentence(error.value)
 
 
 def test_a_pdf_of_empty_pages_holds_no_text(tmp_path: Path) -> None:

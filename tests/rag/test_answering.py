@@ -168,6 +168,10 @@ def test_general_questions_are_answered_from_the_opening(searchable, model, mode
     [
         ("What is this about?", True), ("what is the paper about", True), ("Summarise the report.", True),
         ("Give me a summary", True), ("What are the main findings?", True), ("What is the purpose of this text?", True),
+        ("What does this document say?", True), ("What's in this PDF?", True), ("what is this", True),
+        ("Tell me about this document.", True), ("Key takeaways?", True), ("Worum geht es in dem Text?", True),
+        ("De quoi parle ce document ?", True), ("这份文件的主要内容是什么？", True), ("ما هو ملخص الوثيقة؟", True),
+        ("Tell me about this document's author", False), ("What is this river called?", False),
         ("What does the report say about schools?", False), ("How many schools participated?", False),
         ("What is the law about loans?", False), ("What is about 30 km away?", False),
     ],

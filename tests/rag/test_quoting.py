@@ -93,3 +93,11 @@ def test_openings_skip_headings():
         "The mill was built by Anna Berg in 1875. It burned down twice."
     ]
     assert [c.sentence.text for c in openings(["Only a title"])] == ["Only a title"]
+
+
+def test_openings_begin_where_a_sentence_begins():
+    """The lines of a table's cell end with a full stop, too; and Chinese sentences have no spaces to count words by."""
+    table = "Part Description Price\nA-100 Bearing with two sealed ball $45\nbearings, a plate and a lower shaft.\n"
+    assert openings([f"{table}Each part is checked before it is sold."])[0].sentence.text.startswith("Each part")
+    chinese = "城市介绍\n北京是中华人民共和国的首都。故宫建于1406年。"
+    assert openings([chinese])[0].sentence.text.startswith("北京是中华人民共和国的首都。")
