@@ -292,7 +292,7 @@ def stage_waterfall(
         layout(
             "Stage by stage", "milliseconds", "", [in_words(wanted)],
             barmode="stack", bargap=0.55, height=210 + 44 * len(chosen),
-            yaxis={"autorange": "reversed", "showticklabels": False, "showgrid": False},
+            yaxis={"autorange": "reversed", "showticklabels": False, "showgrid": False, "automargin": False},
         )
     )  # fmt: skip
     figure.update_xaxes(rangemode="tozero")
@@ -306,7 +306,15 @@ def _name_bars(figure: go.Figure, chosen: Sequence[Record], names: Sequence[str]
     for name, record in zip(names, chosen, strict=True):
         text = f"{name}: <b>{record[clock]['median']:,.0f} ms</b>"
         figure.add_annotation(
-            xref="x domain", x=0, y=name, xanchor="left", yshift=18, showarrow=False, text=text, name="bar"
+            xref="x domain",
+            x=0,
+            y=name,
+            xanchor="left",
+            yshift=18,
+            showarrow=False,
+            text=text,
+            name="bar",
+            font={"size": 11},
         )
 
 

@@ -91,15 +91,22 @@ def layout(title: str, x_title: str, y_title: str, notes: Sequence[str] = (), **
             "text": f"<b>{title}</b>{small}",
             "font": {"size": 15},
             **{"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"},
-            "pad": {"l": 12, "t": 12},
+            "pad": {"l": 12, "t": 22},
         },
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": GREY, "family": FONT, "size": 12},
         "height": 440,
-        "margin": {"l": 12, "r": 16, "t": 52 + 17 * len(notes), "b": 12},
+        "margin": {"l": 12, "r": 16, "t": 62 + 17 * len(notes), "b": 12},
         # At the foot of the picture, whatever its height: below the axis it would lie on the axis title of flat ones.
-        "legend": {"orientation": "h", "x": 0, "yref": "container", "y": 0.01, "yanchor": "bottom"},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "yref": "container",
+            "y": 0.01,
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
         "hoverlabel": {"align": "left"},
     }
     x_axis = axis | {"title": {"text": x_title, "font": {"size": 12}}} | changes.pop("xaxis", {})

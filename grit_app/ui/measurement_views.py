@@ -109,10 +109,15 @@ def missing(drawn: Sequence[go.Figure | None]) -> str:
         return ""
     cards = "".join(
         f'<section class="not-measured"><h4>{name}</h4><p>{NOT_MEASURED[name][0]} To measure it:</p>'
-        f"<code>{escape(NOT_MEASURED[name][1])}</code></section>"
+        f"<code>{_unbroken(NOT_MEASURED[name][1])}</code></section>"
         for name in empty
     )
     return f'<div class="not-measured-list">{cards}</div>'
+
+
+def _unbroken(command: str) -> str:
+    """The command as HTML that breaks between words only: a browser would also break after the dashes of an option."""
+    return " ".join(f'<span class="word">{escape(word)}</span>' for word in command.split())
 
 
 def model_name(environment: dict[str, Any]) -> str:
