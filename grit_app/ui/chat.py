@@ -168,7 +168,16 @@ def _knobs(settings: Settings) -> list[Any]:
             label="Longest reply, in tokens",
             min_width=220,
         )
-        seed = gr.Number(value=None, precision=0, label="Seed", info="Empty: a new draw each time.", min_width=220)
+        # Without a placeholder Gradio turns "empty" into 0, and every draw would be the same.
+        seed = gr.Number(
+            value=None,
+            precision=0,
+            label="Seed",
+            info="The same number gives the same reply.",
+            placeholder="empty: a new draw each time",
+            min_width=220,
+            elem_id="chat-seed",
+        )
     return [system, temperature, top_p, limit, seed]
 
 
