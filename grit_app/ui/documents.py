@@ -180,14 +180,16 @@ def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) 
         chain(trigger, handlers.add, [parts.locked, key, parts.unused, parts.password])
     parts.halt.click(handlers.halt, **quiet)
     parts.table.choose(guarded(handlers.choose), parts.unused, parts.unused, **quiet)
-    parts.table.remove(guarded(handlers.remove), [key, parts.unused], shown, **quiet)
-    parts.clear.click(
+    removed = parts.table.remove(guarded(handlers.remove), [key, parts.unused], shown, **quiet)
+    cleared = parts.clear.click(
         guarded(handlers.clear),
         key,
         [*shown, parts.unused, parts.locked_box, parts.locked],
         js=CONFIRM,
         **quiet,
     )
+    for event in (removed, cleared):
+        event.then(guarded(handlers.offer_questions), key, parts.chatbot, **quiet)
 
 
 # ---------------------------------------------------------------- questions
