@@ -144,6 +144,8 @@ def _label_ends(figure: go.Figure, records: Sequence[Record], x: str, clock: str
     ends.sort()
     places = [(height - low) / (high - low) * PLOT_PX for height, *_ in ends]
     for (height, at, strategy, factor), place, moved in zip(ends, places, spread(places, LABEL_GAP_PX), strict=True):
+        # The number in the letters of the page: on white, half of the colours are too pale for small print.
+        dot = f'<span style="color:{style_of(strategy).colour}">●</span>'
         figure.add_annotation(
             x=math.log10(at),
             y=height,
@@ -151,11 +153,10 @@ def _label_ends(figure: go.Figure, records: Sequence[Record], x: str, clock: str
             xshift=8,
             xanchor="left",
             showarrow=False,
-            text=f"<b>{factor:.0f}×</b>" if factor >= 10 else f"<b>{factor:.1f}×</b>",
-            font={"color": style_of(strategy).colour, "size": 12},
+            text=f"{dot} <b>{factor:.0f}×</b>" if factor >= 10 else f"{dot} <b>{factor:.1f}×</b>",
             name=f"end of {strategy}",
         )
-    figure.update_layout(margin={"r": 48})
+    figure.update_layout(margin={"r": 60})
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:

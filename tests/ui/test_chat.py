@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import gradio as gr
-
 from grit_app.gritlm.decoding import GenerationStats
-from grit_app.settings import Settings
-from grit_app.ui.chat import KEPT_MESSAGES, kept, lay_out, reply, spoken, statistics, turn_index, up_to_question
-
-
-def test_an_empty_seed_stays_empty() -> None:
-    """Without a placeholder Gradio's number box turns "empty" into 0: every retry would draw the same reply again."""
-    with gr.Blocks():
-        seed = lay_out(Settings()).knobs[-1]
-    assert seed.label == "Seed" and seed.value is None and seed.placeholder
+from grit_app.ui.chat import KEPT_MESSAGES, kept, reply, spoken, statistics, turn_index, up_to_question
 
 
 def user(text: str) -> dict[str, Any]:
