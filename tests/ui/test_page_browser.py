@@ -150,7 +150,7 @@ def test_an_answer_streams_stops_frees_the_model_and_survives_a_reload(open_page
     page.locator("#chat-settings button").first.click()
     page.get_by_label("number input for Temperature").fill("0")
     page.get_by_label("number input for Temperature").press("Tab")
-    expect(page.locator("#chat-seed input")).to_have_value("")  # 0 would draw the same reply at every retry
+    expect(page.get_by_label("Seed")).to_have_value("")  # 0 would draw the same reply at every retry
     page.locator("#chat-box textarea").fill("Tell me a long story.")
     page.locator("#chat-box textarea").press("Enter")
     answer = page.locator("#chat [data-testid=bot]").last
