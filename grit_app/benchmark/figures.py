@@ -92,7 +92,7 @@ def _by_length(
         crossing = break_even(chosen, strategy, state, clock) if x == "doc_tokens" and strategy != BASELINE else None
         if crossing is not None and crossing > line[0][x]:
             _mark_break_even(figure, crossing, style_of(strategy).colour)
-    notes = [", ".join(filter(None, [in_words(fixed), _caches_in_words(chosen)]))]
+    notes = [words for words in (in_words(fixed), _caches_in_words(chosen)) if words]
     if floors:
         notes.append("dotted: the floor that operations and bytes set")
     axis = {"type": "log", "tickvals": sorted({record[x] for record in chosen}), "tickformat": ",d"}
