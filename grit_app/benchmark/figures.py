@@ -6,16 +6,17 @@ labels lines directly, and tells all of a point's numbers on hover.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 
-from grit_app.benchmark.series import BASELINE, Record, break_even, common, lines, rows, select, speed_up
+from grit_app.benchmark.series import BASELINE, Record, break_even, common, lines, select, speed_up
 from grit_app.benchmark.styles import (
-    GREY,
     STAGE_COLOURS,
     STAGE_PATTERNS,
+    STAGE_WORDS,
+    STATE_WORDS,
     layout,
     name_of,
     style_of,
@@ -80,54 +81,124 @@ def _by_length(
     **fixed: int | None,
 ) -> go.Figure:
     fixed = {key: common(records, key) if value is None else value for key, value in fixed.items()}
-    shown = {*(states if states is not None else _preferred_state(records)), "none"}
+    shown = [*(states if states is not None else preferred_state(records)), "none"]
     chosen = [record for record in select(records, **fixed) if record["state"] in shown]
     figure = go.Figure()
     for (strategy, state), line in lines(chosen, x).items():
-        figure.add_trace(_line(strategy, state, line, chosen, x, clock))
+        name = _short_name(strategy, state, shown)
+        figure.add_trace(_line(name, strategy, state, line, chosen, x, clock))
         if floors:
-            figure.add_trace(_floor(strategy, state, line, x))
+            figure.add_trace(_floor(name, strategy, line, x))
         crossing = break_even(chosen, strategy, state, clock) if x == "doc_tokens" and strategy != BASELINE else None
         if crossing is not None and crossing > line[0][x]:
             _mark_break_even(figure, crossing, style_of(strategy).colour)
-    held = _in_words(fixed)
+    notes = [words for words in (in_words(fixed), _caches_in_words(chosen)) if words]
+    if floors:
+        notes.append("dotted: the floor that operations and bytes set")
     axis = {"type": "log", "tickvals": sorted({record[x] for record in chosen}), "tickformat": ",d"}
-    subtitle = f"{held}; dotted: what operations and bytes allow" if floors else held
-    figure.update_layout(
-        layout(f"Time from {CLOCKS[clock]}<br><sup>{subtitle}</sup>", x_title, "milliseconds", xaxis=axis, height=520)
-    )
-    figure.update_yaxes(type="log", dtick="D2")  # labels at 1, 2 and 5
+    figure.update_layout(layout(f"Time from {CLOCKS[clock]}", x_title, "milliseconds", notes, xaxis=axis, height=540))
+    _finish_log_axis(figure, chosen, clock, floors)
+    _label_ends(figure, chosen, x, clock)
     return figure
 
 
-def _in_words(fixed: Mapping[str, int | None]) -> str:
+def _short_name(strategy: str, state: str, shown: Sequence[str]) -> str:
+    """Without the state of the caches where all lines share it: then it stands under the title, once."""
+    return name_of(strategy, state if len(shown) > 2 else "none")
+
+
+def _caches_in_words(records: Sequence[Record]) -> str:
+    """`caches in the page cache`, if there is one state of caches."""
+    states = {record["state"] for record in records} - {"none"}
+    return f"caches {STATE_WORDS.get(state, state)}" if len(states) == 1 and (state := states.pop()) else ""
+
+
+def _finish_log_axis(figure: go.Figure, records: Sequence[Record], clock: str, floors: bool) -> None:
+    """Labels at 1, 2 and 5, written out: Plotly's own say `5` for 5, 50 and 500 alike."""
+    if not records:
+        figure.update_yaxes(type="log")
+        return
+    low = min([r[clock]["p10"] for r in records] + [r["floor_ms"]["min"] for r in records if floors])
+    high = max(r[clock]["p90"] for r in records)
+    ends = [math.log10(max(low, 1e-3)) - 0.08, math.log10(max(high, 1e-3)) + 0.08]
+    powers = range(math.floor(ends[0]), math.ceil(ends[1]) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    figure.update_yaxes(type="log", range=ends, tickvals=ticks, ticktext=[f"{tick:,.10g}" for tick in ticks])
+
+
+LABEL_GAP_PX = 15.0
+PLOT_PX = 320.0
+"""About the height that title, axis and legend leave for the lines."""
+
+
+def _label_ends(figure: go.Figure, records: Sequence[Record], x: str, clock: str) -> None:
+    """The speed-up at the end of each line, moved apart where lines end close together."""
+    ends = []
+    for (strategy, _), line in lines(records, x).items():
+        factor = speed_up(line[-1], records, clock) if line[-1]["cache_bytes"] else None
+        if factor is not None:
+            ends.append((math.log10(line[-1][clock]["median"]), line[-1][x], strategy, factor))
+    if not ends:
+        return
+    low, high = figure.layout.yaxis.range
+    ends.sort()
+    places = [(height - low) / (high - low) * PLOT_PX for height, *_ in ends]
+    for (height, at, strategy, factor), place, moved in zip(ends, places, spread(places, LABEL_GAP_PX), strict=True):
+        # The number in the letters of the page: on white, half of the colours are too pale for small print.
+        dot = f'<span style="color:{style_of(strategy).colour}">●</span>'
+        figure.add_annotation(
+            x=math.log10(at),
+            y=height,
+            yshift=moved - place,
+            xshift=8,
+            xanchor="left",
+            showarrow=False,
+            text=f"{dot} <b>{factor:.0f}×</b>" if factor >= 10 else f"{dot} <b>{factor:.1f}×</b>",
+            name=f"end of {strategy}",
+        )
+    figure.update_layout(margin={"r": 60})
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Ascending places moved as little as needed to be at least `gap` apart; their order stays.
+
+    Neighbours that touch form a block that is centred on the mean of its places.
+    """
+    blocks: list[list[float]] = []
+    for place in places:
+        blocks.append([place])
+        while len(blocks) > 1 and _start(blocks[-1], gap) - _start(blocks[-2], gap) < gap * len(blocks[-2]) - 1e-9:
+            last = blocks.pop()
+            blocks[-1] += last
+    return [_start(block, gap) + i * gap for block in blocks for i in range(len(block))]
+
+
+def _start(block: Sequence[float], gap: float) -> float:
+    return sum(block) / len(block) - gap * (len(block) - 1) / 2
+
+
+def in_words(fixed: Mapping[str, int | None]) -> str:
     """`1 document, 4,096 document tokens`."""
     names = {"docs": "document", "doc_tokens": "document token", "query_tokens": "question token"}
     return ", ".join(f"{value:,} {names[key]}{'s' * (value != 1)}" for key, value in fixed.items() if value is not None)
 
 
-def _preferred_state(records: Sequence[Record]) -> list[str]:
+def preferred_state(records: Sequence[Record]) -> list[str]:
     """The state that lines show unless told otherwise: several at once would be a thicket."""
     measured = {record["state"] for record in records}
     return [state for state in ("warm", "hot", "cold") if state in measured][:1]
 
 
 def _mark_break_even(figure: go.Figure, crossing: float, colour: str) -> None:
-    figure.add_vline(
-        crossing,
-        line={"color": colour, "dash": "dot", "width": 1},
-        opacity=0.5,
-        annotation={"text": f"break-even {crossing:,.0f}", "textangle": -90, "font": {"size": 10}},
-    )
+    told = {"text": f"break-even {crossing:,.0f}", "textangle": -90, "font": {"size": 11}, "name": "break-even"}
+    figure.add_vline(crossing, line={"color": colour, "dash": "dot", "width": 1}, opacity=0.6, annotation=told)
 
 
 def _line(
-    strategy: str, state: str, line: Sequence[Record], records: Sequence[Record], x: str, clock: str
+    name: str, strategy: str, state: str, line: Sequence[Record], records: Sequence[Record], x: str, clock: str
 ) -> go.Scatter:
     style = style_of(strategy)
     medians = [record[clock]["median"] for record in line]
-    factor = speed_up(line[-1], records, clock)
-    last = f"{factor:.0f}×" if factor is not None and factor >= 10 else f"{factor:.1f}×" if factor is not None else ""
     return go.Scatter(
         x=[record[x] for record in line],
         y=medians,
@@ -138,29 +209,26 @@ def _line(
             "arrayminus": [median - record[clock]["p10"] for record, median in zip(line, medians, strict=True)],
             "thickness": 1,
         },
-        mode="lines+markers+text",
-        name=name_of(strategy, state),
+        mode="lines+markers",
+        name=name,
         line={"color": style.colour, "dash": style.dash},
         marker={"symbol": style.marker, "size": 9, "opacity": {"warm": 0.85, "cold": 0.6}.get(state, 1.0)},
-        text=[""] * (len(line) - 1) + ["" if strategy == BASELINE else last],
-        textposition="middle right",
-        textfont={"color": style.colour},
         hovertext=[hover(record, records) for record in line],
         hoverinfo="text",
         cliponaxis=False,
     )
 
 
-def _floor(strategy: str, state: str, line: Sequence[Record], x: str) -> go.Scatter:
+def _floor(name: str, strategy: str, line: Sequence[Record], x: str) -> go.Scatter:
     return go.Scatter(
         x=[record[x] for record in line],
         y=[record["floor_ms"]["min"] for record in line],
         mode="lines",
-        name=f"{name_of(strategy, state)}: floor",
+        name=f"{name}: floor",
         line={"color": style_of(strategy).colour, "dash": "dot", "width": 1},
         opacity=0.6,
         showlegend=False,
-        hovertext=[f"{name_of(strategy, state)}: floor {record['floor_ms']['min']:,.1f} ms" for record in line],
+        hovertext=[f"{name}: floor {record['floor_ms']['min']:,.1f} ms" for record in line],
         hoverinfo="text",
     )
 
@@ -201,7 +269,8 @@ def stage_waterfall(
         "doc_tokens": longest if doc_tokens is None else doc_tokens,
         "query_tokens": common(records, "query_tokens") if query_tokens is None else query_tokens,
     }
-    chosen = sorted(select(records, **wanted), key=lambda record: -record["question_ttft_ms"]["median"])
+    clock = "total_ms" if with_decode else "question_ttft_ms"
+    chosen = sorted(select(records, **wanted), key=lambda record: -record[clock]["median"])
     names = [name_of(record["strategy"], record["state"]) for record in chosen]
     figure = go.Figure()
     for stage, colour in STAGE_COLOURS.items():
@@ -209,23 +278,45 @@ def stage_waterfall(
             continue
         times = [record["stages_ms"].get(stage, {"median": 0.0})["median"] for record in chosen]
         if any(times):
+            words = STAGE_WORDS[stage]
             figure.add_trace(
                 go.Bar(
                     y=names,
                     x=times,
-                    name=stage,
+                    name=words,
                     orientation="h",
                     marker={"color": colour, "pattern": {"shape": STAGE_PATTERNS[stage], "size": 5}},
-                    hovertemplate=f"%{{y}}<br>{stage}: %{{x:,.1f}} ms<extra></extra>",
+                    hovertemplate=f"%{{y}}<br>{words}: %{{x:,.1f}} ms<extra></extra>",
                 )
             )
-    height = 170 + 34 * len(chosen)
     figure.update_layout(
-        layout(f"Stage by stage<br><sup>{_in_words(wanted)}</sup>", "milliseconds", "", barmode="stack", height=height)
-    )
+        layout(
+            "Stage by stage", "milliseconds", "", [in_words(wanted)],
+            barmode="stack", bargap=0.55, height=210 + 44 * len(chosen),
+            yaxis={"autorange": "reversed", "showticklabels": False, "showgrid": False, "automargin": False},
+        )
+    )  # fmt: skip
     figure.update_xaxes(rangemode="tozero")
-    _cut_long_bars(figure, chosen, names, "total_ms" if with_decode else "question_ttft_ms")
+    _name_bars(figure, chosen, names, clock)
+    _cut_long_bars(figure, chosen, names, clock)
     return figure
+
+
+def _name_bars(figure: go.Figure, chosen: Sequence[Record], names: Sequence[str], clock: str) -> None:
+    """Names and times above the bars: beside them they would take a phone's whole width."""
+    for name, record in zip(names, chosen, strict=True):
+        text = f"{name}: <b>{record[clock]['median']:,.0f} ms</b>"
+        figure.add_annotation(
+            xref="x domain",
+            x=0,
+            y=name,
+            xanchor="left",
+            yshift=18,
+            showarrow=False,
+            text=text,
+            name="bar",
+            font={"size": 11},
+        )
 
 
 def _cut_long_bars(figure: go.Figure, chosen: Sequence[Record], names: Sequence[str], clock: str) -> None:
@@ -242,7 +333,7 @@ def _cut_long_bars(figure: go.Figure, chosen: Sequence[Record], names: Sequence[
     figure.update_xaxes(range=[0, end])
     for name, time_ms in longer:
         told = {"text": f"<b>to {time_ms:,.0f} ms →</b>", "font": {"color": "white"}, "bgcolor": "rgba(0,0,0,0.6)"}
-        figure.add_annotation(x=end, y=name, xanchor="right", showarrow=False, **told)
+        figure.add_annotation(x=end, y=name, xanchor="right", showarrow=False, name="cut", **told)
 
 
 def cache_bytes_by_length(records: Sequence[Record], docs: int | None = None) -> go.Figure:
@@ -250,93 +341,28 @@ def cache_bytes_by_length(records: Sequence[Record], docs: int | None = None) ->
     wanted = common(records, "docs") if docs is None else docs
     stored = [record for record in select(records, docs=wanted) if record["cache_bytes"]]
     unique = {(record["strategy"], record["doc_tokens"]): {**record, "state": "none"} for record in stored}
-    figure = go.Figure()
+    same: dict[tuple[tuple[int, int], ...], list[str]] = {}
     for (strategy, _), line in lines(unique.values(), "doc_tokens").items():
-        style = style_of(strategy)
+        same.setdefault(tuple((r["doc_tokens"], r["cache_bytes"]) for r in line), []).append(strategy)
+    figure = go.Figure()
+    for points, strategies in same.items():
+        style = style_of(strategies[0])
+        name = " = ".join(style_of(strategy).label for strategy in strategies)
         figure.add_trace(
             go.Scatter(
-                x=[record["doc_tokens"] for record in line],
-                y=[record["cache_bytes"] / 1e6 for record in line],
+                x=[tokens for tokens, _ in points],
+                y=[size / 1e6 for _, size in points],
                 mode="lines+markers",
-                name=style.label,
+                name=name.replace(" = ", "<br>= "),
                 line={"color": style.colour, "dash": style.dash},
                 marker={"symbol": style.marker, "size": 9},
-                hovertemplate="%{x:,} tokens: %{y:,.2f} MB<extra>" + style.label + "</extra>",
+                hovertemplate="%{x:,} tokens: %{y:,.2f} MB<extra></extra>",
             )
         )
-    figure.update_layout(layout("Cache on disk", "document tokens", "MB"))
+    rates = sorted(record["cache_bytes"] / record["doc_tokens"] for record in stored)
+    ends = dict.fromkeys(f"{rate:,.0f}" for rate in (*rates[:1], *rates[-1:]))
+    notes = [f"{' to '.join(ends)} bytes per document token"] if ends else []
+    figure.update_layout(layout("Cache on disk", "document tokens", "MB", notes, showlegend=True))
     figure.update_yaxes(rangemode="tozero")
-    figure.update_xaxes(rangemode="tozero")
+    figure.update_xaxes(rangemode="tozero", tickformat=",d")
     return figure
-
-
-def quality_against_ttft(
-    quality: Sequence[Record], latency: Sequence[Record], metric: str = "f1", state: str = "warm", k: int | None = None
-) -> go.Figure:
-    """Answer quality against time to the first token: up and to the left is better."""
-    longest = max((record["doc_tokens"] for record in latency), default=None)
-    times: dict[str, float] = {}
-    for record in select(latency, doc_tokens=longest, query_tokens=common(latency, "query_tokens")):
-        if record["state"] in (state, "none"):
-            times.setdefault(record["strategy"], record["question_ttft_ms"]["median"])
-    chosen = select(quality, k=common(quality, "k") if k is None else k)
-    points = [(record, times[record["strategy"]]) for record in chosen if record["strategy"] in times]
-    title = "Quality against time to the first token<br><sup>bars: 95 % interval, difference to full prefill</sup>"
-    return _quality_points(points, metric, title, "question → first token, milliseconds", logarithmic=True)
-
-
-def quality_against_bytes(quality: Sequence[Record], metric: str = "f1", k: int | None = None) -> go.Figure:
-    """Answer quality against stored bytes for each token of the documents."""
-    chosen = select(quality, k=common(quality, "k") if k is None else k)
-    points = [(record, record["bytes_per_token"]) for record in chosen if record["bytes_per_token"] is not None]
-    return _quality_points(
-        points, metric, "Quality against stored bytes per token", "bytes per token", logarithmic=False
-    )
-
-
-def _quality_points(
-    points: Sequence[tuple[Record, float]], metric: str, title: str, x_title: str, *, logarithmic: bool
-) -> go.Figure:
-    figure = go.Figure()
-    for record, x in points:
-        style = style_of(record["strategy"])
-        extra = f", {record['scheme']}" if record.get("scheme") not in (None, "native") else ""
-        told = "<br>".join(f"{key}: {value}" for key, value in rows([record])[0].items())
-        figure.add_trace(
-            go.Scatter(
-                x=[x],
-                y=[record[metric]],
-                error_y=_interval(record, metric),
-                mode="markers+text",
-                name=style.label + extra,
-                text=[style.label + extra],
-                textposition="top center",
-                textfont={"color": style.colour},
-                marker={"symbol": style.marker, "color": style.colour, "size": 13},
-                hovertext=[told],
-                hoverinfo="text",
-                showlegend=False,
-                cliponaxis=False,
-            )
-        )
-    names = {"f1": "F1, percent", "match": "gold answer contained, percent"}
-    figure.update_layout(layout(title, x_title, names.get(metric, metric)))
-    figure.update_yaxes(rangemode="tozero")
-    figure.update_xaxes(**({"type": "log"} if logarithmic else {"rangemode": "tozero"}))
-    return figure
-
-
-def _interval(record: Record, metric: str) -> dict[str, Any] | None:
-    """The bootstrap interval of the difference to full prefill, drawn around the score; only F1 has one."""
-    interval, difference = record.get("ci95"), record.get("f1_minus_rag")
-    if metric != "f1" or not interval or difference is None:
-        return None
-    low, high = interval
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [max(0.0, high - difference)],
-        "arrayminus": [max(0.0, difference - low)],
-        "color": GREY,
-        "thickness": 1,
-    }

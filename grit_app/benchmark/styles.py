@@ -6,10 +6,15 @@ near-black alike; dash and marker say the same again for print and for everybody
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-GREY: Final = "#808080"  # readable on white and on near-black
+GREY: Final = "#808080"
+"""Letters of a chart. The page's style sheet gives letters of exactly this grey the page's own colour for small print;
+where there is no style sheet it is readable on white and on near-black."""
+
+FONT: Final = "IBM Plex Sans, ui-sans-serif, system-ui, sans-serif"
 GRID: Final = "rgba(128,128,128,0.25)"
 
 
@@ -48,6 +53,16 @@ STAGE_COLOURS: Final[dict[str, str]] = {
 }
 """In the order in which they run."""
 
+STAGE_WORDS: Final[dict[str, str]] = {
+    "tokenise": "tokenise",
+    "embed": "embed the question",
+    "search": "search",
+    "load": "load caches",
+    "join": "join caches",
+    "tail": "prefill what no cache holds",
+    "decode": "decode",
+}
+
 STAGE_PATTERNS: Final = dict(zip(STAGE_COLOURS, ["/", "x", ".", "\\", "-", "", "+"], strict=True))
 
 STATE_WORDS: Final = {"hot": "in memory", "warm": "in the page cache", "cold": "from the disk", "none": ""}
@@ -64,19 +79,36 @@ def name_of(strategy: str, state: str) -> str:
     return f"{style_of(strategy).label}, {words}" if words else style_of(strategy).label
 
 
-def layout(title: str, x_title: str, y_title: str, **changes: Any) -> dict[str, Any]:
-    """What all charts share: transparent, so that light and dark pages show through; grey letters and grid."""
+def layout(title: str, x_title: str, y_title: str, notes: Sequence[str] = (), **changes: Any) -> dict[str, Any]:
+    """What all charts share: transparent, so that light and dark pages show through; grey letters and grid.
+
+    notes   lines of small print under the title; Plotly does not wrap, and a phone has room for 50 letters
+    """
     axis = {"gridcolor": GRID, "linecolor": GRID, "zerolinecolor": GRID, "automargin": True}
+    small = "".join(f'<br><span style="font-size:12px">{note}</span>' for note in notes)
     shared = {
-        "title": {"text": title, "font": {"size": 15}, "x": 0, "xanchor": "left"},
+        "title": {
+            "text": f"<b>{title}</b>{small}",
+            "font": {"size": 15},
+            **{"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"},
+            "pad": {"l": 12, "t": 22},
+        },
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": GREY},
+        "font": {"color": GREY, "family": FONT, "size": 12},
         "height": 440,
-        "margin": {"l": 10, "r": 10, "t": 60, "b": 10},
-        "legend": {"orientation": "h", "y": -0.2},
+        "margin": {"l": 12, "r": 16, "t": 62 + 17 * len(notes), "b": 12},
+        # At the foot of the picture, whatever its height: below the axis it would lie on the axis title of flat ones.
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "yref": "container",
+            "y": 0.01,
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
         "hoverlabel": {"align": "left"},
     }
-    x_axis = axis | {"title": {"text": x_title}} | changes.pop("xaxis", {})
-    y_axis = axis | {"title": {"text": y_title}} | changes.pop("yaxis", {})
+    x_axis = axis | {"title": {"text": x_title, "font": {"size": 12}}} | changes.pop("xaxis", {})
+    y_axis = axis | {"title": {"text": y_title, "font": {"size": 12}}} | changes.pop("yaxis", {})
     return shared | {"xaxis": x_axis, "yaxis": y_axis} | changes

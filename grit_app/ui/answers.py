@@ -137,10 +137,12 @@ def statistics(done: Answer) -> str:
     times = done.timings_ms
     names = {"embed": "embed", "search": "search", "load_cache": "load caches", "prefill": "prefill"}
     stages = ", ".join(f"{word} {seconds(times[key])}" for key, word in names.items() if times.get(key))
+    has_words = done.prompt_tokens > 0  # a refusal is decided by the search: the model reads and writes nothing
+    first = has_words and times.get("first_token")
     parts = [
-        f"first token after {seconds(times['first_token'])} ({stages})" if times.get("first_token") else stages,
+        f"first token after {seconds(times['first_token'])} ({stages})" if first else stages,
         f"total {seconds(times['total'])}",
-        f"{done.prompt_tokens:,} prompt tokens{cached} + {done.new_tokens:,} new",
+        f"{done.prompt_tokens:,} prompt tokens{cached} + {done.new_tokens:,} new" if has_words else "nothing written",
         f"{escape(done.strategy)}, {MODE_WORDS[done.mode]}",
         "stopped by you" if done.finish_reason == "cancelled" else "",
     ]

@@ -79,6 +79,16 @@ def up_to_question(history: list[Message], index: int) -> list[Message]:
     return history[: last + 1]
 
 
+def seed_of(text: str | None) -> int | None:
+    """The seed that was typed; None for an empty field. Raises InputError."""
+    words = (text or "").strip()
+    if not words:
+        return None
+    if not words.isdecimal() or int(words) >= 2**63:
+        raise InputError(f"The seed {words[:40]!r} is no whole number from 0 on. Write one, or leave the field empty.")
+    return int(words)
+
+
 def turn_index(index: int | tuple[int, int]) -> int:
     """The message that a chat event is about; Gradio gives a pair where a message has several blocks."""
     return index[0] if isinstance(index, (tuple, list)) else index
@@ -168,7 +178,16 @@ def _knobs(settings: Settings) -> list[Any]:
             label="Longest reply, in tokens",
             min_width=220,
         )
-        seed = gr.Number(value=None, precision=0, label="Seed", info="Empty: a new draw each time.", min_width=220)
+        # A text field: Gradio's number field turns "empty" into 0 once it is shown, and every draw would be the same.
+        seed = gr.Textbox(
+            value="",
+            max_lines=1,
+            label="Seed",
+            info="The same number gives the same reply.",
+            placeholder="empty: a new draw each time",
+            min_width=220,
+            elem_id="chat-seed",
+        )
     return [system, temperature, top_p, limit, seed]
 
 
@@ -212,7 +231,7 @@ class ChatHandlers:
         temperature: float,
         top_p: float,
         limit: float,
-        seed: float | None,
+        seed: str,
         request: gr.Request,
     ) -> Iterator[list[Message]]:
         """The conversation with the answer as it grows."""
@@ -221,6 +240,7 @@ class ChatHandlers:
         if not history or history[-1]["role"] != "user":
             yield history
             return
+        drawn_seed = seed_of(seed)
         instructions = [{"role": "system", "content": system}] if (system or "").strip() else []
         with self._engine.using(cancel) as model:
             stream = model.stream(
@@ -228,7 +248,7 @@ class ChatHandlers:
                 max_new_tokens=int(limit),
                 temperature=float(temperature),
                 top_p=float(top_p),
-                seed=None if seed is None else int(seed),
+                seed=drawn_seed,
                 cancel=cancel,
                 conversation=visitor.conversation,
             )

@@ -17,13 +17,11 @@ from grit_app.ui import library_actions as actions
 from grit_app.ui import library_view
 from grit_app.ui.answers import Asking, Turn, source_picture
 from grit_app.ui.chat import running, starter_text, turn_index, up_to_question
-from grit_app.ui.documents_layout import NO_SOURCES, WAITING, Parts, lay_out
+from grit_app.ui.documents_layout import NO_SOURCES, SAMPLES, WAITING, Parts, lay_out, starters
 from grit_app.ui.engine import Engine
 from grit_app.ui.handlers import guarded, message_text
 from grit_app.ui.sessions import Visitor, Visitors, session_of
-from grit_app.ui.theme import ASSETS
 
-SAMPLES = [ASSETS / "samples" / "field_guide.pdf", ASSETS / "samples" / "harbour_museum.md"]
 KEPT_TURNS = 40
 CONFIRM = "(key) => confirm('Remove all documents of this library?') ? key : ''"
 """Without the browser's key nothing is removed."""
@@ -46,8 +44,8 @@ def build(
     library = LibraryHandlers(engine, visitors, settings)
     answers = AnswerHandlers(engine, visitors, settings)
     wire_library(parts, library, browser_key)
-    wire_answers(parts, answers, browser_key)
-    outputs = [parts.table, parts.meter, parts.strategy, parts.k, parts.mode]
+    wire_answers(parts, answers, library, browser_key)
+    outputs = [parts.table, parts.meter, parts.chatbot, parts.strategy, parts.k, parts.mode]
     return DocumentsTab(library.refresh, [browser_key, parts.unused], outputs)
 
 
@@ -73,10 +71,11 @@ class LibraryHandlers:
         visitor = self._visitors.enter(session_of(request), key)
         model = self._engine.ready_model()
         if model is None:
-            return WAITING, "", gr.skip(), gr.skip(), gr.skip()
+            return WAITING, "", *[gr.skip()] * 4
         config, settings = model.config, self._settings
         return (
             *self.views(visitor, unused),
+            self.offer_questions(key, request),
             settings.strategy or config.default_strategy,
             settings.k or config.default_k,
             settings.answer_mode or config.answer_mode,
@@ -112,6 +111,23 @@ class LibraryHandlers:
 
     def add_sample(self, key: str, unused: list[str], request: gr.Request) -> Iterator[tuple[Any, ...]]:
         yield from self.add([str(path) for path in SAMPLES], key, unused, "", request)
+
+    def add_sample_if_empty(self, key: str, unused: list[str], request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """A starter was picked: the questions about the samples need the samples. Outputs as those of `add`."""
+        session = session_of(request)
+        visitor = self._visitors.enter(session, key)
+        if self._engine.ready_model() is None or self._visitors.library(visitor).documents():
+            yield (gr.skip(),) * 5  # without a model the answer's own step says so
+            return
+        self._visitors.join_run(session, "upload")
+        yield from self.add_sample(key, unused, request)
+
+    def offer_questions(self, key: str, request: gr.Request) -> Any:
+        """The starters that fit the documents. Output: conversation."""
+        visitor = self._visitors.enter(session_of(request), key)
+        if self._engine.ready_model() is None:
+            return gr.skip()
+        return gr.update(examples=starters([info.name for info in self._visitors.library(visitor).documents()]))
 
     def fill_caches(self, key: str, request: gr.Request) -> Iterator[str]:
         """Makes the caches that are missing, beside the questions: not in the model's lane. Output: meter."""
@@ -155,6 +171,7 @@ def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) 
         started = event(guarded(handlers.begin), None, parts.halt, **quiet)
         done = started.then(guarded(add), inputs, added, **lane)
         done.then(lambda: (gr.update(visible=False), ""), None, [parts.halt, parts.password], **quiet)
+        done.then(guarded(handlers.offer_questions), key, parts.chatbot, **quiet)
         done.then(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
 
     chain(parts.upload.upload, handlers.add, [parts.upload, key, parts.unused, parts.password])
@@ -163,14 +180,16 @@ def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) 
         chain(trigger, handlers.add, [parts.locked, key, parts.unused, parts.password])
     parts.halt.click(handlers.halt, **quiet)
     parts.table.choose(guarded(handlers.choose), parts.unused, parts.unused, **quiet)
-    parts.table.remove(guarded(handlers.remove), [key, parts.unused], shown, **quiet)
-    parts.clear.click(
+    removed = parts.table.remove(guarded(handlers.remove), [key, parts.unused], shown, **quiet)
+    cleared = parts.clear.click(
         guarded(handlers.clear),
         key,
         [*shown, parts.unused, parts.locked_box, parts.locked],
         js=CONFIRM,
         **quiet,
     )
+    for event in (removed, cleared):
+        event.then(guarded(handlers.offer_questions), key, parts.chatbot, **quiet)
 
 
 # ---------------------------------------------------------------- questions
@@ -258,7 +277,7 @@ def find_source(turns: Sequence[Turn], reference: str) -> tuple[Turn, int]:
     raise InputError("The sources of this answer are not held any more. Ask again to see them.")
 
 
-def wire_answers(parts: Parts, handlers: AnswerHandlers, key: gr.BrowserState) -> None:
+def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandlers, key: gr.BrowserState) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"concurrency_id": "model", "show_progress": "minimal", "api_visibility": "private"}
     buttons = [parts.send, parts.stop]
@@ -278,7 +297,13 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, key: gr.BrowserState) -
     for trigger in (parts.box.submit, parts.send.click):
         then_answer(trigger(guarded(handlers.begin), [parts.box, parts.chatbot], asked, **quiet))
     picked = parts.chatbot.example_select(starter_text, None, parts.box, **quiet)
-    then_answer(picked.then(guarded(handlers.begin), [parts.box, parts.chatbot], asked, **quiet))
+    begun = picked.then(guarded(handlers.begin), [parts.box, parts.chatbot], asked, **quiet)
+    added = [parts.table, parts.meter, parts.locked_box, parts.locked, parts.upload]
+    then_answer(
+        begun.success(
+            guarded(library.add_sample_if_empty), [key, parts.unused], added, **{**lane, "show_progress": "hidden"}
+        )
+    )
     then_answer(parts.chatbot.retry(guarded(handlers.retried), parts.chatbot, [parts.chatbot, *buttons], **quiet))
     then_answer(parts.chatbot.edit(guarded(handlers.edited), parts.chatbot, [parts.chatbot, *buttons], **quiet))
     parts.stop.click(handlers.stop, **quiet)

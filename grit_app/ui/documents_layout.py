@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ from grit_app.rag.strategies import STRATEGIES
 from grit_app.settings import Settings
 from grit_app.ui import library_view, sources, texts
 from grit_app.ui.library_actions import FILE_KINDS
+from grit_app.ui.theme import ASSETS
 
 WAITING = '<p class="quiet files-empty">Your documents appear when the model is loaded.</p>'
+SAMPLES = [ASSETS / "samples" / "field_guide.pdf", ASSETS / "samples" / "harbour_museum.md"]
 NO_SOURCES = '<p class="quiet">The passages of an answer appear here; choose one to see its page.</p>'
 
 
@@ -62,18 +65,18 @@ def _left(settings: Settings, shared: bool) -> dict[str, Any]:
     upload = gr.File(
         file_count="multiple", file_types=list(FILE_KINDS), label="Add documents", height=132, elem_id="upload"
     )
-    sample = gr.Button("Try the sample documents", size="sm", elem_id="sample")
+    sample = gr.Button("Try the sample documents", size="md", elem_id="sample")
     halt = gr.Button("Stop reading", variant="stop", size="sm", visible=False, elem_id="upload-stop")
+    table = gr.HTML(WAITING, label="Documents", elem_id="files", js_on_load=library_view.SCRIPT)
     with gr.Group(visible=False, elem_id="locked") as locked_box:
         password = gr.Textbox(
             value="",
             label="Password",
             type="password",
-            info="For the encrypted file above. It is not kept.",
+            info="For the locked file in the list above. It is not kept.",
             elem_id="password",
         )
         unlock = gr.Button("Open it", size="sm", elem_id="unlock")
-    table = gr.HTML(WAITING, label="Documents", elem_id="files", js_on_load=library_view.SCRIPT)
     meter = gr.HTML(label="Disk space of caches", elem_id="meter")
     clear = gr.Button("Remove all", size="sm", elem_id="clear-library")
     privacy = texts.PRIVACY_SHARED.format(idle_minutes=settings.visitor_idle_minutes) if shared else texts.PRIVACY_LOCAL
@@ -85,6 +88,12 @@ def _left(settings: Settings, shared: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def starters(names: Collection[str]) -> list[dict[str, str]]:
+    """Questions to start with, for documents of these names: about the samples while there is nothing else."""
+    of_samples = not names or any(path.name in names for path in SAMPLES)
+    return [{"text": question} for question in (texts.SAMPLE_QUESTIONS if of_samples else texts.GENERAL_QUESTIONS)]
+
+
 def _middle() -> dict[str, Any]:
     chatbot = gr.Chatbot(
         label="Questions and answers",
@@ -92,7 +101,7 @@ def _middle() -> dict[str, Any]:
         elem_id="answers",
         height="min(62dvh, 620px)",
         placeholder=texts.DOCUMENTS_EMPTY,
-        examples=[{"text": question} for question in texts.SAMPLE_QUESTIONS],
+        examples=starters(()),
         editable="user",
         buttons=["copy", "copy_all"],
         layout="bubble",

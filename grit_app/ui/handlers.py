@@ -18,12 +18,15 @@ from typing import Any, Final, TypeVar
 
 import gradio as gr
 
-from grit_app.errors import Cancelled, GritError
+from grit_app.errors import Cancelled, GritError, InputError
 
 logger = logging.getLogger("grit_app.ui")
 
 FLUSH_S: Final = 0.05
 """Text goes to the browser about this often. Per token the page falls behind; slower reads as stutter."""
+
+SLIP_S: Final = 12.0
+"""So long the sentence about a slip stays; other errors stay until they are closed."""
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -36,7 +39,9 @@ def as_visitor_error(error: BaseException) -> gr.Error:
         return gr.Error(escape(str(error)), visible=False, print_exception=False)
     if isinstance(error, GritError):
         # A toast renders HTML. Quotation marks stay: they are harmless there, and programs read this sentence too.
-        return gr.Error(html.escape(str(error), quote=False), duration=None, print_exception=False)
+        # A slip in a field is seen and mended at once: its sentence must not follow the visitor to other tabs.
+        duration = SLIP_S if isinstance(error, InputError) else None
+        return gr.Error(html.escape(str(error), quote=False), duration=duration, print_exception=False)
     number = secrets.token_hex(3)
     logger.error("error %s", number, exc_info=error)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():

@@ -83,7 +83,11 @@ def working(names: Sequence[str], now: Progress) -> list[Row]:
 def refused(reports: Sequence[FileReport]) -> list[Row]:
     """Rows of the files that did not become documents, each with its sentence."""
     states = {"failed": "failed", "cancelled": "stopped", "duplicate": "duplicate"}
-    return [Row(r.name, states[r.state], detail=r.reason) for r in reports if r.state in states]
+    return [
+        Row(r.name, "locked" if r.needs_password else states[r.state], detail=r.reason)
+        for r in reports
+        if r.state in states
+    ]
 
 
 def locked_paths(paths: Sequence[Path], reports: Sequence[FileReport]) -> list[str]:

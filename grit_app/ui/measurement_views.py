@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from grit_app.benchmark import figures, recorded
+from grit_app.benchmark import figures, quality_figures, recorded
 from grit_app.benchmark.environment import hardware_name
 from grit_app.benchmark.recorded import Recording
 from grit_app.benchmark.series import rows
@@ -20,8 +20,8 @@ LIVE: Final = "live"
 EMPTY: Final = '<p class="quiet">No results yet. Choose a recording, or measure on this machine.</p>'
 
 CHARTS: Final = (
-    *("Document length", "Question length", "Stages", "Cache on disk", "Number of documents"),
-    *("Quality and time", "Quality and bytes"),
+    *("Document length", "Stages", "Question length", "Number of documents"),
+    *("Quality and time", "Quality and bytes", "Cache on disk"),
 )
 TABLE_HEAD: Final = (
     *("Strategy", "Documents", "Tokens", "Question", "State", "Prefill → first token", "Question → first token"),
@@ -32,35 +32,97 @@ Result = dict[str, Any]
 """`{environment, records}` as the benchmark commands write it."""
 
 
+NOT_MEASURED: Final[dict[str, tuple[str, str]]] = {
+    "Question length": (
+        "These results hold one length of question.",
+        "python -m grit_app.benchmark latency --query_tokens 16,64,256",
+    ),
+    "Number of documents": (
+        "These results hold one number of documents.",
+        "python -m grit_app.benchmark latency --docs 1,2,4,8,16",
+    ),
+    "Quality and time": (
+        "No answers of these strategies have been scored yet.",
+        "python -m grit_app.benchmark quality --data FILE.jsonl --passages retrieved --k 4",
+    ),
+    "Quality and bytes": (
+        "No answers of these strategies have been scored yet.",
+        "python -m grit_app.benchmark quality --data FILE.jsonl --passages retrieved --k 4",
+    ),
+}
+"""Chart → why it may be missing, and what measures it."""
+
+
 def choices(recordings: Sequence[Recording], live: Result | None) -> list[tuple[str, str]]:
     """What the list of results offers: recordings by their hardware, then the run on this machine."""
-    listed = [(recording.caption, recording.name) for recording in recordings if recording.command == "latency"]
+    listed = [(caption(one), key_of(one)) for one in recordings if one.command in ("latency", "two_models")]
     return listed + ([(f"This machine, just now: {hardware_name()}", LIVE)] if live else [])
 
 
-def headline(records: Sequence[dict[str, Any]], hardware: str, clock: str) -> str:
+def key_of(recording: Recording) -> str:
+    """Latency recordings go by their names; another command's may share them."""
+    return recording.name if recording.command == "latency" else f"{recording.name} ({recording.command})"
+
+
+def caption(recording: Recording) -> str:
+    return f"{recording.caption} · beside two models" if recording.command == "two_models" else recording.caption
+
+
+def headline(records: Sequence[dict[str, Any]], hardware: str, clock: str, memory: str = "") -> str:
     """The finding in a sentence, and on which hardware it was measured."""
     if not records:
         return EMPTY
     sentence = recorded.finding(list(records), clock)
-    return f'<p class="finding">{escape(sentence)}</p><p class="quiet">Measured on {escape(hardware)}.</p>'
+    more = f'<p class="finding">{escape(memory)}</p>' if memory else ""
+    return f'<p class="finding">{escape(sentence)}</p>{more}<p class="quiet">Measured on {escape(hardware)}.</p>'
 
 
-def charts(records: Sequence[dict[str, Any]], quality: Sequence[dict[str, Any]], clock: str) -> list[go.Figure | None]:
-    """All charts that the records can fill, in the order of the page; None where there is nothing to draw."""
+def charts(
+    records: Sequence[dict[str, Any]], quality: Recording | None, clock: str, model: str = ""
+) -> list[go.Figure | None]:
+    """All charts that the records can fill, in the order of the page; None where there is nothing to draw.
+
+    model   whose times the records are: told where the answers are another model's
+    """
     if not records:
         return [None] * len(CHARTS)
     several = len({record["docs"] for record in records}) > 1
     questions = len({record["query_tokens"] for record in records}) > 1
-    return [
+    scored = quality.records if quality else []
+    models = (model_name(quality.environment) if quality else "", model)
+    drawn = [
         figures.ttft_by_document_length(records, clock),
-        figures.ttft_by_query_length(records, clock) if questions else None,
         figures.stage_waterfall(records),
-        figures.cache_bytes_by_length(records),
+        figures.ttft_by_query_length(records, clock) if questions else None,
         figures.ttft_by_documents(records, clock) if several else None,
-        figures.quality_against_ttft(quality, records) if quality else None,
-        figures.quality_against_bytes(quality) if quality else None,
+        quality_figures.quality_against_ttft(scored, records, models=models) if scored else None,
+        quality_figures.quality_against_bytes(scored) if scored else None,
+        figures.cache_bytes_by_length(records),
     ]
+    return [figure if figure is not None and figure.data else None for figure in drawn]
+
+
+def missing(drawn: Sequence[go.Figure | None]) -> str:
+    """A card in place of each chart that nothing was measured for: it says so, and names the command that does."""
+    empty = [name for name, figure in zip(CHARTS, drawn, strict=True) if figure is None and name in NOT_MEASURED]
+    if not empty or not any(drawn):
+        return ""
+    cards = "".join(
+        f'<section class="not-measured"><h4>{name}</h4><p>{NOT_MEASURED[name][0]} To measure it:</p>'
+        f"<code>{_unbroken(NOT_MEASURED[name][1])}</code></section>"
+        for name in empty
+    )
+    return f'<div class="not-measured-list">{cards}</div>'
+
+
+def _unbroken(command: str) -> str:
+    """The command as HTML that breaks between words only: a browser would also break after the dashes of an option."""
+    return " ".join(f'<span class="word">{escape(word)}</span>' for word in command.split())
+
+
+def model_name(environment: dict[str, Any]) -> str:
+    """The measured model's name; empty where the environment does not tell."""
+    return str((environment.get("model") or {}).get("name", ""))
 
 
 def as_csv(records: Sequence[dict[str, Any]]) -> str:
@@ -96,11 +158,11 @@ def numbers_table(records: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def quality_for(recordings: Sequence[Recording], model_name: str) -> list[dict[str, Any]]:
-    """The quality records measured with that model, else those of the first quality recording."""
+def quality_for(recordings: Sequence[Recording], model: str) -> Recording | None:
+    """The quality recording of that model, else the first one."""
     found = [recording for recording in recordings if recording.command == "quality"]
-    same = [one for one in found if (one.environment.get("model") or {}).get("name") == model_name]
-    return (same or found)[0].records if found else []
+    same = [one for one in found if model_name(one.environment) == model]
+    return (same or found or [None])[0]
 
 
 def progress_line(done: int, expected: int, words: str) -> str:

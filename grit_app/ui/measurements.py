@@ -30,15 +30,19 @@ from grit_app.ui.measurement_views import (
     charts,
     choices,
     headline,
+    key_of,
+    missing,
+    model_name,
     numbers_table,
     progress_line,
     quality_for,
 )
+from grit_app.ui.recorded_tables import memory_sentence, throughput_table
 from grit_app.ui.sessions import Visitors, session_of
 
 DOC_TOKENS: Final = (256, 512, 1024, 2048, 4096)
 QUERY_TOKENS: Final = (16, 64, 256)
-DOCUMENTS: Final = (1, 2, 4)
+DOCUMENTS: Final = (1, 2, 4, 8, 16)
 BUDGET_S: Final = 20
 LIVE_STRATEGIES: Final = ["rag_doc_query", "prefix_cache", "docs_cache", "docs_query_cache"]
 CLOCKS: Final = [
@@ -53,25 +57,27 @@ class Results:
 
     def __init__(self, recordings: Sequence[Recording]) -> None:
         self.recordings = recordings
-        self._by_name = {one.name: one for one in recordings if one.command == "latency"}
+        self._by_key = {key_of(one): one for one in recordings if one.command in ("latency", "two_models")}
 
     def choices(self, live: Result | None) -> list[tuple[str, str]]:
         return choices(self.recordings, live)
 
     def views(self, name: str | None, live: Result | None, clock: str) -> tuple[Any, ...]:
-        """Finding, all charts, table, environment, JSON text, CSV text."""
+        """Finding, all charts, what is not measured, table, environment, JSON text, CSV text."""
         records, environment, hardware = self._find(name, live)
-        quality = quality_for(self.recordings, (environment.get("model") or {}).get("name", ""))
-        plots = [gr.update(value=figure, visible=figure is not None) for figure in charts(records, quality, clock)]
+        model = model_name(environment)
+        drawn = charts(records, quality_for(self.recordings, model), clock, model)
+        plots = [gr.update(value=figure, visible=figure is not None) for figure in drawn]
         raw = json.dumps({"environment": environment, "records": records}, indent=1) if records else ""
         table = numbers_table(records) if records else EMPTY
-        return (headline(records, hardware, clock), *plots, table, environment, raw, as_csv(records) if records else "")
+        summary = headline(records, hardware, clock, memory_sentence(environment))
+        return (summary, *plots, missing(drawn), table, environment, raw, as_csv(records) if records else "")
 
     def _find(self, name: str | None, live: Result | None) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
         if name == LIVE and live:
             return live["records"], live["environment"], hardware_name()
-        if name in self._by_name:
-            chosen = self._by_name[name]
+        if name in self._by_key:
+            chosen = self._by_key[name]
             return chosen.records, chosen.environment, chosen.caption
         return [], {}, ""
 
@@ -117,9 +123,13 @@ def lay_out(results: Results) -> Parts:
             gr.Plot(plot["value"], visible=plot["visible"], label=name, show_label=False, min_width=420)
             for name, plot in zip(CHARTS, start[1 : 1 + len(CHARTS)], strict=True)
         ]
+    unmeasured = gr.HTML(start[1 + len(CHARTS)], label="Not measured yet", elem_id="not-measured")
     gr.Markdown(texts.CACHING_METHOD, elem_classes="quiet method")
-    raw = _raw_numbers(*start[1 + len(CHARTS) :])
-    return Parts(chosen=chosen, clock=clock, shown=[summary, *plots, *raw], live=gr.State(None), **controls)
+    raw = _raw_numbers(*start[2 + len(CHARTS) :])
+    with gr.Accordion("Throughput, recorded", open=False, elem_id="throughput"):
+        gr.HTML(throughput_table(results.recordings), label="Throughput")
+    shown = [summary, *plots, unmeasured, *raw]
+    return Parts(chosen=chosen, clock=clock, shown=shown, live=gr.State(None), **controls)
 
 
 def _controls() -> dict[str, Any]:
@@ -195,7 +205,7 @@ class MeasurementHandlers:
         plan = live_plan(strategies, doc_tokens, query_tokens, documents)
         expected = len(plan.strategies) * len(doc_tokens) * len(query_tokens) * len(documents)
         cancel = self._visitors.current_run(session_of(request), "measure")
-        unchanged = [gr.skip()] * (5 + len(CHARTS))
+        unchanged = [gr.skip()] * (6 + len(CHARTS))
         yield progress_line(0, 0, "waiting for the model"), gr.skip(), gr.skip(), *unchanged
         records: list[dict[str, Any]] = []
         with self._engine.using(cancel) as model:

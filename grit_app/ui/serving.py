@@ -46,8 +46,11 @@ def serve(settings: Settings, load: Callable[[], GritLM]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("grit_app").setLevel(logging.INFO)
     app, engine, visitors = assemble(settings, load)
-    engine.start()
     try:
-        app.launch(**launch_options(settings))
+        # The page first: Gradio gives up when its own first request takes over 3 s, and on a small machine a model that
+        # loads meanwhile takes that long away.
+        app.launch(**launch_options(settings), prevent_thread_lock=True)
+        engine.start()
+        app.block_thread()
     finally:
         visitors.close()

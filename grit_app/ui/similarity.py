@@ -114,14 +114,12 @@ def build(engine: Engine, visitors: Visitors) -> SimilarityTab:
             with gr.Row(elem_classes="ask-row"):
                 go = gr.Button("Compare", variant="primary", elem_id="compare", min_width=120)
     with gr.Row(elem_classes="columns"):
-        left = gr.HTML(label="Ranking under instruction A", elem_id="ranking-a", min_height=120, min_width=300, scale=1)
-        right = gr.HTML(
-            label="Ranking under instruction B", elem_id="ranking-b", min_height=120, min_width=300, scale=1
-        )
+        left = gr.HTML(label="Ranking under instruction A", elem_id="ranking-a", min_height=60, min_width=300, scale=1)
+        right = gr.HTML(label="Ranking under instruction B", elem_id="ranking-b", min_height=60, min_width=300, scale=1)
     with gr.Row(elem_classes="columns"):
         pairs = gr.Plot(label="Cosine of every pair", show_label=False, elem_id="pairs", min_width=300)
         picture = gr.Plot(label="Map of the texts", show_label=False, elem_id="map", min_width=300)
-    gr.Markdown("Heatmap, map and CSV are of instruction A.", elem_classes="quiet")
+    gr.Markdown(texts.SIMILARITY_NUMBERS, elem_classes="quiet")
     table = download_button("Download all pairs as CSV", "similarity.csv", "text/csv", elem_id="similarity-csv")
 
     outputs = [left, right, pairs, picture, table.value]
@@ -151,9 +149,17 @@ def build(engine: Engine, visitors: Visitors) -> SimilarityTab:
             values = presets["Find passages that answer"], presets["Same topic"]
             return render(model, texts.SIMILARITY_QUERY, "\n".join(texts.SIMILARITY_TEXTS), *values, False)
 
+    @guarded
+    def check(query: str, text: str) -> None:
+        """Apart from the run, so that a slip of the pen does not wipe the results that are shown."""
+        checked_query(query)
+        lines_of(text)
+
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"concurrency_id": "model", "api_visibility": "private"}
     for trigger in (go.click, query.submit):
-        trigger(run, [query, lines, first, second, symmetric], outputs, **lane)
+        checked = trigger(check, [query, lines], None, **quiet)
+        checked.success(run, [query, lines, first, second, symmetric], outputs, **lane)
     return SimilarityTab(outputs, guarded(example))
 
 

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
+from plotly.colors import sample_colorscale
 
+from grit_app.benchmark.styles import GREY, GRID, layout
 from grit_app.ui.handlers import escape
 from grit_app.ui.similarity_math import FlatMap, nearest, ranking
 from grit_app.ui.theme import MODE_COLOURS
 
-GREY = "#808a99"
-"""Readable on white and on near-black: Plotly does not follow the page's mode."""
-GRID = "rgba(128,138,153,0.28)"
+SCALE = "Cividis"
+"""Told apart with every common kind of colour blindness, also in grey."""
 
 
 def bars(texts: Sequence[str], scores: NDArray[np.float64], other: NDArray[np.float64] | None = None) -> str:
@@ -28,11 +29,17 @@ def bars(texts: Sequence[str], scores: NDArray[np.float64], other: NDArray[np.fl
         width = 100 * (float(scores[i]) - low) / (high - low)
         move = _move(before[i] - rank) if before else ""
         rows.append(
-            f'<li><span class="rank-text">{escape(texts[i])}</span>'
-            f'<span class="rank-score">{scores[i]:.3f}{move}</span>'
+            f'<li><span class="rank-text">{escape(texts[i])} '
+            f'<span class="line-number" title="line {i + 1} of the list">{i + 1}</span></span>'
+            f'<span class="rank-score">{_signed(scores[i], 3)}{move}</span>'
             f'<span class="rank-bar" aria-hidden="true"><span style="width:{width:.1f}%"></span></span></li>'
         )
     return f'<ol class="ranking">{"".join(rows)}</ol>'
+
+
+def _signed(value: float, digits: int) -> str:
+    """With a real minus sign, and none before a rounded zero."""
+    return f"{value:z.{digits}f}".replace("-", "−")
 
 
 def _move(places: int) -> str:
@@ -46,17 +53,6 @@ def _move(places: int) -> str:
     )
 
 
-def base_layout(height: int) -> dict[str, object]:
-    """What every figure shares: no background of its own, mid-grey words, fixed height, free width."""
-    return {
-        "height": height,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": GREY, "size": 13},
-        "margin": {"l": 44, "r": 16, "t": 36, "b": 44},
-    }
-
-
 def _wrapped(text: str) -> str:
     """For hover labels: escaped, in short lines. Plotly reads a few HTML tags in texts."""
     return "<br>".join(escape(line) for line in textwrap.wrap(text, 60)[:6])
@@ -67,16 +63,15 @@ def heatmap(labels: Sequence[str], texts: Sequence[str], table: NDArray[np.float
     off = table[~np.eye(len(table), dtype=bool)]
     low, high = (float(off.min()), float(off.max())) if off.size else (0.0, 1.0)
     hover = [[f"{_wrapped(a)}<br>—<br>{_wrapped(b)}" for b in texts] for a in texts]
+    high = max(high, low + 1e-6)
     figure = go.Figure(
         go.Heatmap(
             z=table,
             x=list(labels),
             y=list(labels),
             zmin=low,
-            zmax=max(high, low + 1e-6),
-            colorscale="Cividis",
-            text=[[f"{value:.2f}" for value in row] for row in table],
-            texttemplate="%{text}" if len(table) <= 12 else None,
+            zmax=high,
+            colorscale=SCALE,
             customdata=hover,
             hovertemplate="%{customdata}<br><b>%{z:.3f}</b><extra></extra>",
             xgap=2,
@@ -84,10 +79,33 @@ def heatmap(labels: Sequence[str], texts: Sequence[str], table: NDArray[np.float
             colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.9},
         )
     )
-    figure.update_layout(**base_layout(380), title={"text": "Cosine of every pair", "font": {"size": 14}, "x": 0.01})
+    if len(table) <= 12:
+        figure.add_trace(_numbers_on(labels, table, low, high))
+    figure.update_layout(layout("Cosine of every pair", "", "", height=400, showlegend=False))
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
     figure.update_xaxes(showgrid=False, type="category", side="bottom")
     return figure
+
+
+def _numbers_on(labels: Sequence[str], table: NDArray[np.float64], low: float, high: float) -> go.Scatter:
+    """The numbers in the cells. Plotly's own are of one weak contrast on the middle of the scale."""
+    cells = [(x, y, float(table[j, i])) for j, y in enumerate(labels) for i, x in enumerate(labels)]
+    return go.Scatter(
+        x=[x for x, _, _ in cells],
+        y=[y for _, y, _ in cells],
+        mode="text",
+        text=[_signed(value, 2) for _, _, value in cells],
+        textfont={"size": 12, "color": [letters_on((value - low) / (high - low)) for *_, value in cells]},
+        hoverinfo="skip",
+    )
+
+
+def letters_on(share: float) -> str:
+    """Black or white, whichever stands out more on the colour at this share of the scale."""
+    (colour,) = sample_colorscale(SCALE, [min(1.0, max(0.0, share))], colortype="tuple")
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"
 
 
 def map_figure(labels: Sequence[str], texts: Sequence[str], flat: FlatMap, table: NDArray[np.float64]) -> go.Figure:
@@ -134,13 +152,9 @@ def map_figure(labels: Sequence[str], texts: Sequence[str], flat: FlatMap, table
             )
         )
     first, second = flat.explained
-    figure.update_layout(
-        **base_layout(380),
-        showlegend=False,
-        title={"text": "Map (PCA; lines join nearest neighbours of the full vectors)", "font": {"size": 14}, "x": 0.01},
-    )
-    figure.update_xaxes(
-        title=f"component 1 ({first:.0%} of variance)", gridcolor=GRID, zeroline=False, showticklabels=False
-    )
-    figure.update_yaxes(title=f"component 2 ({second:.0%})", gridcolor=GRID, zeroline=False, showticklabels=False)
+    title, notes = "Map (PCA)", ["lines join nearest neighbours of the full vectors"]
+    axes = f"component 1 ({first:.0%} of variance)", f"component 2 ({second:.0%})"
+    figure.update_layout(layout(title, *axes, notes, height=400, showlegend=False))
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        axis.update(zeroline=False, showticklabels=False)
     return figure

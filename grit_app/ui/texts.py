@@ -40,12 +40,21 @@ SAMPLE_QUESTIONS: Final = (
     "When is the harbour museum closed?",
     "What is this about?",
 )
+GENERAL_QUESTIONS: Final = (
+    "What is this about?",
+    "Who is it written for?",
+    "What are the most important results?",
+)
 NO_PASSAGES: Final = "There is nothing to search: add a document, or tick one in the list."
 
 SIMILARITY_INTRO: Final = (
     "An instruction tells the model what *similar* should mean. Rank and distance between scores tell "
     "more than a score itself: "
     "every model has its own floor below which cosine hardly ever falls."
+)
+SIMILARITY_NUMBERS: Final = (
+    "Heatmap, map and CSV are of instruction A. Their numbers are the lines of the list, as in the small frames of the "
+    "ranking; Q is the query."
 )
 SIMILARITY_QUERY: Final = "How do I keep bread fresh for longer?"
 SIMILARITY_TEXTS: Final = (
@@ -66,17 +75,17 @@ INSTRUCTIONS: Final = (
 )
 
 RACE_INTRO: Final = (
-    "The same question over the same long document, twice. *Full prefill* reads the whole document again "
-    "before the first token. "
-    "*Cached* joins the keys and values that were kept when the document was embedded, and reads only the question. "
-    "Each runs alone on the device; the clocks start when the question arrives and are read after the device is done. "
-    "A model that quotes compares the sentences that fit the question's words best; the chosen one appears at once."
+    "The same question over the same long document, twice. *Full prefill* reads the whole document again before the "
+    "first token; *cached* joins the keys and values that were kept when the document was embedded, and reads only "
+    "the question."
 )
 CACHING_METHOD: Final = """
 **How it is measured.** All strategies run interleaved in one process after a warm-up run that is thrown away; the
 device is synchronised before each reading of the clock; figures are medians with the 10–90 % band. Documents and
 questions have exactly the stated number of tokens. *Hot* caches are in memory, *warm* ones in files that the system
 holds in its page cache. *TTFT* is the time to the first token: from the start of the prefill in the charts named so,
-and from the question, with retrieval and loading, in the others.
+and from the question, with retrieval and loading, in the others. In the race each lane runs alone on the device; its
+clock starts when the question arrives and is read after the device is done. A model that quotes compares the
+sentences that fit the question's words best; the chosen one appears at once.
 """
 RACE_QUESTION: Final = "How many terabytes would the caches of all passages take?"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
 import pytest
 
-from grit_app.benchmark import figures
+from grit_app.benchmark import figures, quality_figures
 from grit_app.benchmark.series import select
 from grit_app.benchmark.styles import STYLES, name_of, style_of
 from grit_app.rag.strategies import STRATEGIES
 
 Records = list[dict[str, Any]]
+
+LABEL = style_of("docs_cache").label
 
 QUALITY = [
     {"strategy": "rag_doc_query", "passages": "gold", "k": 1, "n": 50, "match": 60.0, "f1": 40.0, "f1_minus_rag": 0.0,
@@ -34,7 +37,7 @@ def trace(figure: go.Figure, name: str) -> Any:
 
 @pytest.mark.parametrize("clock", figures.CLOCKS)
 def test_a_line_holds_the_medians_and_the_band(latency_records: Records, clock: str) -> None:
-    line = trace(figures.ttft_by_document_length(latency_records, clock), name_of("docs_cache", "warm"))
+    line = trace(figures.ttft_by_document_length(latency_records, clock), LABEL)
     expected = select(latency_records, strategy="docs_cache", state="warm")
     assert list(line.x) == [100, 1000, 4000]
     assert list(line.y) == [record[clock]["median"] for record in expected]
@@ -42,16 +45,51 @@ def test_a_line_holds_the_medians_and_the_band(latency_records: Records, clock: 
     assert list(line.error_y.arrayminus) == pytest.approx([r[clock]["median"] - r[clock]["p10"] for r in expected])
 
 
-def test_the_longest_point_carries_the_speed_up_as_text(latency_records: Records) -> None:
-    figure = figures.ttft_by_document_length(latency_records, states=("warm", "cold"))
-    assert list(trace(figure, name_of("docs_cache", "warm")).text) == ["", "", "12×"]  # 4000 / 340 = 11.8
-    assert list(trace(figure, name_of("docs_cache", "cold")).text) == ["", "", "8.3×"]  # 4000 / 480
-    assert list(trace(figure, name_of("rag_doc_query", "none")).text) == ["", "", ""]
+def ends(figure: go.Figure) -> dict[str, str]:
+    """Strategy → what stands at the end of its line."""
+    labels = [each for each in figure.layout.annotations if (each.name or "").startswith("end of ")]
+    return {each.name.removeprefix("end of "): each.text for each in labels}
+
+
+def test_the_longest_point_carries_the_speed_up(latency_records: Records) -> None:
+    """4000 / 340 = 11.8; full prefill is what the others are compared with."""
+    dot = f'<span style="color:{style_of("docs_cache").colour}">●</span>'
+    assert ends(figures.ttft_by_document_length(latency_records)) == {"docs_cache": f"{dot} <b>12×</b>"}
+    cold = figures.ttft_by_document_length(latency_records, states=("cold",))
+    assert ends(cold) == {"docs_cache": f"{dot} <b>8.3×</b>"}  # 4000 / 480
+
+
+def test_speed_ups_of_lines_that_end_together_do_not_lie_on_each_other(
+    make_record: Callable[..., Any], latency_records: Records
+) -> None:
+    """At nearly the same time two labels would be one smear; the label of the slower one stays above."""
+    others = [make_record("docs_query_cache", "warm", 4000, 338.0), make_record("prefix_cache", "warm", 4000, 342.0)]
+    figure = figures.ttft_by_document_length([*latency_records, *others])
+    low, high = figure.layout.yaxis.range
+    labels = [each for each in figure.layout.annotations if (each.name or "").startswith("end")]
+    heights = [(each.y - low) / (high - low) * figures.PLOT_PX + each.yshift for each in labels]
+    assert [each.name for each in labels] == ["end of docs_query_cache", "end of docs_cache", "end of prefix_cache"]
+    gaps = [above - below for below, above in pairwise(heights)]
+    assert min(gaps) > figures.LABEL_GAP_PX - 0.01
+
+
+@pytest.mark.parametrize(
+    ("places", "moved"),
+    [
+        ([], []),
+        ([3.0], [3.0]),
+        ([0.0, 20.0], [0.0, 20.0]),
+        ([10.0, 10.0], [5.0, 15.0]),
+        ([0.0, 0.0, 11.0], [-6.333, 3.667, 13.667]),
+    ],
+)
+def test_places_are_spread_as_little_as_needed(places: list[float], moved: list[float]) -> None:
+    assert figures.spread(places, 10.0) == pytest.approx(moved, abs=1e-3)
 
 
 def test_floors_and_break_even_are_drawn_from_the_records(latency_records: Records) -> None:
     figure = figures.ttft_by_document_length(latency_records)
-    floor = trace(figure, name_of("docs_cache", "warm") + ": floor")
+    floor = trace(figure, LABEL + ": floor")
     records = select(latency_records, strategy="docs_cache", state="warm")
     assert list(floor.y) == [record["floor_ms"]["min"] for record in records]
     told = [annotation.text for annotation in figure.layout.annotations]
@@ -66,8 +104,22 @@ def test_both_axes_are_logarithmic(latency_records: Records) -> None:
     assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == ("log", "log")
 
 
+@pytest.mark.parametrize("clock", figures.CLOCKS)
+def test_the_time_axis_holds_every_band_and_floor_and_writes_its_numbers_out(
+    latency_records: Records, clock: str
+) -> None:
+    """Plotly's own labels say `5` for 5, 50 and 500 alike; a fixed range may cut what was measured."""
+    axis = figures.ttft_by_document_length(latency_records, clock).layout.yaxis
+    low, high = (10**end for end in axis.range)
+    for record in latency_records:
+        if record["state"] != "cold":
+            assert low < record["floor_ms"]["min"] and low < record[clock]["p10"] and record[clock]["p90"] < high
+    assert [float(words.replace(",", "")) for words in axis.ticktext] == list(axis.tickvals)
+    assert {100, 200, 500, 1000, 2000} <= set(axis.tickvals)
+
+
 def test_hover_tells_all_numbers(latency_records: Records) -> None:
-    line = trace(figures.ttft_by_document_length(latency_records), name_of("docs_cache", "warm"))
+    line = trace(figures.ttft_by_document_length(latency_records), LABEL)
     for number in ("340.0 ms", "306.0–408.0", "n=5", "11.8× faster", "floor 136.0 ms", "50.0×", "4,000 tokens cached",
                    "40 computed", "0.4 MB", "longer than the model was trained for"):  # fmt: skip
         assert number in line.hovertext[-1], number
@@ -77,10 +129,16 @@ def test_hover_tells_all_numbers(latency_records: Records) -> None:
 def test_one_state_of_the_caches_is_shown_unless_told(latency_records: Records) -> None:
     """Full prefill reads no cache and is always there."""
     names = [each.name for each in figures.ttft_by_document_length(latency_records, floors=False).data]
-    assert names == [name_of("rag_doc_query", "none"), name_of("docs_cache", "warm")]
+    assert names == [style_of("rag_doc_query").label, LABEL]
+    assert "caches in the page cache" in figures.ttft_by_document_length(latency_records).layout.title.text
     cold = [record for record in latency_records if record["state"] != "warm"]
-    names = [each.name for each in figures.ttft_by_document_length(cold, floors=False).data]
-    assert names == [name_of("rag_doc_query", "none"), name_of("docs_cache", "cold")]
+    assert "caches from the disk" in figures.ttft_by_document_length(cold).layout.title.text
+
+
+def test_several_states_are_told_apart_by_name(latency_records: Records) -> None:
+    figure = figures.ttft_by_document_length(latency_records, states=("warm", "cold"), floors=False)
+    names = [style_of("rag_doc_query").label, name_of("docs_cache", "warm"), name_of("docs_cache", "cold")]
+    assert [each.name for each in figure.data] == names
 
 
 def test_other_lengths_are_held_fixed(make_record: Callable[..., Any], latency_records: Records) -> None:
@@ -90,13 +148,10 @@ def test_other_lengths_are_held_fixed(make_record: Callable[..., Any], latency_r
         make_record("docs_cache", "warm", 1000, 9.0, docs=4),
     ]
     records = [*latency_records, *others]
-    line = trace(figures.ttft_by_document_length(records), name_of("docs_cache", "warm"))
+    line = trace(figures.ttft_by_document_length(records), LABEL)
     assert list(line.x) == [100, 1000, 4000]
-    assert list(trace(figures.ttft_by_query_length(records, doc_tokens=1000), name_of("docs_cache", "warm")).x) == [
-        16,
-        512,
-    ]
-    by_docs = trace(figures.ttft_by_documents(records, doc_tokens=1000), name_of("docs_cache", "warm"))
+    assert list(trace(figures.ttft_by_query_length(records, doc_tokens=1000), LABEL).x) == [16, 512]
+    by_docs = trace(figures.ttft_by_documents(records, doc_tokens=1000), LABEL)
     assert (list(by_docs.x), by_docs.y[1]) == ([1, 4], 9.0)
 
 
@@ -116,10 +171,19 @@ def test_full_prefill_does_not_press_the_others_against_the_edge(latency_records
     """Its bar is cut, and says where it would end: cached bars end at 490, the axis at 1.25 times that."""
     figure = figures.stage_waterfall(latency_records)
     assert list(figure.layout.xaxis.range) == [0, pytest.approx(1.25 * 490)]
-    (note,) = figure.layout.annotations
+    (note,) = [each for each in figure.layout.annotations if each.name == "cut"]
     assert note.y == name_of("rag_doc_query", "none") and "4,010 ms" in note.text
     short = figures.stage_waterfall(latency_records, doc_tokens=100)
-    assert short.layout.xaxis.range is None and not short.layout.annotations
+    assert short.layout.xaxis.range is None and "cut" not in [each.name for each in short.layout.annotations]
+
+
+def test_every_bar_says_its_name_and_time(latency_records: Records) -> None:
+    """Beside the bars the names would take a phone's whole width, so they stand above, the slowest first."""
+    figure = figures.stage_waterfall(latency_records)
+    told = {each.y: each.text for each in figure.layout.annotations if each.name == "bar"}
+    assert list(told) == list(figure.data[0].y) and figure.layout.yaxis.autorange == "reversed"
+    assert told[name_of("docs_cache", "cold")] == f"{name_of('docs_cache', 'cold')}: <b>490 ms</b>"
+    assert next(iter(told)) == name_of("rag_doc_query", "none")
 
 
 def test_cache_bytes_by_length(latency_records: Records) -> None:
@@ -128,23 +192,59 @@ def test_cache_bytes_by_length(latency_records: Records) -> None:
     assert len(figures.cache_bytes_by_length(latency_records).data) == 1  # warm and cold are the same file
 
 
+def test_strategies_that_store_the_same_bytes_share_a_line(
+    make_record: Callable[..., Any], latency_records: Records
+) -> None:
+    """Drawn one over the other, only the last would be seen, and the others would look forgotten."""
+    twin = [make_record("prefix_cache", "warm", tokens, 300.0) for tokens in (100, 1000, 4000)]
+    other = [make_record("doc_cache", "warm", tokens, 300.0, cache_bytes=50 * tokens) for tokens in (100, 1000)]
+    figure = figures.cache_bytes_by_length([*latency_records, *twin, *other])
+    names = [each.name for each in figure.data]
+    both = f"{style_of('docs_cache').label}<br>= {style_of('prefix_cache').label}"
+    assert names == [both, style_of("doc_cache").label]
+    assert "50 to 100 bytes per document token" in figure.layout.title.text
+
+
 def test_quality_points(latency_records: Records) -> None:
     """The longest measured length gives the time; k is held fixed; the interval stands around the score."""
-    figure = figures.quality_against_ttft(QUALITY, latency_records)
+    figure = quality_figures.quality_against_ttft(QUALITY, latency_records)
     points = {each.name: each for each in figure.data}
     cached = points[style_of("docs_cache").label]
     assert (cached.x[0], cached.y[0]) == (350, 38.0)
     assert cached.error_y.array[0] == pytest.approx(3.0) and cached.error_y.arrayminus[0] == pytest.approx(3.0)
     assert points[style_of("rag_doc_query").label].x[0] == 4010
-    by_bytes = figures.quality_against_bytes(QUALITY, metric="match", k=4)
+    by_bytes = quality_figures.quality_against_bytes(QUALITY, metric="match", k=4)
     assert [(each.x[0], each.y[0]) for each in by_bytes.data] == [(12288, 50.0)]
+
+
+def test_quality_of_other_passages_does_not_slip_in(latency_records: Records) -> None:
+    """Right and retrieved passages are two experiments; a record without passages belongs to both."""
+    retrieved = [{**record, "passages": "retrieved", "f1": 5.0} for record in QUALITY[:1]]
+    without = {**QUALITY[0], "strategy": "none", "passages": "none", "f1": 3.0}
+    figure = quality_figures.quality_against_bytes([*QUALITY, *retrieved, without], k=1)
+    assert sorted(each.y[0] for each in figure.data) == [3.0, 38.0, 40.0]
+    assert "50 questions, the right passage" in figure.layout.title.text
+
+
+def test_points_of_the_same_bytes_stand_side_by_side() -> None:
+    twin = {**QUALITY[1], "strategy": "docs_query_cache"}
+    figure = quality_figures.quality_against_bytes([*QUALITY, twin], k=1)
+    assert [each.x[0] for each in figure.data] == pytest.approx([0, 12288, 12288 * 1.02])
+
+
+def test_answers_and_times_of_two_models_are_named(latency_records: Records) -> None:
+    """Speed may be measured on a shape with random weights: nobody must take its times for those of the answers."""
+    mixed = quality_figures.quality_against_ttft(QUALITY, latency_records, models=("small", "big"))
+    assert "answers of small, times of big" in mixed.layout.title.text
+    same = quality_figures.quality_against_ttft(QUALITY, latency_records, models=("big", "big"))
+    assert "answers of" not in same.layout.title.text
 
 
 def test_a_strategy_has_one_look_everywhere(latency_records: Records) -> None:
     style = style_of("docs_cache")
-    line = trace(figures.ttft_by_document_length(latency_records), name_of("docs_cache", "warm"))
+    line = trace(figures.ttft_by_document_length(latency_records), LABEL)
     stored = trace(figures.cache_bytes_by_length(latency_records), style.label)
-    point = trace(figures.quality_against_ttft(QUALITY, latency_records), style.label)
+    point = trace(quality_figures.quality_against_ttft(QUALITY, latency_records), style.label)
     assert line.line.color == stored.line.color == point.marker.color == style.colour
     assert line.marker.symbol == stored.marker.symbol == point.marker.symbol == style.marker
 
@@ -179,8 +279,8 @@ def test_colours_stand_out_on_light_and_on_dark(strategy: str) -> None:
         figures.ttft_by_documents,
         figures.stage_waterfall,
         figures.cache_bytes_by_length,
-        lambda records: figures.quality_against_ttft(QUALITY, records),
-        lambda records: figures.quality_against_bytes(QUALITY),
+        lambda records: quality_figures.quality_against_ttft(QUALITY, records),
+        lambda records: quality_figures.quality_against_bytes(QUALITY),
     ],
 )
 def test_every_figure_is_see_through_and_survives_no_records(draw: Any, latency_records: Records) -> None:

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from grit_app.documents.library import Library
+from grit_app.documents.reports import FileReport
 from grit_app.errors import InputError
 from grit_app.rag.events import Answer, Citation
 from grit_app.settings import Settings
+from grit_app.ui import texts
 from grit_app.ui.answers import Asking, body, cited_markdown, source_picture, statistics
-from grit_app.ui.documents import SAMPLES, find_source
+from grit_app.ui.documents import find_source
+from grit_app.ui.documents_layout import SAMPLES, starters
 from grit_app.ui.handlers import message_text
-from grit_app.ui.library_actions import Adding, CacheFilling, library_limits, listed, locked_paths, searched
+from grit_app.ui.library_actions import Adding, CacheFilling, library_limits, listed, locked_paths, refused, searched
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +148,13 @@ def test_the_line_of_numbers_names_stages_cache_and_mode() -> None:
     assert "120 prompt tokens, 100 of them cached + 9 new" in line and "rag_doc_query, free" in line
 
 
+def test_a_refusal_claims_no_first_token() -> None:
+    """The search decides it: the model reads no prompt and writes nothing, so there is no such time to tell."""
+    line = statistics(done(answerable=False, prompt_tokens=0, cached_tokens=0, new_tokens=0))
+    assert "nothing written" in line and "embed 5 ms, search 2 ms" in line
+    assert "first token" not in line and "prompt tokens" not in line
+
+
 def test_a_citation_of_a_forgotten_turn_or_a_made_up_one_is_a_sentence(library: Library, model: Any) -> None:
     asking, _ = ask(library, model, "Which strategy is exact?")
     assert find_source([asking.turn], "7-2") == (asking.turn, 1)
@@ -154,6 +164,22 @@ def test_a_citation_of_a_forgotten_turn_or_a_made_up_one_is_a_sentence(library: 
 
 
 # ---------------------------------------------------------------- adding
+
+
+def test_starters_ask_about_the_documents_that_are_there() -> None:
+    """Questions about the samples are nonsense beside other files; on an empty library a starter adds the samples."""
+
+    def offered(*names: str) -> list[str]:
+        return [one["text"] for one in starters(names)]
+
+    assert offered() == offered("my.pdf", SAMPLES[0].name) == list(texts.SAMPLE_QUESTIONS)
+    assert offered("my.pdf") == list(texts.GENERAL_QUESTIONS)
+    assert "museum" in " ".join(offered()) and "museum" not in " ".join(offered("my.pdf"))
+
+
+def test_a_file_that_waits_for_its_password_is_locked_and_not_failed() -> None:
+    reports = [FileReport("a.pdf", "failed", "Why.", needs_password=True), FileReport("b.pdf", "failed", "Why.")]
+    assert [(row.name, row.state) for row in refused(reports)] == [("a.pdf", "locked"), ("b.pdf", "failed")]
 
 
 def test_adding_shows_every_file_with_its_state_and_goes_on_after_a_bad_one(model: Any, tmp_path: Path) -> None:

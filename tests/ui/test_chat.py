@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from grit_app.errors import InputError
 from grit_app.gritlm.decoding import GenerationStats
-from grit_app.ui.chat import KEPT_MESSAGES, kept, reply, spoken, statistics, turn_index, up_to_question
+from grit_app.ui.chat import KEPT_MESSAGES, kept, reply, seed_of, spoken, statistics, turn_index, up_to_question
+
+
+def test_an_empty_seed_is_a_new_draw_and_0_is_a_seed() -> None:
+    assert [seed_of(text) for text in ("", "  ", None, "0", " 17 ")] == [None, None, None, 0, 17]
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1.5", "1e3", "²", str(2**63)])
+def test_a_seed_that_is_no_number_is_a_sentence(text: str) -> None:
+    with pytest.raises(InputError, match="whole number"):
+        seed_of(text)
 
 
 def user(text: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 from markdown_it import MarkdownIt
 
-from grit_app.errors import Cancelled, DocumentError
+from grit_app.errors import Cancelled, DocumentError, InputError
 from grit_app.ui.handlers import escape, guarded, message_text, plain_markdown, steady
 
 
@@ -23,6 +23,19 @@ def test_an_expected_error_reaches_the_visitor_as_its_own_sentence() -> None:
     with pytest.raises(gr.Error) as caught:
         handler()
     assert caught.value.message == "report.pdf is empty. Choose another file."
+    assert caught.value.duration is None  # it stays until it is closed
+
+
+def test_the_sentence_about_a_slip_goes_by_itself() -> None:
+    """Until it is closed it would stand over the badge, and on every other tab."""
+
+    @guarded
+    def handler() -> None:
+        raise InputError("The question is empty. Type one.")
+
+    with pytest.raises(gr.Error) as caught:
+        handler()
+    assert caught.value.duration == 12
 
 
 def test_an_unexpected_error_is_logged_under_an_id_and_tells_nothing_of_the_inside(

@@ -150,6 +150,7 @@ def test_an_answer_streams_stops_frees_the_model_and_survives_a_reload(open_page
     page.locator("#chat-settings button").first.click()
     page.get_by_label("number input for Temperature").fill("0")
     page.get_by_label("number input for Temperature").press("Tab")
+    expect(page.get_by_label("Seed")).to_have_value("")  # 0 would draw the same reply at every retry
     page.locator("#chat-box textarea").fill("Tell me a long story.")
     page.locator("#chat-box textarea").press("Enter")
     answer = page.locator("#chat [data-testid=bot]").last
@@ -182,6 +183,19 @@ def test_an_answer_streams_stops_frees_the_model_and_survives_a_reload(open_page
     expect(page.locator("#chat-box textarea")).to_have_value("And now?")
 
 
+def test_a_starter_brings_its_documents_along(open_page: OpenPage) -> None:
+    """On an empty library the questions that the page itself offers would otherwise find nothing."""
+    page = open_page()
+    open_tab(page, "Document Q&A")
+    wait_for(page.get_by_text("No documents yet"))
+    expect(page.locator("#clear-library")).to_be_hidden()
+    page.locator("#answers").get_by_text("When is the harbour museum closed?").click()
+    wait_for(page.locator("#answers .stats"))
+    expect(page.locator("#files .chip.ready")).to_have_count(2)
+    expect(page.locator("#clear-library")).to_be_visible()
+    wait_for(page.locator("#sources .card").first)
+
+
 def test_wrong_files_are_sentences_and_the_good_one_still_goes_in(open_page: OpenPage, tmp_path: Path) -> None:
     page = open_page()
     open_tab(page, "Document Q&A")
@@ -212,10 +226,10 @@ def test_an_encrypted_file_asks_for_its_password(open_page: OpenPage, tmp_path: 
     open_tab(page, "Document Q&A")
     add(page, locked)
     wait_for(page.locator("#password input"))
-    wait_for(file_row(page, "locked.pdf").locator(".chip.failed"))
+    wait_for(file_row(page, "locked.pdf").locator(".chip.locked"))
     page.locator("#password input").fill("wrong")
     page.locator("#unlock").click()
-    wait_for(file_row(page, "locked.pdf").locator(".chip.failed"))
+    wait_for(file_row(page, "locked.pdf").locator(".chip.locked"))
     page.locator("#password input").fill("open sesame")
     page.locator("#password input").press("Enter")
     wait_for(file_row(page, "locked.pdf").locator(".chip.ready"))
@@ -249,6 +263,11 @@ def test_similarity_shows_an_example_compares_and_saves_csv(open_page: OpenPage)
     page.locator("#similarity-texts textarea").fill("one river\ntwo rivers\n=three()")
     page.locator("#compare").click()
     expect(page.locator("#ranking-a .ranking li")).to_have_count(3, timeout=WAIT_MS)
+    page.locator("#similarity-texts textarea").fill("")
+    page.locator("#compare").click()
+    wait_for(page.get_by_test_id("toast-body"))
+    expect(page.locator("#ranking-a .ranking li")).to_have_count(3)  # a slip wipes nothing
+    assert page.locator("#ranking-a .error, #pairs .error").count() == 0
     with page.expect_download() as saved:
         page.locator("#similarity-csv").click()
     content = saved.value.path().read_text(encoding="utf-8").splitlines()
@@ -287,6 +306,10 @@ def test_a_phone_needs_no_sideways_scrolling_on_any_tab(open_page: OpenPage, the
         page.wait_for_timeout(700)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 390, f"{name} is {width} px wide"
+    open_tab(page, "Similarity")
+    wait_for(page.locator("#ranking-b .ranking li").first)
+    first, second = (page.locator(f"#ranking-{letter}").bounding_box() for letter in "ab")
+    assert first and second and min(first["width"], second["width"]) > 300 and second["y"] > first["y"]
     is_dark = page.evaluate("document.body.classList.contains('dark')")
     assert is_dark == (theme == "dark")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 
 import numpy as np
 import pytest
+from plotly.colors import sample_colorscale
 
 from grit_app.errors import InputError
-from grit_app.ui.similarity_figures import bars, heatmap, map_figure
+from grit_app.ui.similarity_figures import SCALE, bars, heatmap, letters_on, map_figure
 from grit_app.ui.similarity_math import MAX_TEXTS, cosines, flat_map, lines_of, nearest, ranking, to_csv
 
 
@@ -87,8 +89,33 @@ def test_lists_that_cannot_be_compared_are_sentences(text: str) -> None:
 
 def test_bars_are_ranked_and_tell_how_ranks_moved() -> None:
     html = bars(["a<b>", "b", "c"], np.array([0.1, 0.9, 0.5]), np.array([0.9, 0.5, 0.1]))
-    assert html.index(">b<") < html.index(">c<") < html.index("a&lt;b&gt;")
+    places = [html.index(f'"rank-text">{text} ') for text in ("b", "c", "a&lt;b&gt;")]
+    assert places == sorted(places)
     assert html.count("▲1") == 2 and html.count("▼2") == 1
+
+
+def test_a_ranked_text_keeps_the_number_that_heatmap_and_map_know_it_by() -> None:
+    """The rank is another number: with it alone, text 1 of the ranking and text 1 of the heatmap would be mistaken."""
+    html = bars(["a", "b", "c"], np.array([0.1, 0.9, -0.0001]))
+    assert re.findall(r'"rank-text">(.) <span class="line-number" title="line (\d)', html) == [
+        ("b", "2"), ("a", "1"), ("c", "3"),
+    ]  # fmt: skip
+    assert ">0.000<" in html and ">0.900<" in html
+    assert ">−0.250<" in bars(["a"], np.array([-0.25]))
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 1, 21))
+def test_numbers_stand_out_on_every_colour_of_the_heatmap(share: float) -> None:
+    """At least 4.5 to 1, also on the grey middle of the scale."""
+    (colour,) = sample_colorscale(SCALE, [share], colortype="tuple")
+    ground, letters = luminance(colour), 1.0 if letters_on(share) == "#ffffff" else 0.0
+    assert (max(ground, letters) + 0.05) / (min(ground, letters) + 0.05) >= 4.5
+
+
+def luminance(colour: tuple[float, ...]) -> float:
+    """WCAG 2, of red, green and blue from 0 to 1."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_figures_hold_the_numbers_and_escape_the_texts() -> None:
@@ -97,6 +124,8 @@ def test_figures_hold_the_numbers_and_escape_the_texts() -> None:
     table = cosines(vectors)
     heat = heatmap(labels, texts, table)
     assert np.allclose(np.asarray(heat.data[0].z, dtype=float), table)
+    written = [float(text.replace("−", "-")) for text in heat.data[1].text]
+    assert np.allclose(np.reshape(written, table.shape), table, atol=0.0051)
     flat = flat_map(vectors)
     figure = map_figure(labels, texts, flat, table)
     stars = [trace for trace in figure.data if trace.marker.symbol == "star"]

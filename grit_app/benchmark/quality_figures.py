@@ -1,0 +1,129 @@
+"""Records of answer quality → Plotly figures, beside the time and the bytes that each strategy costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from grit_app.benchmark.figures import in_words, preferred_state
+from grit_app.benchmark.series import Record, common, rows, select
+from grit_app.benchmark.styles import GREY, layout, style_of
+
+
+def quality_against_ttft(
+    quality: Sequence[Record],
+    latency: Sequence[Record],
+    metric: str = "f1",
+    k: int | None = None,
+    models: tuple[str, str] = ("", ""),
+) -> go.Figure:
+    """Answer quality against time to the first token: up and to the left is better.
+
+    models   names of the model of the answers and of that of the times; told when they are not the same
+    """
+    longest = max((record["doc_tokens"] for record in latency), default=None)
+    fixed = {"doc_tokens": longest, "query_tokens": common(latency, "query_tokens"), "docs": common(latency, "docs")}
+    states = [*preferred_state(latency), "none"]
+    times = {
+        record["strategy"]: record["question_ttft_ms"]["median"]
+        for record in select(latency, **fixed)
+        if record["state"] in states
+    }
+    chosen = _same_questions(quality, k)
+    points = [(record, times[record["strategy"]]) for record in chosen if record["strategy"] in times]
+    notes = [*_questions_in_words(chosen), *([f"times: {in_words(fixed)}"] if latency else [])]
+    if models[0] != models[1]:
+        notes.append(f"answers of {models[0] or 'another model'}, times of {models[1] or 'another model'}")
+    x_title = "question → first token, milliseconds"
+    return _quality_points(points, metric, "Quality against time to the first token", x_title, notes, is_log=True)
+
+
+def quality_against_bytes(quality: Sequence[Record], metric: str = "f1", k: int | None = None) -> go.Figure:
+    """Answer quality against stored bytes for each token of the documents."""
+    chosen = _same_questions(quality, k)
+    points = [(record, record["bytes_per_token"]) for record in chosen if record["bytes_per_token"] is not None]
+    notes = [*_questions_in_words(chosen), "strategies that store the same stand side by side"]
+    title = "Quality against stored bytes per token"
+    return _quality_points(side_by_side(points), metric, title, "bytes per token", notes, is_log=False)
+
+
+def _same_questions(quality: Sequence[Record], k: int | None) -> list[Record]:
+    """The records that may be compared: one number of passages, right ones or retrieved ones, and those without any."""
+    chosen = select(quality, k=common(quality, "k") if k is None else k)
+    passages = common([record for record in chosen if record["passages"] != "none"], "passages")
+    return [record for record in chosen if record["passages"] in (passages, "none")]
+
+
+def _questions_in_words(records: Sequence[Record]) -> list[str]:
+    """`80 questions, 4 retrieved passages; bars: 95 % of the difference`, in lines."""
+    used = [record for record in records if record["passages"] != "none"]
+    if not used:
+        return []
+    kind = {"gold": "the right passage"}.get(used[0]["passages"], f"{used[0]['passages']} passages")
+    what = f"{kind} among {used[0]['k']}" if used[0]["passages"] == "gold" and used[0]["k"] > 1 else kind
+    what = f"{used[0]['k']} {kind}" if used[0]["passages"] != "gold" else what
+    return [f"{used[0]['n']:,} questions, {what}", "bars: 95 % interval of the difference to full prefill"]
+
+
+def side_by_side(points: Sequence[tuple[Record, float]]) -> list[tuple[Record, float]]:
+    """Points of the same x moved apart by 2 % of the axis, so that none hides another."""
+    step = 0.02 * max((x for _, x in points), default=0.0)
+    seen: dict[float, int] = {}
+    moved = []
+    for record, x in points:
+        moved.append((record, x + step * seen.get(x, 0)))
+        seen[x] = seen.get(x, 0) + 1
+    return moved
+
+
+def _quality_points(
+    points: Sequence[tuple[Record, float]],
+    metric: str,
+    title: str,
+    x_title: str,
+    notes: Sequence[str],
+    *,
+    is_log: bool,
+) -> go.Figure:
+    figure = go.Figure()
+    for record, x in points:
+        style = style_of(record["strategy"])
+        extra = f", {record['scheme']}" if record.get("scheme") not in (None, "native") else ""
+        told = "<br>".join(f"{key}: {value}" for key, value in rows([record])[0].items())
+        figure.add_trace(
+            go.Scatter(
+                x=[x],
+                y=[record[metric]],
+                error_y=_interval(record, metric),
+                mode="markers",
+                name=style.label + extra,
+                marker={"symbol": style.marker, "color": style.colour, "size": 13},
+                hovertext=[told],
+                hoverinfo="text",
+                showlegend=True,
+                cliponaxis=False,
+            )
+        )
+    names = {"f1": "F1, percent", "match": "gold answer contained, percent"}
+    figure.update_layout(layout(title, x_title, names.get(metric, metric), notes, height=480))
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_xaxes(**({"type": "log", "dtick": 1, "tickformat": ",d"} if is_log else {"tickformat": ",d"}))
+    return figure
+
+
+def _interval(record: Record, metric: str) -> dict[str, Any] | None:
+    """The bootstrap interval of the difference to full prefill, drawn around the score; only F1 has one."""
+    interval, difference = record.get("ci95"), record.get("f1_minus_rag")
+    if metric != "f1" or not interval or difference is None:
+        return None
+    low, high = interval
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [max(0.0, high - difference)],
+        "arrayminus": [max(0.0, difference - low)],
+        "color": GREY,
+        "thickness": 1,
+    }
