@@ -71,6 +71,14 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def shared(self, value: dict[str, float]) -> dict[str, float]:
+        """What the first process holds, on every process."""
+        if self.size == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
+
     def max(self, number: int) -> int:
         return max(self.sizes(number))
 
