@@ -111,9 +111,14 @@ def average_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
     """
     if ranks.size == 1:
         return
+    trained = [p for p in parameters if p.requires_grad]
+    # A head that nobody used keeps no gradient, as with one process: a zero one would let weight decay shrink it.
+    is_used = ranks.sum(torch.tensor([p.grad is not None for p in trained], device=ranks.device, dtype=torch.int32))
     bucket: list[nn.Parameter] = []
     held = 0
-    for parameter in [p for p in parameters if p.requires_grad]:
+    for parameter, used in zip(trained, is_used.tolist(), strict=True):
+        if not used:
+            continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         bucket.append(parameter)
