@@ -24,6 +24,7 @@ from grit_app.rag.block_caches import block_cache
 from grit_app.rag.strategies import build_layout
 from training.config import DataFile
 from training.data import ContrastiveSample, Dataset, GenerativeSample, JsonLines, RagSample, Text, open_datasets
+from training.evaluation.correlation import spearman
 
 ANSWER_TOKENS = 32
 
@@ -120,8 +121,6 @@ def serving_cache(model: GritLM, layout: Layout) -> KVCache | None:
 
 def similarity(model: GritLM, rows: JsonLines, limit: int | None) -> dict[str, float]:
     """Spearman correlation of cosines with the scores."""
-    from training.evaluation.ranking import spearman
-
     count = len(rows) if limit is None else min(limit, len(rows))
     read = [rows[index] for index in range(count)]
     first = model.encode([row["sentence1"] for row in read])
