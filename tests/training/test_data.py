@@ -158,7 +158,7 @@ def test_a_hub_data_set_of_another_form_is_read_by_its_library(monkeypatch: pyte
     assert asked == [("GritLM/tulu2", "train")]
     assert (dataset.kind, len(dataset)) == ("generative", 2) and dataset[0] == GenerativeSample(["hi", "hello"])
     assert dataset.longest(1) == [1]
-    with pytest.raises(DataError, match="GritLM/tulu2, row 2.*has 1 turns"):
+    with pytest.raises(DataError, match=r"GritLM/tulu2, row 2.*has 1 turns"):
         dataset[2]
 
 

@@ -256,7 +256,7 @@ def test_best_metric_that_nobody_measures_is_refused_before_the_first_step(confi
     write_rows(tmp_path / "dev.jsonl", chat_rows(2, seed=9))
     settings = EvaluationConfig(files=[str(tmp_path / "dev.jsonl")], best_metric="dev/perplexty")
     said: list[str] = []
-    with pytest.raises(ConfigError, match="perplexty is not measured. Use one of dev/perplexity"):
+    with pytest.raises(ConfigError, match=r"perplexty is not measured\. Use one of dev/perplexity"):
         train(replace(config, evaluation=settings), said.append)
     assert not any(line.startswith("step") for line in said)
 
