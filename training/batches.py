@@ -23,7 +23,7 @@ from training.collate import Chunk, EmbedItem, Stream, WriteItem, embed_chunks, 
 from training.config import ConfigError, TrainConfig
 from training.data import ContrastiveSample, DataError, Dataset, GenerativeSample, RagSample, Text, text_hash
 from training.rag_layouts import RagItem, check_layouts, lay_out
-from training.sampling import BlockOrder, MixedOrder, Row, row_random, share_of
+from training.sampling import BlockOrder, FixedOrder, MixedOrder, Row, row_random, share_of
 
 CHARACTERS_PER_TOKEN = 12
 """Texts longer than this many characters a token of the limit are cut before they are tokenised, to save time."""
@@ -105,7 +105,7 @@ class StepLoader:
         }
         self.datasets = {stream: found for stream, found in self.datasets.items() if found}
         self._check(config)
-        self.orders: dict[Stream, MixedOrder | BlockOrder] = {
+        self.orders: dict[Stream, MixedOrder | BlockOrder | FixedOrder] = {
             stream: self._order(stream, found) for stream, found in self.datasets.items()
         }
 
@@ -120,6 +120,15 @@ class StepLoader:
         if "rag" in self.datasets:
             self._rag(step, batch)
         return StepBatch(step, batch.write, batch.groups, batch.label_counts, batch.rows, self._replaced)
+
+    def longest(self) -> StepBatch:
+        """This process's part of a step that is made of the longest rows of every stream: the most a step can need."""
+        orders = self.orders
+        self.orders = {stream: FixedOrder(self._longest_rows(stream)) for stream in orders}
+        try:
+            return self.load(0)
+        finally:
+            self.orders = orders
 
     def prefetched(self, step: int) -> StepBatch:
         """`load(step)`, and the next step's begun in the background."""
@@ -160,6 +169,17 @@ class StepLoader:
                 )
             return order
         return MixedOrder(sizes, weights, size, self._config.run.seed + len(stream))
+
+    def _longest_rows(self, stream: Stream) -> list[Row]:
+        """As many as a step takes, dealt out so that every process gets some of the longest."""
+        size = getattr(self._config, stream).batch_size
+        found: list[tuple[int, Row]] = []
+        for number, dataset in enumerate(self.datasets[stream]):
+            sizes = dataset.rows.sizes()
+            found += [(int(sizes[index]), (number, index)) for index in dataset.longest(size)]
+        rows = [row for _, row in sorted(found, key=lambda pair: -pair[0])[:size]]
+        rows = [rows[place % len(rows)] for place in range(size)]
+        return [row for rank in range(self._world_size) for row in rows[rank :: self._world_size]]
 
     def _samples(self, stream: Stream, step: int) -> list[Row]:
         return share_of(self.orders[stream].batch(step), self._rank, self._world_size)

@@ -6,6 +6,7 @@
         training_state.pt          optimizer, step, best value so far, random states of every process
         recipe.json                the resolved settings, and the data's fingerprint
     best/                 a copy of the checkpoint with the best value of evaluation.best_metric, without training_state
+    earlier-1/            all of that from before `--resume weights`, whose steps count from 0 again
 
 Each is written under a temporary name and renamed; older ones go afterwards.
 """
@@ -34,11 +35,13 @@ from torch.distributed.checkpoint.state_dict import (
 
 from grit_app.gritlm.loading import load_hf_model, quiet_transformers
 from training.config import TrainConfig, TrainError
+from training.distributed import Ranks
 
 if TYPE_CHECKING:
     from training.setup import Trainer
 
 PREFIX = "checkpoint-"
+EARLIER = "earlier-"
 LM_PREFIX = "language_model."
 
 
@@ -49,6 +52,49 @@ class CheckpointError(TrainError):
 def checkpoints(output_dir: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     return sorted(p for p in output_dir.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdigit())
+
+
+def newest_checkpoint(output_dir: Path, ranks: Ranks, *, with_earlier: bool = False) -> Path | None:
+    """What a run goes on from; None if there is nothing. Every process must call this.
+
+    with_earlier   take one from before a new schedule if that has not saved any yet
+
+    Raises CheckpointError if processes see different ones: some would go on and others start, each with its own step.
+    """
+    found = checkpoints(output_dir)
+    if with_earlier:
+        found = [p for folder in earlier_schedules(output_dir) for p in checkpoints(folder)] + found
+    step = int(found[-1].name.removeprefix(PREFIX)) if found else -1
+    seen = ranks.sizes(step)
+    if len(set(seen)) > 1:
+        raise CheckpointError(
+            f"The processes see different checkpoints in {output_dir} (steps {seen}; -1: none). Put output_dir on "
+            "storage that all hosts share."
+        )
+    return found[-1] if found else None
+
+
+def earlier_schedules(output_dir: Path) -> list[Path]:
+    """Folders of schedules that were followed by another, oldest first."""
+    found = [p for p in output_dir.glob(f"{EARLIER}*") if p.name.removeprefix(EARLIER).isdigit()]
+    return sorted(found, key=lambda p: int(p.name.removeprefix(EARLIER)))
+
+
+def set_aside(output_dir: Path) -> None:
+    """Moves what a schedule left into `earlier-<n>`.
+
+    Beside them the next schedule's checkpoints, which count from 0, would be the oldest: the first to be pruned, and
+    the last to be resumed or exported.
+    """
+    names = [path.name for path in checkpoints(output_dir)]
+    if not names:
+        return
+    number = 1 + max((int(p.name.removeprefix(EARLIER)) for p in earlier_schedules(output_dir)), default=0)
+    folder = output_dir / f"{EARLIER}{number}"
+    folder.mkdir()
+    for name in ["best", "metrics.jsonl", "tensorboard", *names]:
+        if (output_dir / name).exists():
+            (output_dir / name).rename(folder / name)
 
 
 def save_checkpoint(trainer: Trainer, step: int, best: float | None, fingerprint: str, *, is_best: bool) -> Path:

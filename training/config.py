@@ -337,7 +337,7 @@ class TrainConfig:
 
     resume: Literal["no", "auto", "weights"] = "no"
     """auto: go on from the newest checkpoint in output_dir, if there is one. weights: take only its weights and start
-    a new schedule at step 0 (continue a `wsd` run)."""
+    a new schedule at step 0 (continue a `wsd` run); what the former schedule left is moved into `earlier-1`."""
 
     dry_run: bool = False
-    """Run the longest possible batch of each stream through one step, print the memory, save nothing."""
+    """Run a batch of the longest rows of each stream through one step, print the memory, save nothing."""

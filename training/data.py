@@ -1,8 +1,8 @@
 """Samples from files: what may stand in them, where a bad line is, and how a row becomes a sample.
 
 A data file is JSON Lines (`.jsonl`, also `.jsonl.gz` and `.jsonl.xz`), one object a line; a folder of such files, each
-of them a data set of its own; or the name of a data set on the Hugging Face hub (`GritLM/MEDI2`, `GritLM/tulu2`). The
-keys of its first row decide the kind:
+of them a data set of its own; or the name of a data set on the Hugging Face hub (`GritLM/MEDI2`, `GritLM/tulu2`): each
+of its JSON Lines files is a data set of its own, other forms are one. The keys of the first row decide the kind:
 
 contrastive   {"query": Q, "pos": [P, …], "neg": [P, …]}       `neg` may be missing or empty
               Q and P are a string, or [instruction, text]. One positive and up to `negatives` negatives are drawn anew
@@ -26,6 +26,7 @@ import hashlib
 import json
 import lzma
 import mmap
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,12 @@ from training.config import DataFile, TrainError
 
 Kind = Literal["contrastive", "generative", "rag"]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz")
+
+HELD_OUT_NAME = re.compile(r"(^|[-_./])(test|dev|eval|val|valid|validation)([-_./]|$)", re.IGNORECASE)
+"""Files of a hub repository that are not for training, by the hub's own rule for names."""
+
+MEASURED_ROWS = 50_000
+"""Rows of a hub data set of another form whose length is looked at by a dry run."""
 
 
 class DataError(TrainError):
@@ -84,6 +91,10 @@ class Rows(Protocol):
         """`file.jsonl, line 812` of a row."""
         ...
 
+    def sizes(self) -> np.ndarray:
+        """About how long each row is, in characters."""
+        ...
+
 
 class JsonLines:
     """Rows of a JSON Lines file. Memory: line offsets of a plain file (mapped), the whole text of a packed one."""
@@ -111,6 +122,9 @@ class JsonLines:
     def where(self, index: int) -> str:
         return f"{self.path.name}, line {int(self._lines[index])}"
 
+    def sizes(self) -> np.ndarray:
+        return self._stops - self._starts
+
 
 class HubRows:
     """Rows of a Hugging Face data set's train split."""
@@ -136,6 +150,12 @@ class HubRows:
     def where(self, index: int) -> str:
         return f"{self.name}, row {index}"
 
+    def sizes(self) -> np.ndarray:
+        found = np.zeros(len(self), dtype=np.int64)
+        for index in range(0, len(self), -(-len(self) // MEASURED_ROWS)):
+            found[index] = len(json.dumps(self[index], default=str))
+        return found
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -154,6 +174,10 @@ class Dataset:
         """The sample of one row. Raises DataError with file and line if the row is not of this data set's kind."""
         return parse(self.kind, self.rows[index], self.rows.where(index), self.file.instruction)
 
+    def longest(self, count: int) -> list[int]:
+        """The longest rows by their characters, longest first."""
+        return [int(index) for index in np.argsort(-self.rows.sizes()[: len(self)], kind="stable")[:count]]
+
 
 def open_datasets(files: Sequence[DataFile]) -> list[Dataset]:
     """Every data set that the files, folders and names stand for, in the order given; folders sorted by name."""
@@ -167,12 +191,29 @@ def open_datasets(files: Sequence[DataFile]) -> list[Dataset]:
             datasets += [_open_file(p, file) for p in inside]
         elif path.is_file():
             datasets.append(_open_file(path, file))
-        elif path.suffix or file.path.count("/") != 1:
+        elif file.path.endswith(SUFFIXES) or not re.fullmatch(r"[\w.-]+/[\w.-]+", file.path) or path.is_absolute():
             raise DataError(f"{file.path} is not there. Correct data.train, or make the file.")
+        elif lines := hub_files(file.path):
+            datasets += [_open_file(p, file) for p in lines]
         else:
             rows = HubRows(file.path)
             datasets.append(Dataset(file.path, kind_of(rows[0], rows.where(0)), rows, file, f"{file.path}:{len(rows)}"))
     return datasets
+
+
+def hub_files(name: str) -> list[Path]:
+    """The JSON Lines files of a hub data set's training part, fetched or from the cache; [] if it has none.
+
+    MEDI2 is hundreds of data sets, a file each: read as one, batches from the same data set would not exist.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=[f"*{end}" for end in SUFFIXES]))
+    except OSError:  # no such repository, no network and no copy: all of huggingface_hub's errors are of this kind
+        return []
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.name.endswith(SUFFIXES))
+    return sorted(folder / path for path in files if not HELD_OUT_NAME.search(str(path)))
 
 
 def kind_of(row: dict[str, Any], where: str) -> Kind:

@@ -71,6 +71,14 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def shared(self, value: dict[str, float]) -> dict[str, float]:
+        """What the first process holds, on every process."""
+        if self.size == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
+
     def max(self, number: int) -> int:
         return max(self.sizes(number))
 
@@ -103,9 +111,14 @@ def average_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
     """
     if ranks.size == 1:
         return
+    trained = [p for p in parameters if p.requires_grad]
+    # A head that nobody used keeps no gradient, as with one process: a zero one would let weight decay shrink it.
+    is_used = ranks.sum(torch.tensor([p.grad is not None for p in trained], device=ranks.device, dtype=torch.int32))
     bucket: list[nn.Parameter] = []
     held = 0
-    for parameter in [p for p in parameters if p.requires_grad]:
+    for parameter, used in zip(trained, is_used.tolist(), strict=True):
+        if not used:
+            continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         bucket.append(parameter)

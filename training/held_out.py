@@ -20,9 +20,11 @@ from grit_app.benchmark.metrics import holds_answer, token_f1
 from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.kv_cache import KVCache, join
 from grit_app.gritlm.layout import Layout
+from grit_app.rag.block_caches import block_cache
 from grit_app.rag.strategies import build_layout
 from training.config import DataFile
 from training.data import ContrastiveSample, Dataset, GenerativeSample, JsonLines, RagSample, Text, open_datasets
+from training.evaluation.correlation import spearman
 
 ANSWER_TOKENS = 32
 
@@ -113,16 +115,12 @@ def answers(model: GritLM, samples: Sequence[RagSample]) -> dict[str, float]:
 
 def serving_cache(model: GritLM, layout: Layout) -> KVCache | None:
     """The joined caches of a layout's blocks, each made alone as at upload."""
-    from grit_app.rag.block_caches import block_cache  # brings the whole document store
-
     caches = [block_cache(model, block) for block in layout.blocks]
     return join(caches, model.rope, layout.positions, layout.keep_headers) if caches else None
 
 
 def similarity(model: GritLM, rows: JsonLines, limit: int | None) -> dict[str, float]:
     """Spearman correlation of cosines with the scores."""
-    from training.evaluation.ranking import spearman
-
     count = len(rows) if limit is None else min(limit, len(rows))
     read = [rows[index] for index in range(count)]
     first = model.encode([row["sentence1"] for row in read])

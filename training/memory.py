@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, Mixtra
 from grit_app.errors import GritError
 from grit_app.gritlm.memory import NF4_BYTES, is_quantizable
 from training.adapters import find_expert_parameters, find_targets
-from training.batches import StepBatch, StepLoader
+from training.batches import StepLoader
 from training.config import TrainConfig
 from training.losses import LOGITS_AT_ONCE
 
@@ -158,23 +158,24 @@ def peak_memory_gib() -> float:
 
 
 def print_memory(trainer: Trainer, loader: StepLoader, say: Callable[[str], None]) -> dict[str, float]:
-    """Runs the heaviest of the next steps' batches through one whole step and says its peak."""
+    """Runs a batch of the longest rows of every stream through one whole step and says its peak."""
     from training.train import optimizer_step
 
-    heaviest = max((loader.load(step) for step in range(min(16, trainer.config.run.steps))), key=_weight)
+    longest = loader.longest()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    report, norm = optimizer_step(trainer, heaviest, 0.0)
+    report, norm = optimizer_step(trainer, longest, 0.0)
     peak = peak_memory_gib()
-    largest = max(chunk.input_ids.numel() for chunk in heaviest.chunks())
-    say(f"dry run: {heaviest.tokens} tokens in {len(heaviest.chunks())} chunks, the largest of {largest}")
+    for stream, rows in longest.rows.items():
+        chunks = [chunk for chunk in longest.chunks() if chunk.stream == stream]
+        widest = max(chunk.input_ids.shape[1] for chunk in chunks)
+        largest = max(chunk.input_ids.numel() for chunk in chunks)
+        say(
+            f"dry run: {stream}, the longest {len(rows)} rows: {sum(chunk.tokens for chunk in chunks)} tokens in "
+            f"{len(chunks)} chunks, the longest sequence of {widest}, the largest chunk of {largest}"
+        )
     say(f"dry run: loss {report.total(trainer.config):.4f}, gradient norm {norm:.3f}, peak memory {peak:.2f} GiB")
     return {"peak_memory_gib": peak, "loss": report.total(trainer.config)}
-
-
-def _weight(batch: StepBatch) -> int:
-    """Tokens of the largest chunk times its width: what the peak depends on."""
-    return max(chunk.input_ids.numel() * chunk.input_ids.shape[1] for chunk in batch.chunks())
 
 
 def read_recipe(path: Path, overrides: list[str] | None = None) -> TrainConfig:

@@ -129,7 +129,10 @@ class Evaluator:
         self._trainer, self._config = trainer, trainer.config.evaluation
 
     def run(self, step: int, run_log: RunLog) -> dict[str, float]:
-        """Metric → value; empty on other processes and if nothing is to be measured. Every process must call it."""
+        """Metric → value, on every process; empty if nothing is to be measured. Every process must call it.
+
+        Raises ConfigError if evaluation.best_metric is not among them.
+        """
         if not self._config.files and self._config.suite is None:
             return {}
         values: dict[str, float] = {}
@@ -142,10 +145,14 @@ class Evaluator:
                     GritLM(hf_model, self._trainer.tokenizer, self._trainer.grit, identity=f"step {step}")
                 )
         self._trainer.core.train()
-        self._trainer.ranks.barrier()
+        # Everybody needs them: whether this is the best checkpoint is decided, and saved, by all together.
+        values = self._trainer.ranks.shared(values)
         if self._trainer.ranks.is_main:
             run_log.write(step, {f"eval/{name}": value for name, value in values.items()})
             run_log.say(f"evaluation after step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+        name = self._config.best_metric
+        if name and name not in values:
+            raise ConfigError(f"evaluation.best_metric {name} is not measured. Use one of {', '.join(sorted(values))}.")
         return values
 
     def _measure(self, model: GritLM) -> dict[str, float]:
@@ -157,13 +164,12 @@ class Evaluator:
         return values
 
     def is_better(self, values: dict[str, float], best: float | None) -> bool:
-        """Whether the named metric improved. The same answer on every process."""
+        """Whether the named metric improved; False if none is named."""
         name = self._config.best_metric
-        better = 0
-        if name and name in values:
-            lower_is_better = any(word in name for word in ("perplexity", "loss"))
-            better = int(best is None or (values[name] < best if lower_is_better else values[name] > best))
-        return bool(self._trainer.ranks.max(better))
+        if not name or name not in values:
+            return False
+        lower_is_better = any(word in name for word in ("perplexity", "loss"))
+        return best is None or (values[name] < best if lower_is_better else values[name] > best)
 
 
 def whole_model(trainer: Trainer) -> PreTrainedModel | None:

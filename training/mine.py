@@ -115,7 +115,8 @@ def hard_negatives(
     hashes   [passages] of the texts: equal texts of positives, of own negatives and of the query are never taken
     """
     known = {text_hash(t.text) for t in (sample.query, *sample.positives, *sample.negatives)}
-    limit = min(config.most, config.margin * float(scores[list(positives)].max()))
+    best = float(scores[list(positives)].max())
+    limit = min(config.most, best - (1 - config.margin) * abs(best))  # below it also where a cosine is negative
     window, rank = [], 0
     for column in np.argsort(-scores, kind="stable"):
         if int(hashes[column]) in {text_hash(t.text) for t in sample.positives}:

@@ -23,7 +23,7 @@ from jsonargparse import auto_cli
 from grit_app.errors import GritError
 from training.adapters import check_adapters_move
 from training.batches import StepBatch, StepLoader
-from training.checkpoint import checkpoints, load_training_state, load_weights, save_checkpoint
+from training.checkpoint import load_training_state, load_weights, newest_checkpoint, save_checkpoint, set_aside
 from training.config import TrainConfig, TrainError
 from training.data import open_datasets
 from training.memory import peak_memory_gib, print_memory
@@ -146,20 +146,25 @@ def _not_finite_message(batch: StepBatch, broken: list[str], norm: float) -> str
 
 def _resume(trainer: Trainer, fingerprint: str, say: Callable[[str], None]) -> tuple[int, float | None]:
     """(first step, best value so far), after loading what `resume` asks for."""
-    config = trainer.config
-    found = checkpoints(config.output_dir)
+    config, output_dir = trainer.config, trainer.config.output_dir
+    found = newest_checkpoint(output_dir, trainer.ranks, with_earlier=config.resume == "weights")
     if config.resume == "no" and found:
         raise TrainError(
-            f"{config.output_dir} holds checkpoints of an earlier run. Go on with --resume auto, or choose another "
+            f"{output_dir} holds checkpoints of an earlier run. Go on with --resume auto, or choose another "
             "--output_dir."
         )
-    if config.resume == "no" or not found:
-        return 0, None
-    load_weights(trainer, found[-1])
     if config.resume == "weights":
-        say(f"started from the weights of {found[-1].name}")
+        if found is None:
+            raise TrainError(f"{output_dir} holds no checkpoint whose weights could be taken. Leave --resume out.")
+        load_weights(trainer, found)
+        trainer.ranks.barrier()  # nobody reads them any more
+        if trainer.ranks.is_main:
+            set_aside(output_dir)
+        say(f"started from the weights of {found.name}")
+    if config.resume != "auto" or found is None:
         return 0, None
-    step, best = load_training_state(trainer, found[-1], fingerprint)
+    load_weights(trainer, found)
+    step, best = load_training_state(trainer, found, fingerprint)
     say(f"resumed from step {step}")
     return step, best
 

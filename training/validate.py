@@ -9,10 +9,11 @@ file's form, else 0.
 
 from __future__ import annotations
 
+import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,19 @@ from grit_app.gritlm.loading import load_tokenizer
 from grit_app.gritlm.prompts import Prompts
 from grit_app.gritlm.sources import find_folder
 from training.batches import generative_item
-from training.config import DataConfig, DataFile, TrainConfig
+from training.config import DataConfig, DataFile, RagConfig, TrainConfig
 from training.data import (
     ContrastiveSample,
     DataError,
     Dataset,
     GenerativeSample,
+    JsonLines,
     RagSample,
     Sample,
     open_datasets,
     text_hash,
 )
-from training.rag_layouts import answer_ids
+from training.rag_layouts import RagItem, lay_out
 
 SHOWN_LINES = 5
 
@@ -77,8 +79,9 @@ class FileReport:
 class Validator:
     """Checks rows as a run would read them."""
 
-    def __init__(self, prompts: Prompts, grit: GritConfig, data: DataConfig) -> None:
+    def __init__(self, prompts: Prompts, grit: GritConfig, data: DataConfig, rag: RagConfig) -> None:
         self._prompts, self._grit, self._data = prompts, grit, data
+        self._rag_config = replace(rag, min_documents=rag.max_documents)
 
     def check(self, dataset: Dataset, held_out: dict[int, str]) -> FileReport:
         """`held_out`: hash → where a held-out text stands."""
@@ -112,21 +115,26 @@ class Validator:
 
     def _contrastive(self, sample: ContrastiveSample, report: FileReport) -> str:
         limits = [(sample.query, self._data.query_max_length, "query")]
-        limits += [(text, self._data.passage_max_length, "passage") for text in (*sample.positives, *sample.negatives)]
-        usable = Counter[str]()
+        limits += [(text, self._data.passage_max_length, "positive") for text in sample.positives]
+        limits += [(text, self._data.passage_max_length, "negative") for text in sample.negatives]
+        reasons: dict[str, str] = {}
+        usable: set[str] = set()
         for (instruction, text), limit, role in limits:
             try:
                 prompt = self._prompts.embed(text, instruction)
             except InputError as error:
-                if role == "query":
-                    return f"the query cannot be used: {error}"
+                reasons[role] = f"the {role} cannot be used: {error}"
                 continue
             if prompt.header_length >= limit:
-                return f"the instruction takes {prompt.header_length} tokens, and {limit} is the limit of a {role}."
+                reasons[role] = (
+                    f"the instruction takes {prompt.header_length} tokens, and {limit} is the {role}'s limit."
+                )
+                continue
             report.lengths.append(len(prompt.ids))
             report.truncated += len(prompt.ids) > limit
-            usable[role] += 1
-        return "" if usable["passage"] else "no positive has any text."
+            usable.add(role)
+        # Without one of its negatives a row is still used.
+        return next((reasons[role] for role in ("query", "positive") if role not in usable), "")
 
     def _generative(self, sample: GenerativeSample, report: FileReport) -> str:
         limit = self._data.generative_max_length
@@ -140,12 +148,18 @@ class Validator:
         return ""
 
     def _rag(self, sample: RagSample, report: FileReport) -> str:
-        answer = answer_ids(self._prompts, self._grit, sample.answer or self._grit.refusal_sentence)
-        texts = [sample.question, *(sample.passages[g] for g in sample.gold[:1] or [0])]
-        length = sum(map(self._prompts.count, texts)) + len(answer)
-        report.lengths.append(length)
-        limit = self._data.generative_max_length
-        return "" if length < limit else f"question, passage and answer take {length} tokens, and {limit} is the limit."
+        limit, most = self._data.generative_max_length, self._rag_config.document_max_length
+        report.truncated += sum(self._prompts.count(text) > most for text in sample.passages)
+        whole = self._laid_out(sample, len(report.lengths), 10**9)
+        assert whole is not None
+        report.lengths.append(whole.layout.length)
+        if whole.layout.length <= limit or self._laid_out(sample, len(report.lengths) - 1, limit) is not None:
+            return ""
+        return f"without its distractors it still takes more than {limit} tokens."
+
+    def _laid_out(self, sample: RagSample, seed: int, limit: int) -> RagItem | None:
+        """As a run would lay it out in one of its draws, with as many passages as it may show."""
+        return lay_out(sample, random.Random(seed), self._prompts, self._grit, self._rag_config, limit)
 
 
 def asked_texts(sample: Sample) -> list[str]:
@@ -158,14 +172,15 @@ def asked_texts(sample: Sample) -> list[str]:
 
 
 def held_out_hashes(files: Sequence[str]) -> dict[int, str]:
-    """Hash of each held-out row's own text → where it stands. Files of other forms are left out."""
+    """Hash of each held-out row's own text (of both texts of a similarity pair) → where it stands."""
     hashes: dict[int, str] = {}
     for path in files:
-        try:
-            datasets = open_datasets([DataFile(path=path)])
-        except DataError:
-            continue  # similarity pairs: not of a training form
-        for dataset in datasets:
+        if Path(path).is_file() and "sentence1" in (rows := JsonLines(Path(path)))[0]:
+            for index in range(len(rows)):
+                row = rows[index]
+                hashes |= {text_hash(str(row.get(key, ""))): rows.where(index) for key in ("sentence1", "sentence2")}
+            continue
+        for dataset in open_datasets([DataFile(path=path)]):
             for index in range(len(dataset)):
                 for text in asked_texts(dataset[index]):
                     hashes[text_hash(text)] = dataset.rows.where(index)
@@ -177,7 +192,7 @@ def validate(config: TrainConfig, say: Callable[[str], None] = print) -> list[Fi
     folder = Path(config.model.path)
     folder = folder if folder.is_dir() else find_folder(config.model.path)
     grit = GritConfig.load(folder).overridden(**config.grit)
-    validator = Validator(Prompts(load_tokenizer(folder)), grit, config.data)
+    validator = Validator(Prompts(load_tokenizer(folder)), grit, config.data, config.rag)
     held_out = held_out_hashes(config.evaluation.files)
     reports = []
     for dataset in open_datasets(config.data.train):

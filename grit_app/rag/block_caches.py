@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from grit_app.documents.chunking import Chunk
-from grit_app.documents.library import Library
 from grit_app.gritlm.attention import run_trunk
 from grit_app.gritlm.kv_cache import KVCache, join
 from grit_app.gritlm.layout import Block, Layout
 from grit_app.gritlm.model import GritLM
+
+if TYPE_CHECKING:  # training evaluates with `block_cache` where the document store's packages are not installed
+    from grit_app.documents.chunking import Chunk
+    from grit_app.documents.library import Library
 
 
 def block_cache(model: GritLM, block: Block) -> KVCache:

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from grit_app.gritlm import GritLM
-from tests.training.helpers import make_config, write_rows
+from tests.training.helpers import Workbench, make_config, write_rows
 from tests.training.test_distributed import free_port
 from training import validate as validation
-from training.config import EvaluationConfig, TrainConfig, TrainError
-from training.data import ContrastiveSample, Text, text_hash
+from training.config import EvaluationConfig, RagConfig, TrainConfig, TrainError
+from training.data import ContrastiveSample, DataError, Text, text_hash
 from training.held_out import retrieval
 from training.memory import estimate, read_recipe
 from training.mine import MineConfig, hard_negatives, mine
@@ -41,22 +41,69 @@ def test_validate_reports_what_a_run_would_meet(tmp_path: Path, tiny_model_folde
         {"query": ["x " * 400, "q"], "pos": ["p"]},
         {"query": "long", "pos": ["word " * 500]},
         {"query": "held out", "pos": ["secret"]},
+        {"query": "nothing right", "pos": [" "], "neg": ["something wrong"]},
+        {"query": "one bad negative", "pos": ["fine"], "neg": [" ", "good"]},
+        {"query": "a pair's text", "pos": ["p"]},
     ]
     write_rows(tmp_path / "c.jsonl", pairs)
     with (tmp_path / "c.jsonl").open("a") as file:
         file.write("{broken\n")
     write_rows(tmp_path / "g.jsonl", [{"text": ["a", "b"]}, {"text": ["x " * 600, "too late"]}])
+    with (tmp_path / "r.jsonl").open("a") as file:
+        row = {"question": "q", "passages": ["word " * 600, "short"], "gold": [0], "answer": "x"}
+        file.write(json.dumps(row) + "\n" + json.dumps(row | {"answer": "x " * 600}) + "\n")
     write_rows(tmp_path / "dev.jsonl", [{"query": "held out", "pos": ["another"]}])
-    config = replace(config, evaluation=EvaluationConfig(files=[str(tmp_path / "dev.jsonl")]))
+    write_rows(tmp_path / "sts.jsonl", [{"sentence1": "x", "sentence2": "a pair's text", "score": 1}])
+    files = [str(tmp_path / "dev.jsonl"), str(tmp_path / "sts.jsonl")]
+    config = replace(config, evaluation=EvaluationConfig(files=files), rag=RagConfig(document_max_length=100))
     said: list[str] = []
     pair_report, chat_report, rag_report = validation.validate(config, said.append)
-    assert (pair_report.rows, pair_report.duplicates, pair_report.truncated) == (7, 1, 1)
-    assert [s.split(":")[0] for s in pair_report.malformed] == ["c.jsonl, line 7"]
-    assert [s.split(":")[0] for s in pair_report.dropped] == ["c.jsonl, line 3", "c.jsonl, line 4"]
-    assert pair_report.leaked == ["c.jsonl, line 6 is also in dev.jsonl, line 1"]
+    assert (pair_report.rows, pair_report.duplicates, pair_report.truncated) == (10, 1, 1)
+    assert [s.split(":")[0] for s in pair_report.malformed] == ["c.jsonl, line 10"]
+    assert [s.split(":")[0] for s in pair_report.dropped] == [f"c.jsonl, line {n}" for n in (3, 4, 7)]
+    assert pair_report.leaked == [
+        "c.jsonl, line 6 is also in dev.jsonl, line 1",
+        "c.jsonl, line 9 is also in sts.jsonl, line 1",
+    ]
     assert [s.split(":")[0] for s in chat_report.dropped] == ["g.jsonl, line 2"] and chat_report.truncated == 1
-    assert rag_report.rows == 40 and not rag_report.dropped and min(rag_report.lengths) > 5
-    assert any("7 rows" in line and "1 malformed" in line for line in said)
+    assert rag_report.rows == 42 and min(rag_report.lengths) > 5 and rag_report.truncated == 2
+    assert [s.split(":")[0] for s in rag_report.dropped] == ["r.jsonl, line 42"]
+    assert any("10 rows" in line and "1 malformed" in line for line in said)
+    missing = replace(config, evaluation=EvaluationConfig(files=[str(tmp_path / "gone.jsonl")]))
+    with pytest.raises(DataError, match="is not there"):
+        validation.validate(missing, said.append)
+
+
+@pytest.mark.parametrize("stream", ["c", "g", "r"])
+def test_validate_drops_what_a_run_replaces(
+    tmp_path: Path, tiny_model_folder: Callable[..., Path], stream: str
+) -> None:
+    """Row by row: the loader takes a row if and only if the report does not list it."""
+    config = make_config(tmp_path, tiny_model_folder("mistral"), streams=stream)
+    long = "word " * 700
+    rows = {
+        "c": [{"query": q, "pos": [p], "neg": n} for q in ("a", " ", ["i " * 99, "b"]) for p in ("c", "", [long, "d"])
+              for n in ([], [""], ["e", [long, "f"]])],
+        "g": [{"text": t} for t in ("a", " ", ["a", "b"], [long, "b"], ["a", long], ["", "b"], ["a", " "])],
+        "r": [{"question": q, "passages": [p, "z"], "gold": [0], "answer": a}
+              for q in ("a", long) for p in ("b", long) for a in ("c", long)],
+    }[stream]  # fmt: skip
+    config = replace(config, rag=RagConfig(layouts={"rag_doc_query": 1.0}, max_documents=2))
+    write_rows(tmp_path / f"{stream}.jsonl", rows)
+    (report,) = validation.validate(config, lambda _: None)
+    dropped = {int(sentence.split("line ")[1].split(":")[0]) for sentence in report.dropped}
+    assert 0 < len(dropped) < len(rows)
+    for number, row in enumerate(rows, start=1):
+        folder = tmp_path / str(number)
+        alone = make_config(folder, tiny_model_folder("mistral"), streams=stream, rag=config.rag)
+        write_rows(folder / f"{stream}.jsonl", [row])
+        one = {name: replace(getattr(alone, name), batch_size=1) for name in ("contrastive", "generative", "rag")}
+        bench = Workbench(replace(alone, **one))
+        if number in dropped:
+            with pytest.raises(DataError, match="can be used"):
+                bench.loader.load(0)
+        else:
+            bench.loader.load(0)
 
 
 def naive_window(scores: list[float], own: int, config: MineConfig, known: set[int]) -> set[int]:
@@ -81,6 +128,8 @@ def test_mined_negatives_lie_in_the_window_and_below_the_margin() -> None:
         assert found == sorted(found, key=lambda i: -scores[i])
         taken += len(found)
     assert taken > 100
+    negative = hard_negatives(-np.array(scores) - 1, [int(np.argmin(scores))], hashes, sample, config, rng)
+    assert all(-scores[i] - 1 < 1.1 * (-min(scores) - 1) for i in negative)
     few = hard_negatives(np.array(scores), [4], hashes, sample, replace(config, count=2), rng)
     assert len(few) == 2 and set(few) <= set(found)
 
@@ -159,8 +208,14 @@ def test_overrides_reach_nested_settings() -> None:
 
 
 def test_launched_processes_give_the_same_loss_curve(tmp_path: Path, tiny_model_folder: Callable[..., Path]) -> None:
-    """`accelerate launch --num_processes 2` of the real command beside one process: same losses, norms and rates."""
+    """`accelerate launch --num_processes 2` of the real command beside one process: same losses, norms and rates.
+
+    With evaluation and a best checkpoint, which only the first process knew about once: the second one stopped there.
+    """
     config = make_config(tmp_path, tiny_model_folder("mistral"))
+    write_rows(tmp_path / "dev.jsonl", [{"text": ["hello", "bees make honey"]}])
+    evaluation = {"files": [str(tmp_path / "dev.jsonl")], "every": 2, "best_metric": "dev/perplexity"}
+    config = replace(config, evaluation=EvaluationConfig(**evaluation))  # type: ignore[arg-type]
     train(config, lambda _: None)
     recipe = {
         "model": {"path": config.model.path},
@@ -175,6 +230,7 @@ def test_launched_processes_give_the_same_loss_curve(tmp_path: Path, tiny_model_
         "generative": {"batch_size": 8, "chunk_tokens": 128},
         "rag": {"batch_size": 8, "chunk_tokens": 512},
         "optimizer": {"learning_rate": 1e-3},
+        "evaluation": evaluation,
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     launcher = ROOT / "training" / "recipes" / "accelerate-cpu.yaml"
@@ -198,16 +254,12 @@ def test_launched_processes_give_the_same_loss_curve(tmp_path: Path, tiny_model_
         [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         for folder in (config.output_dir, tmp_path / "two")
     ]
+    assert len(curves[0]) == 4 + 3
+    assert (tmp_path / "two" / "best" / "model.safetensors").is_file()
     for one, two in zip(*curves, strict=True):
-        for name in (
-            "loss",
-            "loss_contrastive",
-            "loss_generative",
-            "loss_rag",
-            "loss_rag_contrastive",
-            "grad_norm",
-            "lr",
-        ):
+        names = {name for name in one if name.startswith(("loss", "eval/"))} | one.keys() & {"grad_norm", "lr"}
+        assert names and one.keys() == two.keys()
+        for name in sorted(names):
             assert two[name] == pytest.approx(one[name], rel=2e-3), name
 
 

@@ -119,6 +119,55 @@ def test_missing_empty_and_damaged_files(tmp_path: Path) -> None:
             open_datasets([DataFile(path=str(tmp_path / name))])
 
 
+def test_a_hub_repository_of_line_files_is_a_data_set_per_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MEDI2 comes: hundreds of data sets, a file each. Files that are not for training stay out."""
+    (tmp_path / "more").mkdir()
+    for name in ("b.jsonl", "a.jsonl.gz", "more/c.jsonl", "dev.jsonl", "more/b-test.jsonl", "README.md"):
+        text = lines([{"query": ["i", name], "pos": [["", "p"]], "neg": [["", "n"]]}])
+        (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    asked = []
+
+    def fetch(name: str, **settings: Any) -> str:
+        asked.append((name, settings["repo_type"], settings["allow_patterns"]))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    found = open_datasets([DataFile(path="GritLM/MEDI-2.1", own_negatives_only=True)])
+    assert asked == [("GritLM/MEDI-2.1", "dataset", ["*.jsonl", "*.jsonl.gz", "*.jsonl.xz"])]
+    samples = [dataset[0] for dataset in found]
+    assert [s.query.text for s in samples if isinstance(s, ContrastiveSample)] == [
+        "a.jsonl.gz",
+        "b.jsonl",
+        "more/c.jsonl",
+    ]
+    assert all(dataset.file.own_negatives_only for dataset in found)
+
+
+def test_a_hub_data_set_of_another_form_is_read_by_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parquet and the like: rows of the train split, named by number where one cannot be used."""
+    datasets = pytest.importorskip("datasets")
+
+    def absent(name: str, **_: Any) -> str:
+        raise FileNotFoundError(name)
+
+    rows = datasets.Dataset.from_list([{"text": ["hi", "hello"]}, {"text": ["hi", "a longer one"]}, {"text": ["hi"]}])
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", absent)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: asked.append((name, split)) or rows)
+    (dataset,) = open_datasets([DataFile(path="GritLM/tulu2", limit=2)])
+    assert asked == [("GritLM/tulu2", "train")]
+    assert (dataset.kind, len(dataset)) == ("generative", 2) and dataset[0] == GenerativeSample(["hi", "hello"])
+    assert dataset.longest(1) == [1]
+    with pytest.raises(DataError, match=r"GritLM/tulu2, row 2.*has 1 turns"):
+        dataset[2]
+
+
+def test_a_hub_name_that_cannot_be_had_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets")
+    with pytest.raises(DataError, match="nobody/nothing is neither a file, a folder, nor a data set"):
+        open_datasets([DataFile(path="nobody/nothing")])
+
+
 def test_unanswerable_rows_have_no_gold(tmp_path: Path) -> None:
     row = {"question": "q", "passages": ["a"], "gold": [0], "answer": "", "answerable": False}
     (tmp_path / "r.jsonl").write_bytes(lines([row]))

@@ -34,10 +34,13 @@ def jobs_for(folder: Path, model: Callable[..., Path]) -> dict[str, TrainConfig]
     untied = replace(tied, model=replace(tied.model, path=str(model("llama"))))
     untied = replace(untied, generative=replace(untied.generative, loss="token"))
     adapted = replace(untied, adapter=lora(dropout=0.0), rag=RagConfig(batch_size=8, layouts={"docs_cache": 1.0}))
+    # Nobody uses the head in this mode: weight decay must leave it alone, as it does in one process.
+    embedding = replace(untied, mode="embedding", optimizer=replace(untied.optimizer, weight_decay=0.5))
     checkpointed = replace(untied, model=replace(untied.model, gradient_checkpointing=True))
     return {
         "ddp": tied,
         "ddp-lora": adapted,
+        "ddp-embedding": embedding,
         "fsdp-lora": adapted,
         "fsdp": checkpointed,
         "fsdp-tied": tied,

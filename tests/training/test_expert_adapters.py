@@ -26,6 +26,7 @@ def test_adapters_of_quantized_experts_become_a_stock_model(
     tiny_model_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Trained beside NF4, merged into full precision, saved, and read by the stock class: the same logits."""
+    pytest.importorskip("bitsandbytes")
     folder = tiny_model_folder("mixtral", hidden_size=64, intermediate_size=64, initializer_range=0.05)
     config = AdapterConfig(method="qlora", rank=2, alpha=4)
     base = load_hf_model(folder, device=CPU, dtype=torch.float32, quantization="4bit")

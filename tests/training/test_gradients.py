@@ -159,6 +159,21 @@ def test_generative_loss_does_not_depend_on_micro_batches(config_for: Callable[.
     assert relative_error(gradients[1], gradients[0]) < 1e-5 and relative_error(gradients[2], gradients[0]) < 1e-5
 
 
+def test_router_loss_does_not_depend_on_micro_batches(config_for: Callable[..., Any]) -> None:
+    """A mixture's balance is taken sample by sample, so chunks and packing change neither it nor the gradient."""
+    reports, gradients = [], []
+    for tokens, packing in ((16, False), (4000, False), (2048, True)):
+        settings = GenerativeConfig(batch_size=8, chunk_tokens=tokens, packing=packing, router_weight=0.5)
+        bench = Workbench(config_for(family="mixtral", streams="g", generative=settings))
+        gradients.append(bench.gradients())
+        reports.append(bench.report.values["router_generative"])
+    assert reports[0] > 1 and max(reports) - min(reports) < 1e-5
+    assert relative_error(gradients[1], gradients[0]) < 1e-5 and relative_error(gradients[2], gradients[0]) < 1e-5
+    settings = GenerativeConfig(batch_size=8, chunk_tokens=16, router_weight=0.0)
+    without = Workbench(config_for(family="mixtral", streams="g", generative=settings)).gradients()
+    assert relative_error(without, gradients[0]) > 1e-3
+
+
 def test_weights_scale_their_own_stream(config_for: Callable[..., Any]) -> None:
     """The step's gradient is the weighted sum of the streams' gradients."""
     base = config_for(rag=RagConfig(batch_size=8, embedding_weight=0.0))
@@ -208,7 +223,7 @@ def test_pooling_behind_adapters_is_of_states_not_of_logits(config_for: Callable
     assert float((bench.core(chunk)[0] - before).detach().abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("attention", ["bbcc", "cccc"])
+@pytest.mark.parametrize("attention", ["bbcc", "cccc", "bb", "cc"])
 @pytest.mark.parametrize("pooling", ["mean", "weightedmean", "lasttoken"])
 def test_training_vectors_are_the_served_ones(config_for: Callable[..., Any], attention: str, pooling: str) -> None:
     """For every attention code and pooling: vectors of the training forward = GritLM.encode with the same settings."""

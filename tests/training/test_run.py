@@ -12,29 +12,35 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from grit_app.gritlm import GritLM
 from tests.training.helpers import chat_rows, contrastive_rows, lora, make_config, rag_rows, write_rows
-from training.checkpoint import CheckpointError, checkpoints
+from training.checkpoint import CheckpointError, checkpoints, newest_checkpoint
 from training.config import (
+    AdapterConfig,
     ConfigError,
     ContrastiveConfig,
     DataFile,
     EvaluationConfig,
     ModelConfig,
     OptimizerConfig,
+    RagConfig,
     RunConfig,
     TrainConfig,
     TrainError,
 )
+from training.distributed import Ranks
 from training.export import ExportConfig, ExportError, export
 from training.optimizer import rate_factor
+from training.setup import build_module, check_pairs
 from training.train import NotFinite, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,12 +86,43 @@ def test_resumed_run_equals_uninterrupted_one_bit_for_bit(config: TrainConfig, m
 
 
 def test_resume_from_weights_starts_a_new_schedule(config: TrainConfig) -> None:
-    """A wsd run is prolonged from any checkpoint's weights alone, with other settings."""
+    """A wsd run is prolonged from the weights alone, with other settings, in its own folder.
+
+    Counting from 0 again, the new checkpoints were once the oldest in the folder: pruned as soon as they were saved.
+    """
     train(config, silent)
-    longer = replace(config, resume="weights", run=replace(config.run, steps=1), optimizer=OptimizerConfig())
+    longer = replace(config, resume="weights", run=replace(config.run, steps=3, keep=1), optimizer=OptimizerConfig())
     said: list[str] = []
     train(longer, said.append)
     assert "started from the weights of checkpoint-000004" in said
+    assert [p.name for p in checkpoints(config.output_dir)] == ["checkpoint-000003"]
+    earlier = config.output_dir / "earlier-1"
+    assert [p.name for p in checkpoints(earlier)] == ["checkpoint-000002", "checkpoint-000004"]
+    steps = [json.loads(line)["step"] for line in (earlier / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+    shutil.rmtree(config.output_dir / "checkpoint-000003")  # as if the new schedule had been killed before it saved
+    train(longer, said.append)
+    assert said.count("started from the weights of checkpoint-000004") == 2
+    train(replace(longer, resume="auto"), said.append)
+    assert said[-1] == "resumed from step 3"
+    with pytest.raises(TrainError, match="no checkpoint whose weights"):
+        train(replace(longer, output_dir=config.output_dir / "empty"), silent)
+
+
+class TwoHosts(Ranks):
+    """Two processes, of which the other has no checkpoint."""
+
+    def sizes(self, n: int) -> list[int]:
+        return [n, -1]
+
+
+def test_hosts_that_see_different_checkpoints_are_stopped(tmp_path: Path) -> None:
+    """Without shared storage only the first host finds what it wrote; the others would begin at step 0 and wait."""
+    ranks = TwoHosts(0, 2, torch.device("cpu"))
+    assert newest_checkpoint(tmp_path, ranks) is None
+    (tmp_path / "checkpoint-000007").mkdir()
+    with pytest.raises(CheckpointError, match=r"steps \[7, -1\].*all hosts share"):
+        newest_checkpoint(tmp_path, ranks)
 
 
 def test_resume_refuses_what_would_not_be_the_same_run(config: TrainConfig, tmp_path: Path) -> None:
@@ -214,10 +251,70 @@ def test_evaluation_goes_through_serving_and_keeps_the_best(config: TrainConfig,
     assert measure_files(best, [files[1]])["dev_chats/perplexity"] == pytest.approx(measured[best_step], rel=1e-4)
 
 
-def test_dry_run_measures_the_longest_batch_and_saves_nothing(config: TrainConfig) -> None:
+def test_best_metric_that_nobody_measures_is_refused_before_the_first_step(config: TrainConfig, tmp_path: Path) -> None:
+    """A typing error would otherwise show after the run, when there is no `best`."""
+    write_rows(tmp_path / "dev.jsonl", chat_rows(2, seed=9))
+    settings = EvaluationConfig(files=[str(tmp_path / "dev.jsonl")], best_metric="dev/perplexty")
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"perplexty is not measured\. Use one of dev/perplexity"):
+        train(replace(config, evaluation=settings), said.append)
+    assert not any(line.startswith("step") for line in said)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorBoard's reader
+def test_lines_files_and_tensorboard_hold_the_same_numbers(config: TrainConfig) -> None:
+    """One aligned line a step for people; the same as JSON lines and as TensorBoard's scalars for machines."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    said: list[str] = []
+    train(config, said.append)
+    lines = [line for line in said if line.startswith("step ")]
+    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
+    rows = [json.loads(line) for line in (config.output_dir / "metrics.jsonl").read_text().splitlines()]
+    board = EventAccumulator(str(config.output_dir / "tensorboard"))
+    board.Reload()
+    assert set(board.Tags()["scalars"]) == rows[0].keys() - {"step"}
+    for name in ("loss", "loss_contrastive", "grad_norm", "lr", "tokens_per_s", "peak_memory_gib"):
+        events = board.Scalars(name)
+        assert [event.step for event in events] == [row["step"] for row in rows] == [1, 2, 3, 4]
+        assert [event.value for event in events] == pytest.approx([row[name] for row in rows], rel=1e-6)
+        assert all(row[name] > 0 for row in rows)
+    assert [f"{row['loss']:7.4f}" in line for row, line in zip(rows, lines, strict=True)] == [True] * 4
+
+
+def test_dry_run_measures_the_longest_rows_and_saves_nothing(config: TrainConfig, tmp_path: Path) -> None:
+    """Whatever step they would come up in: the one long row of each file is in the batch that is tried."""
+    long = " ".join(["river"] * 150)
+    for name, row in [
+        ("c", {"query": "bees", "pos": [long]}),
+        ("g", {"text": ["hello", long]}),
+        ("r", {"question": "where", "passages": [long], "gold": [0], "answer": "sea"}),
+    ]:
+        with (tmp_path / f"{name}.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    config = replace(config, data=replace(config.data, passage_max_length=512))
     said: list[str] = []
     train(replace(config, dry_run=True), said.append)
     assert any("peak memory" in line for line in said) and not config.output_dir.exists()
+    widths = {line.split()[2]: int(line.split("sequence of ")[1].split(",")[0]) for line in said if "sequence" in line}
+    assert widths.keys() == {"contrastive,", "generative,", "rag,"} and min(widths.values()) > 150
+
+
+def test_longest_batch_is_shared_out(config: TrainConfig) -> None:
+    """Every process tries some of the longest rows, none of them the whole."""
+    from tests.training.helpers import Workbench
+    from training.batches import StepLoader
+    from training.data import open_datasets
+
+    bench = Workbench(config)
+    whole = bench.loader.longest()
+    halves = [
+        StepLoader(config, open_datasets(config.data.train), bench.prompts, bench.grit, rank, 2).longest()
+        for rank in range(2)
+    ]
+    for stream, rows in whole.rows.items():
+        assert len(rows) == 8 and sorted(halves[0].rows[stream] + halves[1].rows[stream]) == sorted(rows)
+    assert bench.loader.load(0).tokens < whole.tokens
 
 
 @pytest.mark.parametrize("what", ["stop", "skip"])
@@ -254,6 +351,38 @@ def test_learning_rate_schedules(schedule: Any) -> None:
     else:
         assert 0.1 <= rates[99] < 0.14 and all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert (rates[50] == 1.0) == (schedule in ("wsd", "constant"))
+
+
+class FakeState:
+    def __init__(self, fsdp_version: int) -> None:
+        self.fsdp_plugin = SimpleNamespace(fsdp_version=fsdp_version)
+
+
+def test_pairs_that_do_not_work_are_refused_with_a_sentence(config: TrainConfig, monkeypatch: Any) -> None:
+    """Before a model is loaded, and with the way out."""
+
+    def accelerator(kind: DistributedType, version: int = 2) -> Any:
+        return SimpleNamespace(distributed_type=kind, state=FakeState(version))
+
+    def module(**changes: Any) -> None:
+        build_module(replace(config, **changes), Path(config.model.path), torch.device("cpu"))
+
+    qlora = replace(config, adapter=AdapterConfig(method="qlora"))
+    scratch, eager = replace(config.model, random_weights=True), replace(config.model, kernel="eager")
+    for make, sentence in [
+        (lambda: check_pairs(qlora, accelerator(DistributedType.FSDP)), "qlora does not work with FSDP2.*Use DDP"),
+        (lambda: check_pairs(config, accelerator(DistributedType.FSDP, 1)), "Only FSDP version 2"),
+        (lambda: check_pairs(config, accelerator(DistributedType.DEEPSPEED)), "DEEPSPEED, which is not supported"),
+        (lambda: module(model=scratch, adapter=lora()), "leaves nothing to adapt"),
+        (lambda: module(model=eager, rag=RagConfig(fake_int8=True)), "fake_int8 is made for model.kernel sdpa"),
+        (lambda: module(adapter=lora(targets=["nose_proj"])), "names nose_proj, which this model has not"),
+    ]:
+        with pytest.raises(ConfigError, match=sentence):
+            make()
+    check_pairs(config, accelerator(DistributedType.FSDP))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ConfigError, match="needs the package bitsandbytes"):
+        check_pairs(qlora, accelerator(DistributedType.NO))
 
 
 def test_impossible_settings_are_sentences(config: TrainConfig, tmp_path: Path) -> None:

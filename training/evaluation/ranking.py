@@ -12,24 +12,11 @@ from grit_app.benchmark.passages import PassagePool
 from grit_app.documents.keywords import KeywordIndex, tokens
 from grit_app.gritlm import GritLM
 from training.evaluation.baselines import Encoder, PlainBM25, TfIdf
+from training.evaluation.correlation import spearman
 from training.evaluation.suite import Item, Suite
 
 DEPTH = 50
 """Ranks that are looked at; a passage further down counts as not found."""
-
-
-def spearman(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Rank correlation, ties averaged."""
-    a, b = _ranks(first), _ranks(second)
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm else 0.0
-
-
-def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray((ends - (counts - 1) / 2)[inverse], dtype=np.float64)
 
 
 def similarity(model: GritLM, suite: Suite, limit: int | None, encoder: Encoder | None) -> dict[str, float]:
