@@ -2,9 +2,11 @@
 
     1  the words (`evidence`) and the passage's retrieval score rank all sentences of the passages; at most NEAREST stay
     2  the embedding compares them with the question; at most SHORTLIST stay
-    3  the model tells how likely it answers with each of those, in one forward over the prompt (or its caches)
+    3  the model tells how likely it answers with each of those, in one forward over the prompt (or its caches), and
+       `spans` how clearly a few words of it answer
 
     score = evidence + PASSAGE_WEIGHT · retrieval score + COSINE_WEIGHT · cosine + MODEL_WEIGHT · mean log-likelihood
+            + SPAN_WEIGHT · score of its best span
 
 A weak model is a poor judge among many texts and a useful one among a few: the words do the first cut. Where the
 second sentence comes within MARGIN of the first, both are quoted. The numbers were chosen on half of 480 development
@@ -41,6 +43,10 @@ the development questions became worse, and half of the work goes, for which a c
 PASSAGE_WEIGHT: Final = 16.0
 COSINE_WEIGHT: Final = 8.0
 MODEL_WEIGHT: Final = 0.3
+SPAN_WEIGHT: Final = 0.3
+"""Chosen by 750 development questions with the words alone: the right sentence 88.8, 62.0, 71.2 % → 87.6, 62.8, 72.4 %
+(encyclopedia, search questions, reviews and comments), the F1 of its short answer 43.5, 27.8, 31.9 → 44.1, 28.3, 32.8."""
+
 MARGIN: Final = 0.5
 
 QUESTION_PENALTY: Final = 3.0
@@ -111,22 +117,24 @@ def choose(
     started_s = time.perf_counter()
     near = _within(_compare(model, candidates, vector)[:SHORTLIST], COSINE_REACH)
     likelihoods = best_span(model, tail, cache, [candidate.sentence.text for candidate in near]).scores
+    spans = [short_answer(question, candidate.sentence.text) for candidate in near]
+    short_of = {candidate.sentence: span.text if span else "" for candidate, span in zip(near, spans, strict=True)}
     judged = _ranked(
         [
-            replace(candidate, score=candidate.score + MODEL_WEIGHT * max(likelihood, WORST_LIKELIHOOD))
-            for candidate, likelihood in zip(near, likelihoods, strict=True)
+            replace(
+                candidate,
+                score=candidate.score
+                + MODEL_WEIGHT * max(likelihood, WORST_LIKELIHOOD)
+                + SPAN_WEIGHT * (span.score if span else 0.0),
+            )
+            for candidate, likelihood, span in zip(near, likelihoods, spans, strict=True)
         ]
     )
     chosen = [c.sentence for c in judged[:2] if judged[0].score - c.score < MARGIN]
-    span = short_answer(question, chosen[0].text)
+    short = short_of[chosen[0]]
     chosen.sort(key=lambda sentence: (sentence.passage, sentence.start))
     text = " ".join(sentence.text for sentence in chosen)
-    return Quote(
-        text,
-        tuple(chosen),
-        span.text if span else "",
-        (time.perf_counter() - started_s) * 1e3,
-    )
+    return Quote(text, tuple(chosen), short, (time.perf_counter() - started_s) * 1e3)
 
 
 def _compare(model: GritLM, candidates: Sequence[Candidate], vector: NDArray[np.float32] | None) -> list[Candidate]:

@@ -61,6 +61,8 @@ class Span:
     text: str
     start: int
     stop: int
+    score: float
+    """Higher for a clearer answer; compares spans of different sentences too."""
 
 
 def short_answer(question: str, text: str) -> Span | None:
@@ -68,8 +70,10 @@ def short_answer(question: str, text: str) -> Span | None:
     places, rows = features(question, text)
     if not places:
         return None
-    start, stop = places[int((rows @ WEIGHTS).argmax())]
-    return Span(text[start:stop], start, stop)
+    scores = rows @ WEIGHTS
+    best = int(scores.argmax())
+    start, stop = places[best]
+    return Span(text[start:stop], start, stop, float(scores[best]))
 
 
 FEATURES: Final = (
