@@ -85,7 +85,7 @@ def ask(options: argparse.Namespace, settings: Settings) -> tuple[Answer, list[S
 
     if options.strategy is not None and options.strategy not in STRATEGIES:
         find_strategy(options.strategy)  # raises, before the model is loaded
-    model = _load_model(options)
+    model, notice = _load_model(options)
     library = _open_library(model, options.data_dir, settings)
     try:
         strategy = find_strategy(options.strategy or model.config.default_strategy)
@@ -94,7 +94,10 @@ def ask(options: argparse.Namespace, settings: Settings) -> tuple[Answer, list[S
         documents = list(dict.fromkeys(_ids(reports)))
         if not documents:
             raise DocumentError(_all_failed(skipped))
-        return _answer(options, library, model, documents, settings), skipped
+        answer = _answer(options, library, model, documents, settings)
+        if notice:  # not before: where no file can be read, stderr holds that sentence alone
+            print(notice, file=sys.stderr)
+        return answer, skipped
     finally:
         library.close()
 
@@ -152,14 +155,14 @@ def _all_failed(skipped: Sequence[Skipped]) -> str:
     return skipped[0].reason if len(skipped) == 1 else "No file could be read: " + " ".join(s.reason for s in skipped)
 
 
-def _load_model(options: argparse.Namespace) -> GritLM:
+def _load_model(options: argparse.Namespace) -> tuple[GritLM, str]:
+    """The model, and what a person should know about which one it is."""
     from grit_app.gritlm import GritLM
     from grit_app.gritlm.loading import resolve_model
 
     choice = resolve_model(options.model, BUNDLED_MODEL, options.quantization, options.device)
-    if choice.notice:
-        print(choice.notice, file=sys.stderr)
-    return GritLM.from_pretrained(choice.source, quantization=options.quantization, device=options.device)
+    model = GritLM.from_pretrained(choice.source, quantization=options.quantization, device=options.device)
+    return model, choice.notice
 
 
 def _open_library(model: GritLM, folder: Path | None, settings: Settings) -> Library:

@@ -91,6 +91,20 @@ def test_files_that_cannot_be_read_are_listed_and_the_others_answer(run, folder)
     assert all(name in reason for name, reason in skipped.items())
 
 
+def test_a_notice_about_the_model_does_not_stand_beside_the_one_sentence(run, folder, monkeypatch):
+    """On a machine with a GPU and without the large model's weights, stderr held two sentences."""
+    from grit_app.gritlm import loading
+
+    choose = loading.resolve_model
+    monkeypatch.setattr(
+        loading, "resolve_model", lambda *a: loading.ModelChoice(choose(*a).source, "The small model runs.")
+    )
+    status, out, err = run(folder / "broken.pdf", QUESTION)
+    assert (status, out, err.count("\n")) == (2, "", 1) and "broken.pdf" in err
+    status, out, err = run(folder / "study.txt", QUESTION)
+    assert (status, err) == (0, "The small model runs.\n") and "370" in out
+
+
 def test_flags_may_stand_anywhere_and_text_names_file_and_page(run, folder):
     status, out, _ = run("--k", "1", folder / "study.txt", "--mode", "quote", QUESTION)
     assert status == 0

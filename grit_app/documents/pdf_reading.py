@@ -41,7 +41,7 @@ def read_pdf(
     """
     # pypdf tells each oddity of a file on stderr; what people must know is in our notes.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
-    deadline = time.monotonic() + limits.seconds
+    deadline = time.process_time() + limits.seconds
     reader = _open(path, name, password)
     count = _page_count(reader, name, limits)
     labels = _labels(reader, count)

@@ -90,7 +90,7 @@ class _State:
 class WordReader:
     """Reads pages of one file; fonts are decoded once a file.
 
-    deadline: `time.monotonic()` after which `OutOfTime` is raised.
+    deadline: `time.process_time()` after which `OutOfTime` is raised.
     """
 
     def __init__(self, deadline: float = math.inf) -> None:
@@ -106,7 +106,7 @@ class WordReader:
         return run.result
 
     def check_time(self) -> None:
-        if time.monotonic() > self.deadline:
+        if time.process_time() > self.deadline:
             raise OutOfTime
 
     def font(self, resources: Any, name: Any) -> PdfFont | None:

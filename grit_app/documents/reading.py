@@ -1,5 +1,6 @@
 """From a file to a `Document`: PDF, text and Markdown, told apart by their bytes and their names."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import grit_app
 from grit_app.documents.document import Document, Limits, Page
 from grit_app.documents.plain_text import decode, read_text
@@ -22,6 +25,7 @@ __all__ = ["Document", "Limits", "Page", "read_document"]
 Progress = Callable[[int, int], None]
 _ERRORS = {c.__name__: c for c in (DocumentError, PasswordNeeded, NoTextFound)}
 _GRACE_S = 5.0  # the worker sees its own deadline between operators; past this it hangs inside one
+_PATIENCE = 10.0  # times the limit, in wall-clock time: a worker that waits for ever spends no processor time
 TEXT_SUFFIXES = {".txt", ".text", ".log", ".csv", ".tsv", ".rst", ""}
 MARKDOWN_SUFFIXES = {".md", ".markdown"}
 
@@ -105,7 +109,7 @@ def _read_in_worker(
         encoding="utf-8",
         env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)},
     )
-    watch = _Watch(process, time.monotonic() + limits.seconds + _GRACE_S, cancel)
+    watch = _Watch(process, limits.seconds + _GRACE_S, cancel)
     last_page, result = 0, None
     with process, watch:
         assert process.stdin is not None and process.stdout is not None
@@ -150,10 +154,11 @@ def _document(fields: dict[str, Any]) -> Document:
 
 
 class _Watch:
-    """Kills a process when its time is up or when it is cancelled."""
+    """Kills a process when it has used up its seconds of processor time or when it is cancelled."""
 
-    def __init__(self, process: "subprocess.Popen[str]", deadline: float, cancel: threading.Event | None) -> None:
-        self.process, self.deadline, self.cancel = process, deadline, cancel
+    def __init__(self, process: "subprocess.Popen[str]", seconds: float, cancel: threading.Event | None) -> None:
+        self.process, self.seconds, self.cancel = process, seconds, cancel
+        self._give_up = time.monotonic() + _PATIENCE * seconds
         self.timed_out = self.cancelled = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -171,7 +176,15 @@ class _Watch:
     def _run(self) -> None:
         while not self._done.wait(0.05):
             self.cancelled = self.cancel is not None and self.cancel.is_set()
-            self.timed_out = time.monotonic() > self.deadline
+            self.timed_out = time.monotonic() > self._give_up or _processor_s(self.process.pid) > self.seconds
             if self.cancelled or self.timed_out:
                 self.process.kill()
                 return
+
+
+def _processor_s(pid: int) -> float:
+    """Processor time that the process has used so far; 0 if it has ended."""
+    with contextlib.suppress(psutil.Error):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+    return 0.0
