@@ -109,8 +109,8 @@ def _short_name(strategy: str, state: str, shown: Sequence[str]) -> str:
 
 def _caches_in_words(records: Sequence[Record]) -> str:
     """`caches in the page cache`, if there is one state of caches."""
-    states = {record["state"] for record in records} - {"none"}
-    return f"caches {STATE_WORDS.get(state, state)}" if len(states) == 1 and (state := states.pop()) else ""
+    states = sorted({record["state"] for record in records} - {"none"})
+    return f"caches {STATE_WORDS.get(states[0], states[0])}" if len(states) == 1 else ""
 
 
 def _finish_log_axis(figure: go.Figure, records: Sequence[Record], clock: str, floors: bool) -> None:
