@@ -22,6 +22,9 @@ from training.evaluation.ranking import items_by_group
 from training.evaluation.suite import Item, Suite
 
 MODES: tuple[AnswerMode, ...] = ("quote", "short", "free")
+STRATEGY_MODES: tuple[AnswerMode, ...] = ("short", "free")
+"""A quote and its short answer are the same choice; F1 tells more of the latter."""
+
 RETRIEVED = 5
 NEW_TOKENS = 32
 
@@ -94,10 +97,10 @@ def refusals(model: GritLM, pool: PassagePool, items: Sequence[Item], suite: Sui
 
 
 def strategies(model: GritLM, items: Sequence[Item], others: Sequence[str], seed: int) -> dict[str, Any]:
-    """Every strategy over the five retrieved passages, in both modes: contains, F1, and F1 minus full prefill's."""
+    """Every strategy over the five retrieved passages, in two modes: contains, F1, and F1 minus full prefill's."""
     questions = [Question(item.question, item.context, item.answers) for item in items]
     found: dict[str, Any] = {}
-    for mode in MODES:
+    for mode in STRATEGY_MODES:
         setup = quality.Setup(passages="retrieved", mode=mode, new_tokens=NEW_TOKENS, seed=seed)
         records = quality.measure(model, questions, list(STRATEGIES), [RETRIEVED], setup, other_passages=others)[
             "records"
