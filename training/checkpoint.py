@@ -187,14 +187,25 @@ def load_training_state(trainer: Trainer, folder: Path, fingerprint: str) -> tup
     _check_same(recipe["config"], recipe_values(trainer.config), folder)
     # Our own file: it holds tensors, numbers and tuples of random states, which weights_only refuses.
     state = torch.load(folder / "training_state.pt", map_location="cpu", weights_only=False)
-    options = StateDictOptions(full_state_dict=True)
+    # Not strict: what never got a gradient (an untied head when only embedding is trained) has no state to load.
+    options = StateDictOptions(full_state_dict=True, strict=False)
     set_optimizer_state_dict(
         trainer.core, trainer.optimizer.optimizer, optim_state_dict=state["optimizer"], options=options
     )
+    _forget_untrained(trainer, state["optimizer"]["state"])
     randoms = state["random"]
     if len(randoms) == trainer.ranks.size:
         _set_random(randoms[trainer.ranks.rank])
     return int(state["step"]), state["best"]
+
+
+def _forget_untrained(trainer: Trainer, saved: dict[str, Any]) -> None:
+    """Drops optimizer states that the checkpoint has not: PyTorch makes one for every parameter before it loads."""
+    named = trainer.core.named_parameters(remove_duplicate=False)
+    known = {id(parameter) for name, parameter in named if name in saved}
+    states = trainer.optimizer.optimizer.state
+    for parameter in [p for p in states if id(p) not in known]:
+        del states[parameter]
 
 
 FIXED = ("model", "data", "adapter", "contrastive", "generative", "rag", "optimizer", "mode")
