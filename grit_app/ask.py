@@ -172,7 +172,14 @@ def _open_library(model: GritLM, folder: Path | None, settings: Settings) -> Lib
     limits = Limits(max_bytes=settings.max_file_bytes, max_pages=settings.max_pages)
     if folder is not None:
         folder = folder.expanduser()
-    return Library(model, folder, limits, settings.cache_budget_bytes, chunk_tokens=settings.chunk_tokens)
+    return Library(
+        model,
+        folder,
+        limits,
+        settings.cache_budget_bytes,
+        chunk_tokens=settings.chunk_tokens,
+        cache_scheme=settings.cache_scheme,
+    )
 
 
 def _ids(reports: Sequence[FileReport]) -> list[str]:

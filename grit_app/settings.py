@@ -100,6 +100,10 @@ class Settings:
         2048,
         "Disk for KV caches of one library; the least recently used go first. 0: none is kept.",
     )
+    cache_scheme: Literal["native", "int8"] = _knob(
+        "native",
+        "How KV caches are kept: in the model's precision, or in 8 bits (half of bfloat16's bytes, a small error).",
+    )
     max_visitors: int = _knob(
         64,
         "Libraries of visitors held at once; the longest idle goes first.",

@@ -17,6 +17,7 @@ from grit_app.documents.document import Limits
 from grit_app.documents.library import Hit, Library
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM
+from grit_app.gritlm.kv_file import Scheme
 
 CACHE_BYTES = 2 << 30
 
@@ -24,10 +25,12 @@ CACHE_BYTES = 2 << 30
 class PassagePool:
     """Each text is a document of its own, in memory. Equal texts are one."""
 
-    def __init__(self, model: GritLM, texts: Iterable[str], chunk_tokens: int = 1024) -> None:
+    def __init__(
+        self, model: GritLM, texts: Iterable[str], chunk_tokens: int = 1024, scheme: Scheme = "native"
+    ) -> None:
         self.texts = list(dict.fromkeys(texts))
         limits = Limits(max_documents=max(1, len(self.texts)))
-        self.library = Library(model, None, limits, CACHE_BYTES, chunk_tokens=chunk_tokens)
+        self.library = Library(model, None, limits, CACHE_BYTES, chunk_tokens=chunk_tokens, cache_scheme=scheme)
         with tempfile.TemporaryDirectory(prefix="grit-passages-") as folder:
             files = [Path(folder) / f"{number:06d}.txt" for number in range(len(self.texts))]
             for file, text in zip(files, self.texts, strict=True):

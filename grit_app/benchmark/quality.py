@@ -25,7 +25,7 @@ from grit_app.benchmark.questions import Question, read_questions
 from grit_app.documents.library import Hit
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM, Sampling
-from grit_app.gritlm.encoding import cache_bytes_per_token
+from grit_app.gritlm.kv_file import Scheme
 from grit_app.gritlm.layout import Positions
 from grit_app.rag.answering import AnswerMode, answer
 from grit_app.rag.events import Answer, Done
@@ -51,6 +51,9 @@ class Setup:
 
     shuffles: int = 1
     """Orders of the retrieved passages that are averaged; 1: best first."""
+
+    scheme: Scheme = "native"
+    """How the passages' caches are kept."""
 
     new_tokens: int = 32
     seed: int = 0
@@ -85,14 +88,15 @@ def measure(
         find_strategy(name)
     records = []
     contexts = [*(question.context for question in questions), *other_passages]
-    with PassagePool(model, contexts) as pool:
+    bytes_per_token = measured_bytes(model, questions[0].context, setup.scheme)
+    with PassagePool(model, contexts, scheme=setup.scheme) as pool:
         without = score_all(model, pool, questions, "none", 1, setup)
         for k in ks:
             reference = score_all(model, pool, questions, REFERENCE, k, setup)
             known = {"none": without, REFERENCE: reference}
             for name in wanted:
                 scores = known[name] if name in known else score_all(model, pool, questions, name, k, setup)
-                records.append(_record(model, name, k, setup, scores, reference, without))
+                records.append(_record(bytes_per_token, name, k, setup, scores, reference, without))
                 if on_record:
                     on_record(records[-1])
     return {"environment": environment.describe(model), "records": records}
@@ -163,8 +167,16 @@ def _distractors(
     return [text for text in wrong if not holds_answer(text, question.answers)][:count]
 
 
+def measured_bytes(model: GritLM, text: str, scheme: Scheme) -> float:
+    """Bytes of keys and values of one token as they are kept, scales included."""
+    (encoding,) = model.encode_iter([text], return_cache=True)
+    assert encoding.cache is not None
+    cache = encoding.cache.packed() if scheme == "int8" else encoding.cache
+    return round(cache.nbytes / cache.length, 1)
+
+
 def _record(
-    model: GritLM,
+    bytes_per_token: float,
     name: str,
     k: int,
     setup: Setup,
@@ -188,7 +200,8 @@ def _record(
         "f1_minus_rag": sum(differences) / len(differences),
         "ci95": list(bootstrap_interval(differences, setup.seed)),
         "gap_recovered": None if recovered is None else 100 * recovered,
-        "bytes_per_token": cache_bytes_per_token(model) if STRATEGIES[name].caches_documents else 0,
+        "scheme": setup.scheme,
+        "bytes_per_token": bytes_per_token if STRATEGIES[name].caches_documents else 0,
     }
 
 
@@ -209,6 +222,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--strategies", type=names, default=list(STRATEGIES), help="Names, separated by commas.")
     parser.add_argument("--mode", type=AnswerMode, default="free", help="Written answers, or quoted ones.")
     parser.add_argument("--positions", type=Positions, default="consecutive", help="colliding: as published.")
+    parser.add_argument("--scheme", type=Scheme, default="native", help="How caches are kept: native or int8.")
     parser.add_argument("--distractors", type=Distractors, default="near", help="near or random wrong passages.")
     parser.add_argument("--gold_place", type=GoldPlace, default="first", help="first, last or random.")
     parser.add_argument("--shuffles", type=int, default=1, help="Orders of the passages that are averaged.")

@@ -28,10 +28,20 @@ class CacheStore:
 
     budget_bytes   on disk
     hot_bytes      of caches kept in memory besides; all there is for a library without a folder
+    scheme         "native", or "int8": half of bfloat16's bytes, with a small error
     """
 
-    def __init__(self, identity: str, budget_bytes: int, hot_bytes: int = 128 << 20, *, on_disk: bool = True) -> None:
+    def __init__(
+        self,
+        identity: str,
+        budget_bytes: int,
+        hot_bytes: int = 128 << 20,
+        *,
+        on_disk: bool = True,
+        scheme: kv_file.Scheme = "native",
+    ) -> None:
         self.identity = identity
+        self.scheme: kv_file.Scheme = scheme
         self.hot_bytes = hot_bytes if on_disk else min(hot_bytes, budget_bytes)
         self.budget_bytes = budget_bytes if on_disk else self.hot_bytes
         self._hot: OrderedDict[Key, KVCache] = OrderedDict()
@@ -94,19 +104,24 @@ class CacheStore:
             self._keep_hot(key, cache)
         return cache, "warm"
 
-    def put(self, key: Key, cache: KVCache) -> None:
-        """Keeps a cache, dropping the least recently used ones where the budget asks for it."""
+    def put(self, key: Key, cache: KVCache) -> KVCache:
+        """Keeps a cache, dropping the least recently used ones where the budget asks for it; gives it as it is kept.
+
+        So the first answer over a text reads the same numbers as every later one.
+        """
+        cache = cache.packed() if self.scheme == "int8" else cache
         with self._lock:
             path = self._path(key)
             if path is not None and cache.nbytes <= self.budget_bytes:
                 self._make_room(cache.nbytes)
                 self.write(path, cache)
             self._keep_hot(key, cache)
+        return cache
 
     def write(self, path: Path, cache: KVCache) -> int:
         """Writes one cache file and returns its size, 0 if it could not be written."""
         try:
-            kv_file.save(cache, path, identity=self.identity)
+            kv_file.save(cache, path, self.scheme, identity=self.identity)
             size = path.stat().st_size
         except OSError as error:
             log.warning("A KV cache could not be kept: %s.", error)

@@ -28,6 +28,7 @@ from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Stage
 from grit_app.documents.store import FolderStore, MemoryStore, Stored
 from grit_app.errors import Cancelled, DocumentError, GritError
 from grit_app.gritlm.kv_cache import KVCache
+from grit_app.gritlm.kv_file import Scheme
 from grit_app.gritlm.model import GritLM
 
 __all__ = ["DocumentInfo", "FileReport", "Hit", "Library", "Mode", "Progress"]
@@ -55,6 +56,7 @@ class Library:
         cache_budget_bytes: int = 1 << 30,
         *,
         chunk_tokens: int = 200,
+        cache_scheme: Scheme = "native",
     ) -> None:
         self.model = model
         self.limits = limits or Limits()
@@ -63,7 +65,7 @@ class Library:
         self.identity = (
             f"{model.identity}/{config.prompt_version}/{config.attention}/{config.pooling}/{config.normalized}"
         )
-        self.caches = CacheStore(model.identity, cache_budget_bytes, on_disk=folder is not None)
+        self.caches = CacheStore(model.identity, cache_budget_bytes, on_disk=folder is not None, scheme=cache_scheme)
         self._adding = threading.Lock()
         self._lock = threading.RLock()
         self._stored: dict[str, Stored] = {}
@@ -327,8 +329,7 @@ class Library:
             encoding = next(iter(self.model.encode_iter([chunk.text], return_cache=True)))
             assert encoding.cache is not None
             cache = encoding.cache
-        self.caches.put(key, cache)
-        return cache, "built"
+        return self.caches.put(key, cache), "built"
 
     def missing_caches(self) -> int:
         """Chunks whose bidirectional cache is not kept."""

@@ -28,6 +28,7 @@ def assemble(settings: Settings, load: Callable[[], GritLM]) -> tuple[gr.Blocks,
             limits=library_limits(settings),
             cache_budget_bytes=settings.cache_budget_bytes,
             chunk_tokens=settings.chunk_tokens,
+            cache_scheme=settings.cache_scheme,
         )
 
     visitors = Visitors(
