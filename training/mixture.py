@@ -256,7 +256,8 @@ def small_talk(corpus: Corpus) -> Iterator[Row]:
         yield {"text": [record["instruction"], record["output"]]}
     own = [] if corpus.held_out else list(read_records(OWN_TALK))  # there is nothing to generalise to
     for record in own * OWN_TALK_TIMES:
-        yield from ({"text": [request, record["reply"]]} for request in record["requests"])
+        for request in record["requests"]:
+            yield {"text": [request, record["reply"]]}
 
 
 RULES: dict[str, Callable[[Corpus], Iterator[Row]]] = {

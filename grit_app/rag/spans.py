@@ -199,7 +199,8 @@ def _behind(last: int, shapes: Sequence[str], stops: Sequence[bool]) -> int:
 
 def _nearness(in_question: Sequence[bool], fade: float = 0.8) -> tuple[list[float], list[float]]:
     """For each word, how much of the question stands shortly before it (itself included), and shortly behind it."""
-    before, behind = [], []
+    before: list[float] = []
+    behind: list[float] = []
     for found, flags in ((before, in_question), (behind, in_question[::-1])):
         level = 0.0
         for flag in flags:

@@ -88,7 +88,7 @@ def _left(settings: Settings, shared: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def starters(names: Collection[str]) -> list[dict[str, str]]:
+def starters(names: Collection[str]) -> list[Any]:
     """Questions to start with, for documents of these names: about the samples while there is nothing else."""
     of_samples = not names or any(path.name in names for path in SAMPLES)
     return [{"text": question} for question in (texts.SAMPLE_QUESTIONS if of_samples else texts.GENERAL_QUESTIONS)]

@@ -162,7 +162,7 @@ def quality_for(recordings: Sequence[Recording], model: str) -> Recording | None
     """The quality recording of that model, else the first one."""
     found = [recording for recording in recordings if recording.command == "quality"]
     same = [one for one in found if model_name(one.environment) == model]
-    return (same or found or [None])[0]
+    return next(iter(same or found), None)
 
 
 def progress_line(done: int, expected: int, words: str) -> str:

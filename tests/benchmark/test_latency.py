@@ -79,7 +79,7 @@ def test_records_keep_the_contract(command_result: dict[str, Any]) -> None:
 def test_the_environment_names_machine_software_and_baseline(command_result: dict[str, Any]) -> None:
     facts = command_result["environment"]
     assert facts["cores"] >= 1 and facts["threads"] == 1 and facts["packages"]["torch"] == torch.__version__
-    assert facts["hardware"] and facts["model"]["dtype"] == "float32" and facts["model"]["name"].startswith("mistral")
+    assert facts["hardware"] and facts["model"]["dtype"] in ("float32", "bfloat16") and facts["model"]["name"].startswith("mistral")
     assert facts["plan"]["doc_tokens"] == [60, 90]
     assert facts["baseline"]["dtype"] in ("float32", "bfloat16") and facts["baseline"]["ours_over_transformers"] > 0
     assert facts["rates"]["flops_per_s"] > 0 and facts["rates"]["memory_bytes_per_s"] > 0
@@ -99,9 +99,10 @@ def test_counts_are_those_of_the_layouts(command_result: dict[str, Any]) -> None
     # The question is computed in one, cached in the other; its own header is left out of the join.
     assert joined["cached_tokens"] - cached["cached_tokens"] == 9
     assert joined["computed_tokens"] < cached["computed_tokens"] < full["computed_tokens"] - 50
-    kv_bytes_a_token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, size, float32
+    bytes_a_number = {"float32": 4, "bfloat16": 2}[command_result["environment"]["model"]["dtype"]]
+    kv_bytes_a_token = 2 * 2 * 2 * 8 * bytes_a_number  # keys and values, layers, heads, size
     assert cached["cache_bytes"] == pytest.approx(
-        cached["cached_tokens"] * kv_bytes_a_token, rel=0.15
+        cached["cached_tokens"] * kv_bytes_a_token, rel=0.2
     )  # a header beside
     assert cached["flop_bound"] > 1.2 and full["flop_bound"] == 1.0
     assert joined["flop_bound"] > cached["flop_bound"]

@@ -12,15 +12,16 @@ from grit_app.gritlm import GritLM, parity
 
 
 def test_the_command_compares_four_cosines(
-    tiny_model_folder: Callable[..., Path], tiny_model: GritLM, capsys: pytest.CaptureFixture[str]
+    tiny_model_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Titles carry the instruction, abstracts do not; another model must fail, and with a wide tolerance pass."""
     folder = str(tiny_model_folder("mistral"))
     assert parity.main(["--model", folder, "--device", "cpu"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
-    titles = tiny_model.encode(parity.TITLES, instruction=parity.INSTRUCTION)
-    abstracts = tiny_model.encode(parity.ABSTRACTS)
+    model = GritLM.from_pretrained(folder, device="cpu")  # in this processor's precision, as the command loads it
+    titles = model.encode(parity.TITLES, instruction=parity.INSTRUCTION)
+    abstracts = model.encode(parity.ABSTRACTS)
     shown = [float(line.split("here ")[1].split()[0]) for line in lines[:4]]
     np.testing.assert_allclose(shown, (titles @ abstracts.T).ravel(), atol=6e-4)
     assert [float(line.split("published ")[1].split()[0]) for line in lines[:4]] == [0.608, 0.101, 0.120, 0.533]
