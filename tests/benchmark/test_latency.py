@@ -79,7 +79,11 @@ def test_records_keep_the_contract(command_result: dict[str, Any]) -> None:
 def test_the_environment_names_machine_software_and_baseline(command_result: dict[str, Any]) -> None:
     facts = command_result["environment"]
     assert facts["cores"] >= 1 and facts["threads"] == 1 and facts["packages"]["torch"] == torch.__version__
-    assert facts["hardware"] and facts["model"]["dtype"] in ("float32", "bfloat16") and facts["model"]["name"].startswith("mistral")
+    assert (
+        facts["hardware"]
+        and facts["model"]["dtype"] in ("float32", "bfloat16")
+        and facts["model"]["name"].startswith("mistral")
+    )
     assert facts["plan"]["doc_tokens"] == [60, 90]
     assert facts["baseline"]["dtype"] in ("float32", "bfloat16") and facts["baseline"]["ours_over_transformers"] > 0
     assert facts["rates"]["flops_per_s"] > 0 and facts["rates"]["memory_bytes_per_s"] > 0
