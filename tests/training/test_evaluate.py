@@ -138,7 +138,7 @@ def test_the_command_measures_every_part_and_writes_the_calibration(checkpoint, 
     assert saved.vector_weight == data["calibration"]["vector_weight"] != 1.0
     assert data["refusals"]["threshold"] == saved.answerable_threshold
     assert data["answers"]["all"]["gold"]["quote"]["contains"] > 50  # words find the sentence, whatever the model is
-    assert set(data["strategies"]["quote"]) >= {"rag_doc_query", "docs_cache", "docs_query_cache"}
+    assert set(data["strategies"]["short"]) >= {"rag_doc_query", "docs_cache", "docs_query_cache"}
     assert "refusals (" in capsys.readouterr().out
 
 

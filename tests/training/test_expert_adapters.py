@@ -27,12 +27,14 @@ def test_adapters_of_quantized_experts_become_a_stock_model(
 ) -> None:
     """Trained beside NF4, merged into full precision, saved, and read by the stock class: the same logits."""
     pytest.importorskip("bitsandbytes")
-    folder = tiny_model_folder("mixtral", hidden_size=64, intermediate_size=64, initializer_range=0.05)
+    # Widths of whole blocks of 32: what bitsandbytes packs for processors with bfloat16 units.
+    folder = tiny_model_folder("mixtral", hidden_size=64, intermediate_size=64, head_dim=16, initializer_range=0.05)
     config = AdapterConfig(method="qlora", rank=2, alpha=4)
     base = load_hf_model(folder, device=CPU, dtype=torch.float32, quantization="4bit")
     adapted: Any = add_adapters(base, config, seed=0)
     experts = [name for name, _ in adapted.named_parameters() if "lora_B" in name and ".experts." in name]
     assert len(experts) == 2 * 4 * 3
+    adapted.train()
     optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=1.0)
     for _ in range(3):
         adapted(IDS, labels=IDS).loss.backward()
