@@ -155,7 +155,8 @@ def build(engine: Engine, visitors: Visitors) -> SimilarityTab:
         checked_query(query)
         lines_of(text)
 
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    # Through the queue: outside it an error is an answer of status 500, and no sentence.
+    quiet: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"concurrency_id": "model", "api_visibility": "private"}
     for trigger in (go.click, query.submit):
         checked = trigger(check, [query, lines], None, **quiet)
