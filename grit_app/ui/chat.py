@@ -164,7 +164,7 @@ def _knobs(settings: Settings) -> list[Any]:
     )
     with gr.Row():
         temperature = gr.Slider(
-            0, 2, value=0.7, step=0.05, label="Temperature", info="0: always the likeliest token.", min_width=220
+            0, 2, value=0.3, step=0.05, label="Temperature", info="0: always the likeliest token.", min_width=220
         )
         top_p = gr.Slider(
             0.05, 1, value=0.95, step=0.05, label="Top-p", info="Share of probability to draw from.", min_width=220
