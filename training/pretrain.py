@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,7 +31,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, Mis
 
 from grit_app.gritlm.prompts import Prompts
 from training.corpus import CorpusError, SourceConfig, read_documents
-from training.distill import TeacherTexts, pooled_states, similarity_distillation
+from training.distill import (
+    TeacherTexts,
+    common_basis,
+    pooled_states,
+    similarity_distillation,
+    vector_distillation,
+)
 from training.embedding_init import fit_head, initial_table
 from training.fused_head import head_loss
 from training.muon import Muon, parameter_groups
@@ -54,6 +60,9 @@ TABLE_LENGTH = 6.0
 SLACK_WEIGHT = 0.1
 
 DISTILL_TEMPERATURE = 0.1
+
+# Texts that the teacher's basis is turned by: several for each of its some hundred dimensions.
+BASIS_TEXTS = 4096
 
 # Running text that the initial table and head are counted from.
 COUNTED_TOKENS = 6_000_000
@@ -229,6 +238,24 @@ class Trainer:
             self.texts = TeacherTexts(
                 config.teacher_dirs, Prompts(self.tokenizer), config.distill_max_length, config.seed
             )
+        self.basis = self._basis() if self.texts is not None and config.distill_vectors else None
+
+    @torch.no_grad()
+    def _basis(self) -> Tensor:
+        """The turn from the teacher's vectors to this model's, from its first states; kept in the run's folder."""
+        assert self.texts is not None
+        kept = self.config.output_dir / "basis.pt"
+        if kept.is_file():
+            return cast(Tensor, torch.load(kept, weights_only=True))
+        states, teacher = [], []
+        for number in range(-(-BASIS_TEXTS // 64)):
+            batch = self.texts.batch(number, 64).to(self.config.device)
+            with self._autocast():
+                states.append(pooled_states(self.model, batch).float().cpu())
+            teacher.append(batch.teacher.cpu())
+        basis = common_basis(torch.cat(states), torch.cat(teacher))
+        torch.save(basis, kept)
+        return basis
 
     def _resume_folder(self) -> Path | None:
         found = checkpoints(self.config.output_dir) if self.config.resume == "auto" else []
@@ -253,7 +280,7 @@ class Trainer:
             total += self._causal(torch.from_numpy(rows[micro]), torch.from_numpy(weights[micro]))
         record = {"loss_generative": total}
         if self.texts is not None and step % config.distill_every == 0:
-            record["loss_distill"] = self._distill(step)
+            record |= self._distill(step)
         record["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.parameters, config.grad_clip))
         if not math.isfinite(record["grad_norm"]):
             raise CorpusError(f"The gradient is not finite at step {step}. Lower the learning rates.")
@@ -285,14 +312,21 @@ class Trainer:
         loss.backward()
         return float(cross_entropy)
 
-    def _distill(self, step: int) -> float:
+    def _distill(self, step: int) -> dict[str, float]:
         assert self.texts is not None
         batch = self.texts.batch(step, self.config.distill_texts).to(self.config.device)
         with self._autocast():
             states = pooled_states(self.model, batch)
-        loss = similarity_distillation(states, batch.teacher, temperature=DISTILL_TEMPERATURE)
-        (self.config.distill_weight * loss).backward()
-        return float(loss.detach())
+        loss = self.config.distill_weight * similarity_distillation(
+            states, batch.teacher, temperature=DISTILL_TEMPERATURE
+        )
+        record = {"loss_distill": float(loss.detach()) / self.config.distill_weight}
+        if self.basis is not None:
+            distance = vector_distillation(states, batch.teacher @ self.basis.to(states.device))
+            record["loss_vectors"] = float(distance.detach())
+            loss = loss + self.config.distill_vectors * distance
+        loss.backward()
+        return record
 
     def save(self) -> Path:
         return save_checkpoint(self.config.output_dir, self.state, self.model, self.tokenizer, self.optimizers)

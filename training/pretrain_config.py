@@ -65,6 +65,11 @@ class PretrainConfig:
     """Texts of the teacher in each step (0: no second stream)."""
 
     distill_weight: float = 1.0
+    """Of the similarities within a batch."""
+
+    distill_vectors: float = 0.0
+    """Of each vector's distance from the teacher's, turned into the first model's basis. 0: not compared."""
+
     distill_every: int = 1
     """Steps from one batch of the teacher's texts to the next."""
 

@@ -9,17 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from grit_app.gritlm.prompts import Prompts
 from tests.training.corpus_files import write_corpus
 from training import pretrain, tokenizer
 from training.corpus import SourceConfig, answer_texts, chat, is_held_out, read_documents, read_records
-from training.distill import similarity_distillation
+from training.distill import TeacherTexts, common_basis, similarity_distillation, vector_distillation
 from training.embedding_init import fit_head, mean_matrix, ppmi_table, ridge_table
 from training.muon import Muon, orthogonalise, parameter_groups
 from training.packing import CYCLE, RowOrder, TokenSource, window_starts
@@ -249,6 +251,24 @@ def test_distillation_is_zero_at_the_teacher_and_ignores_rotation() -> None:
     assert float(similarity_distillation(torch.randn(9, 5), teacher, 0.1)) > 0.1
 
 
+def test_a_turned_teacher_is_found_in_a_wider_space_and_keeps_its_cosines() -> None:
+    torch.manual_seed(0)
+    teacher = torch.nn.functional.normalize(torch.randn(200, 5), dim=-1)
+    rotation = torch.linalg.qr(torch.randn(8, 8))[0][:5]
+    noise = 0.05 * torch.randn(200, 8)
+    basis = common_basis(7.0 * (teacher @ rotation + noise), teacher)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(5), atol=1e-5, rtol=0)
+    assert float(vector_distillation(3.0 * teacher @ rotation, teacher @ basis)) < 0.01
+    assert float(vector_distillation(torch.randn(200, 8), teacher @ basis)) > 0.8
+    # No rotation near it does better on the very texts that it was found on.
+    turn = torch.linalg.matrix_exp(0.05 * (a := torch.randn(8, 8)) - 0.05 * a.T)
+    student = teacher @ rotation + noise
+    product = (student * (teacher @ basis)).sum() - (student * (teacher @ basis @ turn)).sum()
+    assert float(product) > 0
+    with pytest.raises(ValueError, match="without a loss"):
+        common_basis(torch.randn(9, 4), torch.randn(9, 5))
+
+
 def test_held_out_articles_are_in_no_source(corpus: Path) -> None:
     """The same title decides in every file, so questions on a held-out article are not trained on either."""
     for source in SOURCES:
@@ -363,3 +383,40 @@ def test_distillation_pulls_pooled_states_to_the_teacher(corpus: Path, tmp_path:
     assert float(trainer.model.model.norm.weight[-1].detach()) == pytest.approx(0.1)
     losses = [trainer.step()["loss_distill"] for _ in range(40)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_vector_distillation_pulls_each_vector_and_keeps_its_basis(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    texts = [d.split("\n")[1][:60] for d in read_documents(corpus, SOURCES[0])][:40]
+    vectors = np.random.default_rng(0).standard_normal((len(texts), 6)).astype(np.float16)
+    vectors /= np.linalg.norm(vectors.astype(np.float32), axis=1, keepdims=True)
+    np.save(folder / "vectors.npy", vectors)
+    (folder / "texts.jsonl").write_text("".join(f'"{t}"\n' for t in texts), encoding="utf-8")
+    config = settings(
+        corpus, tmp_path / "run", teacher_dirs=[folder], distill_texts=16, distill_weight=0.01, distill_vectors=5.0,
+        head_steps=5, phases=[Phase(tokens=40 * 32, length=16, batch_rows=2, micro_rows=2)], table_learning_rate=0.02,
+    )  # fmt: skip
+    trainer = pretrain.Trainer(config)
+    losses = [trainer.step()["loss_vectors"] for _ in range(40)]
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+    trainer.save()
+    again = pretrain.Trainer(replace(config, resume="auto"))
+    assert trainer.basis is not None and again.basis is not None
+    torch.testing.assert_close(again.basis, trainer.basis, atol=0, rtol=0)
+
+
+def test_batches_of_teacher_texts_are_of_like_length_and_leave_none_out(corpus: Path, tmp_path: Path) -> None:
+    texts = ["a " * n for n in range(1, 65)]
+    np.save(tmp_path / "vectors.npy", np.eye(64, dtype=np.float16))
+    (tmp_path / "texts.jsonl").write_text("".join(f'"{t}"\n' for t in texts), encoding="utf-8")
+    prompts = Prompts(AutoTokenizer.from_pretrained(str(settings(corpus, tmp_path).tokenizer_dir)))
+    source = TeacherTexts([tmp_path], prompts, 1000, seed=3)
+    seen: dict[int, int] = {}
+    for step in range(400):
+        batch = source.batch(step, 8)
+        lengths = batch.attention_mask.sum(1)
+        assert int(lengths.max() - lengths.min()) <= 16  # eight neighbours by length out of 64
+        for row in batch.teacher.argmax(1).tolist():
+            seen[row] = seen.get(row, 0) + 1
+    assert len(seen) == 64 and min(seen.values()) > 20  # 50 expected
