@@ -11,7 +11,7 @@ Rajpurkar et al. 2016 (SQuAD, section 5.2) report, without its parser.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -100,65 +100,78 @@ FEATURES: Final = (
 
 
 def features(question: str, text: str) -> tuple[list[tuple[int, int]], NDArray[np.float32]]:
-    """Character spans [n] of the candidates, and [n, len(FEATURES)]."""
-    words = [(match.start(), match.end()) for match in re.finditer(r"\S+", text)][:SOUGHT_WORDS]
-    raw = [text[a:b] for a, b in words]
+    """Character spans [n] of the candidates, and [n, len(FEATURES)]. Facts of words first, spans by sums over them."""
+    places = [(match.start(), match.end()) for match in re.finditer(r"\S+", text)][:SOUGHT_WORDS]
+    raw = [text[a:b] for a, b in places]
     bare = [word.strip(_EDGES) for word in raw]
+    count = len(raw)
+    first, last = np.triu_indices(count)
+    is_word = np.array([bool(word) for word in bare], dtype=bool)
+    chosen = (last - first < MOST_WORDS) & is_word[first] & is_word[last]
+    first, last = first[chosen], last[chosen]
+    if not len(first):
+        return [], np.zeros((0, len(FEATURES)), dtype=np.float32)
+
     shapes = [_shape(word, number == 0) for number, word in enumerate(bare)]
-    asked_words = set(tokens(question))
+    shape = np.array([SHAPES.index(name) for name in shapes])
+    stops = np.array([_STOP.search(word) is not None for word in raw])
     stems = [frozenset(tokens(word)) for word in bare]
-    in_question = [bool(stem & asked_words) for stem in stems]
-    stops = [_STOP.search(word) is not None for word in raw]
-    near = _nearness(in_question)
-    head = _head(question)
-    is_head = [head is not None and bool(stem & head) for stem in stems]
-    kind_index = ASKED.index(asked_for(question))
-    places: list[tuple[int, int]] = []
-    rows: list[list[float]] = []
-    for i in range(len(words)):
-        if not bare[i]:
-            continue
-        for j in range(i, min(i + MOST_WORDS, len(words))):
-            if not bare[j]:
-                continue
-            start, stop = _trimmed(text, words[i][0], words[j][1])
-            inner = range(i, j + 1)
-            counted = [k for k in inner if stems[k]]
-            row = _one_hot(
-                len(ASKED) * len(KINDS), kind_index * len(KINDS) + _kind(text[start:stop], shapes[i : j + 1])
-            )
-            length = next((n for n, most in enumerate(LENGTHS) if j - i < most), len(LENGTHS) - 1)
-            row += _one_hot(len(LENGTHS), length)
-            row += _one_hot(len(ASKED) * len(LENGTHS), kind_index * len(LENGTHS) + length)
-            row += _one_hot(len(SHAPES), SHAPES.index(shapes[i])) + _one_hot(len(SHAPES), SHAPES.index(shapes[j]))
-            row += _one_hot(len(AROUND), _before(i, shapes, stops)) + _one_hot(len(AROUND), _behind(j, shapes, stops))
-            asked_share = sum(in_question[k] for k in counted) / len(counted) if counted else 0.0
-            before = near[0][i - 1] if i > 0 else 0.0
-            behind = near[1][j + 1] if j + 1 < len(words) else 0.0
-            row += [
+    asked_words, head = frozenset(tokens(question)), _head(question)
+    in_question = np.array([bool(stem & asked_words) for stem in stems])
+    is_head = np.array([head is not None and bool(stem & head) for stem in stems])
+
+    def inside(flags: Sequence[bool] | NDArray[np.bool_]) -> NDArray[np.int64]:
+        """How many words of each span have the flag."""
+        sums = np.concatenate([[0], np.cumsum(flags)])
+        return sums[last + 1] - sums[first]
+
+    length = np.digitize(last - first, LENGTHS[:-1])
+    kind = _kinds(bare, shapes, last - first + 1, inside)
+    asked = ASKED.index(asked_for(question))
+    counted = inside([bool(stem) for stem in stems])
+    asked_share = inside(in_question) / np.maximum(counted, 1)
+    near_before, near_behind = _nearness(in_question.tolist())
+    before = np.array([0.0, *near_before])[first]
+    behind = np.array([*near_behind, 0.0])[last + 1]
+    is_name = shape == SHAPES.index("name")
+    joins_next = np.append(is_name[:-1] & is_name[1:] & ~stops[:-1], False)  # a word and the next are one name
+    padded = np.pad(is_head, 3)  # word k stands at k + 3
+    around = shape + AROUND.index(SHAPES[0])
+    before_word = np.concatenate([[0], np.where(stops, 1, around)])
+    behind_word = np.where(stops, 1, np.append(around[1:], 0))
+    behind_word[-1] = 0
+    columns = [
+        _one_hot(asked * len(KINDS) + kind, len(ASKED) * len(KINDS)),
+        _one_hot(length, len(LENGTHS)),
+        _one_hot(asked * len(LENGTHS) + length, len(ASKED) * len(LENGTHS)),
+        _one_hot(shape[first], len(SHAPES)),
+        _one_hot(shape[last], len(SHAPES)),
+        _one_hot(before_word[first], len(AROUND)),
+        _one_hot(behind_word[last], len(AROUND)),
+        np.stack(
+            [
                 asked_share,
-                float(asked_share == 1.0),
-                float(i > 0 and shapes[i] == "name" == shapes[i - 1] and not stops[i - 1]),
-                float(j + 1 < len(words) and shapes[j] == "name" == shapes[j + 1] and not stops[j]),
-                float(sum(stops[k] for k in range(i, j))),
+                asked_share == 1.0,
+                np.append(False, joins_next)[first],
+                joins_next[last],
+                inside(stops) - stops[last],
                 before,
                 behind,
-                max(before, behind),
-                float(i > 0 and any(is_head[max(0, i - 3) : i])),
-                float(any(is_head[i : j + 1])),
-                float(any(is_head[j + 1 : j + 4])),
-                i / len(words),
-                float(raw[i][0] in '([“"'),
-            ]
-            places.append((start, stop))
-            rows.append(row)
-    return places, np.array(rows, dtype=np.float32).reshape(len(rows), len(FEATURES))
+                np.maximum(before, behind),
+                (padded[:-3] | padded[1:-2] | padded[2:-1])[first],
+                inside(is_head) > 0,
+                (padded[4:] | np.append(padded[5:], False) | np.append(padded[6:], [False, False]))[last],
+                first / count,
+                np.array([word[0] in '([“"' for word in raw])[first],
+            ],
+            axis=1,
+        ),
+    ]
+    return _trimmed(text, places, first, last), np.concatenate(columns, axis=1, dtype=np.float32, casting="same_kind")
 
 
-def _one_hot(size: int, place: int) -> list[float]:
-    row = [0.0] * size
-    row[place] = 1.0
-    return row
+def _one_hot(places: NDArray[np.int64], size: int) -> NDArray[np.float32]:
+    return np.eye(size, dtype=np.float32)[places]
 
 
 def _shape(word: str, is_first: bool) -> str:
@@ -173,28 +186,22 @@ def _shape(word: str, is_first: bool) -> str:
     return "other" if not is_first or not word[:1].isupper() else "name"
 
 
-def _kind(text: str, shapes: Sequence[str]) -> int:
-    if _DATE.search(text):
-        return 0
-    if _NUMBER.search(text):
-        return 1
-    names = sum(shape == "name" for shape in shapes)
-    if names == len(shapes) or (names and all(s in ("name", "determiner", "preposition") for s in shapes)):
-        return 2
-    return 3 if names else 4
-
-
-def _before(first: int, shapes: Sequence[str], stops: Sequence[bool]) -> int:
-    """What stands before a span: nothing, the end of a clause, or a word of some shape."""
-    if first == 0:
-        return 0
-    return 1 if stops[first - 1] else AROUND.index(shapes[first - 1])
-
-
-def _behind(last: int, shapes: Sequence[str], stops: Sequence[bool]) -> int:
-    if last + 1 >= len(shapes):
-        return 0
-    return 1 if stops[last] else AROUND.index(shapes[last + 1])
+def _kinds(
+    bare: Sequence[str],
+    shapes: Sequence[str],
+    sizes: NDArray[np.int64],
+    inside: Callable[[Sequence[bool]], NDArray[np.int64]],
+) -> NDArray[np.int64]:
+    """Place in KINDS of each span: a date if a word of it is one, else a number, else by its names."""
+    names = inside([shape == "name" for shape in shapes])
+    fitting = inside([shape in ("name", "determiner", "preposition") for shape in shapes])
+    kinds = [
+        inside([_DATE.search(word) is not None for word in bare]) > 0,
+        inside([_NUMBER.search(word) is not None for word in bare]) > 0,
+        (names > 0) & (fitting == sizes),
+        names > 0,
+    ]
+    return np.select(kinds, [0, 1, 2, 3], default=4)
 
 
 def _nearness(in_question: Sequence[bool], fade: float = 0.8) -> tuple[list[float], list[float]]:
@@ -217,13 +224,18 @@ def _head(question: str) -> frozenset[str] | None:
     return frozenset(tokens(match[1] or match[2])) or None
 
 
-def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
-    """Without punctuation at the ends; a bracket that the span opens is closed in it."""
-    while start < stop and text[start] in _EDGES:
-        start += 1
-    while stop > start and text[stop - 1] in _EDGES and not (text[stop - 1] == ")" and "(" in text[start:stop]):
-        stop -= 1
-    return start, stop
+def _trimmed(
+    text: str, words: Sequence[tuple[int, int]], first: NDArray[np.int64], last: NDArray[np.int64]
+) -> list[tuple[int, int]]:
+    """The spans without punctuation at their ends; a bracket that one opens is closed in it."""
+    starts = [stop - len(text[start:stop].lstrip(_EDGES)) for start, stop in words]
+    ends = [start + len(text[start:stop].rstrip(_EDGES)) for start, stop in words]
+    closing = [start + len(text[start:stop].rstrip(_EDGES.replace(")", ""))) for start, stop in words]
+    places = []
+    for i, j in zip(first.tolist(), last.tolist(), strict=True):
+        is_closed = closing[j] > ends[j] and "(" in text[starts[i] : closing[j]]
+        places.append((starts[i], closing[j] if is_closed else ends[j]))
+    return places
 
 
 WEIGHTS: Final = np.array(
