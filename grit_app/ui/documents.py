@@ -64,8 +64,9 @@ class LibraryHandlers:
         library = self._visitors.library(visitor)
         return library_view.table(actions.listed(library, unused)), self._meter(visitor)
 
-    def _meter(self, visitor: Visitor) -> str:
-        return library_view.meter(self._visitors.library(visitor).cache_bytes(), self._settings.cache_budget_bytes)
+    def _meter(self, visitor: Visitor, making: tuple[int, int] | None = None) -> str:
+        used = self._visitors.library(visitor).cache_bytes()
+        return library_view.meter(used, self._settings.cache_budget_bytes, making)
 
     def refresh(self, key: str, unused: list[str], request: gr.Request) -> tuple[Any, ...]:
         visitor = self._visitors.enter(session_of(request), key)
@@ -137,8 +138,8 @@ class LibraryHandlers:
             yield gr.skip()
             return
         cancel = self._visitors.begin_run(session, "caches")
-        for _ in actions.CacheFilling(self._visitors.library(visitor), cancel):
-            yield self._meter(visitor)
+        for made in actions.CacheFilling(self._visitors.library(visitor), cancel):
+            yield self._meter(visitor, made)
         yield self._meter(visitor)
 
     def choose(self, unused: list[str], event: gr.EventData) -> list[str]:

@@ -75,14 +75,16 @@ def _row(row: Row) -> str:
     )
 
 
-def meter(used_bytes: int, budget_bytes: int) -> str:
-    """How much of the budget for KV caches is used."""
+def meter(used_bytes: int, budget_bytes: int, making: tuple[int, int] | None = None) -> str:
+    """How much of the budget for KV caches is used; `making` (done, total) while more of them are made."""
     share = min(1.0, used_bytes / budget_bytes) if budget_bytes else 0.0
     text = (
         f"KV caches: {size(used_bytes)} of {size(budget_bytes)}"
         if budget_bytes
         else "KV caches are not kept (budget 0)."
     )
+    if making is not None:
+        text += f" · making {making[0]:,} of {making[1]:,}; you can ask already"
     return (
         f'<div class="meter"><span>{text}</span><span class="bar" role="meter" aria-label="KV caches" '
         'aria-valuemin="0" '

@@ -85,6 +85,8 @@ def test_the_meter_shows_share_and_budget() -> None:
     assert 'aria-valuenow="25"' in library_view.meter(256 << 20, 1 << 30)
     assert "256 MiB of 1 GiB" in library_view.meter(256 << 20, 1 << 30)
     assert "not kept" in library_view.meter(0, 0)
+    assert "making 3 of 1,200" in library_view.meter(256 << 20, 1 << 30, (3, 1200))
+    assert "making" not in library_view.meter(256 << 20, 1 << 30)
 
 
 def test_cards_show_label_and_place_score_origin_and_the_marked_sentence() -> None:
