@@ -238,7 +238,7 @@ CLOZE_PASSAGES = 2
 CHAT_SOURCES = ("llms_from_scratch", "self_instruct_seed", "open_assistant_sample")
 TALK_SOURCES = ("chatterbot_corpus",)
 OWN_TALK = Path(__file__).with_name("small_talk.jsonl")
-OWN_TALK_TIMES = 3
+OWN_TALK_TIMES = 10
 MADE_SOURCES = ("made_definition", "made_synonym", "made_example", "made_glossary", "made_simplify")
 
 
