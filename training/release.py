@@ -34,13 +34,6 @@ class ReleaseConfig:
     grit: dict[str, Any] = field(default_factory=dict)
     """Entries of grit_config.json. One that is not named keeps its value in export_dir (a calibrated threshold)."""
 
-    residual_scale: float = 1.0
-    """Multiplies what the layers add to the residual stream (output projections of attention and MLP).
-
-    They start at zero, so this goes back part of the way to the untrained model, whose pooled state is the mean of its
-    token vectors. Right for a run too short to have learned more about texts than it has covered up.
-    """
-
     max_shard_size: str = "45MB"
 
 
@@ -48,10 +41,6 @@ def release(config: ReleaseConfig) -> Path:
     """Writes the folder; gives its path. Raises CorpusError if the rounded model gives other vectors."""
     model: Any = AutoModelForCausalLM.from_pretrained(str(config.checkpoint), dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(str(config.checkpoint))
-    with torch.no_grad():
-        for layer in model.model.layers:
-            layer.self_attn.o_proj.weight.mul_(config.residual_scale)
-            layer.mlp.down_proj.weight.mul_(config.residual_scale)
     folder = config.export_dir
     known = GritConfig.load(folder) if (folder / "grit_config.json").is_file() else GritConfig()
     grit = known.overridden(**config.grit)

@@ -212,34 +212,6 @@ def test_the_whole_pipeline_in_small_gives_a_model_that_serves(
     assert isinstance(model.generate([{"role": "user", "content": text}], max_new_tokens=4), str)
 
 
-def test_residual_scale_goes_back_to_the_untrained_model(
-    corpus: Path, own_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
-    """At 0 the layers add nothing: the logits are the head's of the normed table, whatever stands before."""
-    config = PretrainConfig(
-        data_dir=corpus, tokenizer_dir=corpus / "tokenizer", output_dir=tmp_path / "run", sources=SOURCES, threads=1,
-        phases=[Phase(tokens=640, length=32, batch_rows=2, micro_rows=2)], corpus_characters=20_000,
-        shape=ShapeConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=1, num_key_value_heads=1,
-                          head_dim=16, intermediate_size=16),
-    )  # fmt: skip
-    pretrain.run(config)
-    ids = torch.tensor([own_tokenizer("The river opens.", add_special_tokens=False)["input_ids"]])
-    logits = {}
-    for scale in (0.0, 1.0):
-        release(
-            ReleaseConfig(
-                checkpoint=tmp_path / "run" / "latest", export_dir=tmp_path / str(scale), residual_scale=scale
-            )
-        )
-        model = GritLM.from_pretrained(tmp_path / str(scale), dtype="float32").hf_model
-        with torch.no_grad():
-            logits[scale] = model(ids, is_causal=True).logits[0]
-            if scale == 0.0:
-                expected = model.lm_head(model.model.norm(model.model.embed_tokens(ids)))[0]
-    torch.testing.assert_close(logits[0.0], expected)
-    assert (logits[1.0] - logits[0.0]).abs().max() > 1e-3 * logits[0.0].abs().max() > 0
-
-
 def test_an_export_keeps_calibrated_settings_and_the_card(
     corpus: Path, own_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
