@@ -145,7 +145,7 @@ def _command(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(options.model)
         if not folder.is_dir():
             raise InputError("--calibrate writes into the checkpoint's folder, so --model must be a folder.")
-        config, result["calibration"] = calibrate(model, suite, options.limit)
+        config, result["calibration"] = calibrate(model, suite)  # of all questions: seconds
         config.save(folder)
         model.config = config
         print(f"calibration: {json.dumps(rounded(result['calibration']))}", flush=True)

@@ -112,7 +112,7 @@ def test_threshold_and_rates_by_hand():
 
 
 def test_calibration_prefers_words_over_random_vectors_and_reports_the_other_half(tiny_model, folder):
-    config, report = calibrate.calibrate(tiny_model, load_suite(folder), None)
+    config, report = calibrate.calibrate(tiny_model, load_suite(folder))
     assert config.vector_weight <= 0.5 and report["recall@5"] >= 0.9
     assert 0 < config.answerable_threshold < 1
     assert report["questions"] == 12  # half of 24

@@ -51,9 +51,9 @@ class Scores:
         return Scores(self.cosines[rows], self.keywords[rows], self.gold[rows], self.own[rows], self.other[rows])
 
 
-def calibrate(model: GritLM, suite: Suite, limit: int | None, seed: int = 0) -> tuple[GritConfig, dict[str, float]]:
+def calibrate(model: GritLM, suite: Suite, seed: int = 0) -> tuple[GritConfig, dict[str, float]]:
     """The configuration with both numbers fitted, and the report on the other half."""
-    scores = collect(model, suite, suite.draw(("wiki", "users", "nq"), limit, seed), seed)
+    scores = collect(model, suite, suite.draw(("wiki", "users", "nq"), None, seed), seed)
     fitted, reported = scores.part(slice(0, None, 2)), scores.part(slice(1, None, 2))
     weight = max(WEIGHTS, key=lambda w: (sum(recalls(fitted, w)), -w))
     threshold = best_threshold(*best_scores(fitted, weight))
