@@ -41,6 +41,7 @@ from grit_app.gritlm.lock import ModelLock
 from grit_app.gritlm.memory import read_weights
 from grit_app.gritlm.prompts import Prompts
 from grit_app.gritlm.rope import Rope
+from grit_app.gritlm.short_attention import use_products
 from grit_app.gritlm.sources import find_folder, fingerprint
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,8 @@ class GritLM:
         precision = resolve_dtype(target, dtype)
         chosen = choose_quantization(quantization, read_weights(folder), precision, target, str(name_or_path))
         hf_model = load_hf_model(folder, device=target, dtype=precision, quantization=chosen)
+        if target.type == "cpu":
+            use_products(hf_model)
         if hf_model.config.model_type not in PROVEN_FAMILIES:
             prove_attention(hf_model, with_bidirectional=not config.embedding_is_causal)
         parts = [fingerprint(folder), config.prompt_version, config.attention, str(precision), chosen]
