@@ -39,7 +39,7 @@ class Load:
     model: GritLM
     load_ms: float
     memory_bytes: int
-    """Memory of this process alone that loading and a first run added; on a GPU, its memory."""
+    """Resident memory that loading and a first run added; on a GPU, its memory."""
 
 
 def load_copy(options: Any, folder: str) -> Load:
@@ -56,10 +56,14 @@ def load_copy(options: Any, folder: str) -> Load:
 
 
 def held_bytes(device: str) -> int:
-    """Memory that this process holds alone: of the GPU where that is used, else of the machine."""
+    """Memory that this process holds: of the GPU where that is used, else of the machine.
+
+    Resident, not unique: the second copy here maps the file of the first, whose pages then are nobody's alone. The two
+    models of a real set-up are two files.
+    """
     if device != "cpu" and torch.cuda.is_available():
         return int(torch.cuda.memory_allocated())
-    return int(psutil.Process().memory_full_info().uss)
+    return int(psutil.Process().memory_info().rss)
 
 
 def summary(loads: Sequence[Load]) -> dict[str, Any]:
