@@ -142,7 +142,7 @@ class ContrastiveConfig:
     cache_gradients: bool = True
     """GradCache: memory of one chunk whatever the batch, for one forward more. False keeps the whole batch's graph."""
 
-    score_rows: int = 1024
+    score_rows: int = 128
     """Queries whose scores are held at once; the score matrix is never built as a whole."""
 
     def __post_init__(self) -> None:
