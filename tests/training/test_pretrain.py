@@ -366,8 +366,8 @@ shape: {{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, num_key_
     assert done.stdout.strip() == f"resumed from step {step}"
 
 
-def test_distillation_pulls_pooled_states_to_the_teacher(corpus: Path, tmp_path: Path) -> None:
-    """The second stream alone, over a random model: similarities come nearer to the teacher's."""
+def teacher_folder(corpus: Path, tmp_path: Path) -> Path:
+    """Forty texts of the corpus with random unit vectors."""
     folder = tmp_path / "teacher"
     folder.mkdir()
     texts = [d.split("\n")[1][:60] for d in read_documents(corpus, SOURCES[0])][:40]
@@ -375,6 +375,12 @@ def test_distillation_pulls_pooled_states_to_the_teacher(corpus: Path, tmp_path:
     vectors /= np.linalg.norm(vectors.astype(np.float32), axis=1, keepdims=True)
     np.save(folder / "vectors.npy", vectors)
     (folder / "texts.jsonl").write_text("".join(f'"{t}"\n' for t in texts), encoding="utf-8")
+    return folder
+
+
+def test_distillation_pulls_pooled_states_to_the_teacher(corpus: Path, tmp_path: Path) -> None:
+    """The second stream alone, over a random model: similarities come nearer to the teacher's."""
+    folder = teacher_folder(corpus, tmp_path)
     config = settings(
         corpus, tmp_path / "run", teacher_dirs=[folder], distill_texts=16, distill_weight=1.0, head_steps=5,
         phases=[Phase(tokens=40 * 32, length=16, batch_rows=2, micro_rows=2)], table_learning_rate=0.02,
@@ -386,13 +392,7 @@ def test_distillation_pulls_pooled_states_to_the_teacher(corpus: Path, tmp_path:
 
 
 def test_vector_distillation_pulls_each_vector_and_keeps_its_basis(corpus: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "teacher"
-    folder.mkdir()
-    texts = [d.split("\n")[1][:60] for d in read_documents(corpus, SOURCES[0])][:40]
-    vectors = np.random.default_rng(0).standard_normal((len(texts), 6)).astype(np.float16)
-    vectors /= np.linalg.norm(vectors.astype(np.float32), axis=1, keepdims=True)
-    np.save(folder / "vectors.npy", vectors)
-    (folder / "texts.jsonl").write_text("".join(f'"{t}"\n' for t in texts), encoding="utf-8")
+    folder = teacher_folder(corpus, tmp_path)
     config = settings(
         corpus, tmp_path / "run", teacher_dirs=[folder], distill_texts=16, distill_weight=0.01, distill_vectors=5.0,
         head_steps=5, phases=[Phase(tokens=40 * 32, length=16, batch_rows=2, micro_rows=2)], table_learning_rate=0.02,
