@@ -317,10 +317,9 @@ class Trainer:
         batch = self.texts.batch(step, self.config.distill_texts).to(self.config.device)
         with self._autocast():
             states = pooled_states(self.model, batch)
-        loss = self.config.distill_weight * similarity_distillation(
-            states, batch.teacher, temperature=DISTILL_TEMPERATURE
-        )
-        record = {"loss_distill": float(loss.detach()) / self.config.distill_weight}
+        similarity = similarity_distillation(states, batch.teacher, temperature=DISTILL_TEMPERATURE)
+        record = {"loss_distill": float(similarity.detach())}
+        loss = self.config.distill_weight * similarity
         if self.basis is not None:
             distance = vector_distillation(states, batch.teacher @ self.basis.to(states.device))
             record["loss_vectors"] = float(distance.detach())

@@ -1,7 +1,7 @@
 """Attention of the embedding pass over short texts on a CPU: two products and a softmax, heads grouped.
 
-torch's fused kernel is made for long rows. At the lengths of passages and questions it takes two to three times as long
-(17 texts of 60 tokens, 8 heads on 2, bfloat16, two cores: 3.4 ms a layer against 1.9), a seventh of a whole forward.
+torch's fused kernel is made for long rows. With a mask, 8 heads on 2, bfloat16, two busy cores and 1,024 tokens, it took
+3.3 ms a layer against 2.5 at 30 tokens a text, 3.4 against 1.9 at 60, 4.7 against 1.8 at 128, 11.5 against 5.0 at 256.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers.masking_utils import sdpa_mask
 NAME = "sdpa_or_products"
 
 LONGEST = 256
-"""Tokens of a row up to which products win; beyond, their scores leave the processor's caches."""
+"""Tokens of a row up to which products are used. At 512 little was won: 14.0 ms a layer against 11.3."""
 
 
 def use_products(hf_model: PreTrainedModel) -> None:
