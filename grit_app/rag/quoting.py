@@ -9,9 +9,9 @@
             + SPAN_WEIGHT · score of its best span
 
 A weak model is a poor judge among many texts and a useful one among a few: the words do the first cut. Where the
-second sentence comes within MARGIN of the first, both are quoted. The numbers were first chosen on half of 480 development
-questions, with an earlier model; on the other half, with the right passage given, 81 % of quotes hold the answer at an F1 of 22.6 (words alone
-73 %, 22.0; always one sentence 78 %, 23.0).
+second sentence comes within MARGIN of the first, both are quoted. The numbers were first chosen on half of 480
+development questions, with an earlier model; on the other half, with the right passage given, 81 % of quotes hold the
+answer at an F1 of 22.6 (words alone 73 %, 22.0; always one sentence 78 %, 23.0).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ the development questions became worse, and half of the work goes, for which a c
 
 PASSAGE_WEIGHT: Final = 16.0
 COSINE_WEIGHT: Final = 4.0
-"""Chosen anew for the served model's fourth round by 240 development questions: 8 → 4 gave short answers of F1 35.0 → 36.4
-with the right passage, 23.0 → 22.7 with five; within the noise, as were 0 to 12."""
+"""Chosen anew for the served model's fourth round by 240 development questions: 8 → 4 gave short answers of F1 35.0 →
+36.4 with the right passage, 23.0 → 22.7 with five; within the noise, as were 0 to 12."""
 
 MODEL_WEIGHT: Final = 0.3
 SPAN_WEIGHT: Final = 0.3
