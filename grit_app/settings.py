@@ -100,9 +100,9 @@ class Settings:
         2048,
         "Disk for KV caches of one library; the least recently used go first. 0: none is kept.",
     )
-    cache_scheme: Literal["native", "int8"] = _knob(
+    cache_scheme: Literal["native", "int8", "int4"] = _knob(
         "native",
-        "How KV caches are kept: in the model's precision, or in 8 bits (half of bfloat16's bytes, a small error).",
+        "How KV caches are kept: in the model's precision, or in 8 or 4 bits (a half or a fourth of bfloat16's bytes).",
     )
     max_visitors: int = _knob(
         64,

@@ -2,10 +2,12 @@
 
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from grit_app.errors import SettingsError
+from grit_app.gritlm.kv_pack import Scheme
 from grit_app.settings import Settings, load
 
 
@@ -74,3 +76,8 @@ def test_data_folder_is_the_given_one_or_a_folder_for_user_data(monkeypatch, tmp
 def test_sizes_are_bytes_of_the_megabytes_shown():
     settings = Settings(max_file_mb=3, cache_budget_mb=0)
     assert (settings.max_file_bytes, settings.cache_budget_bytes) == (3 * 1024 * 1024, 0)
+
+
+def test_every_scheme_of_caches_can_be_set() -> None:
+    """Written out in the settings, which must not wait for torch."""
+    assert get_args(get_type_hints(Settings)["cache_scheme"]) == get_args(Scheme)

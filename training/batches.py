@@ -8,6 +8,7 @@ replaced by the next usable row of its data set, and counted.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ from training.sampling import BlockOrder, FixedOrder, MixedOrder, Row, row_rando
 
 CHARACTERS_PER_TOKEN = 12
 """Texts longer than this many characters a token of the limit are cut before they are tokenised, to save time."""
+
+TEXTS_AT_ONCE = 256
+"""Texts tokenised together: enough for all cores. What a tokenizer gives for a text is many times its ids."""
 
 TRIES = 200
 
@@ -264,9 +268,12 @@ class StepLoader:
             by_instruction.setdefault(text.instruction, []).append(number)
         items: list[EmbedItem | None] = [None] * len(texts)
         for instruction, numbers in by_instruction.items():
-            cut = [texts[n].text.lstrip()[: max_length * CHARACTERS_PER_TOKEN] for n in numbers]
-            for number, prompt in zip(numbers, self._prompts.embed_many(cut, instruction, max_length), strict=True):
-                items[number] = EmbedItem(prompt.ids, prompt.header_length, first_number + number)
+            for start in range(0, len(numbers), TEXTS_AT_ONCE):
+                some = numbers[start : start + TEXTS_AT_ONCE]
+                cut = [texts[n].text.lstrip()[: max_length * CHARACTERS_PER_TOKEN] for n in some]
+                for number, prompt in zip(some, self._prompts.embed_many(cut, instruction, max_length), strict=True):
+                    ids = array("i", prompt.ids)
+                    items[number] = EmbedItem(ids, prompt.header_length, first_number + number)
         return [item for item in items if item is not None]
 
     # generative ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 throughput   useful tokens a second of a unified step, beside a plain loop over the same model and samples: padded
              batches in the order they come, logits of all positions, no chunks by length. Lengths are log-normal.
 memory       peak resident memory of a contrastive batch of `large` queries and of 64 at the same chunk budget, each in
-             a process of its own, above that of the loaded model
+             a process of its own
 gradcache    time of a step with GradCache and without, at equal batch and chunks (bound: one forward more, 4/3)
 
 Every pair is interleaved and repeated; ratios of medians of the same run. Absolute numbers are the machine's.

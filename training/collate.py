@@ -173,18 +173,18 @@ def write_chunks(
 def _embed_chunk(items: Sequence[EmbedItem], is_causal: bool, stream: Stream) -> Chunk:
     width = max(map(len, items))
     input_ids = torch.zeros(len(items), width, dtype=torch.long)
-    mask = torch.zeros(len(items), width, dtype=torch.long)
     for row, item in enumerate(items):
         input_ids[row, : len(item)] = torch.tensor(item.ids)
-        mask[row, : len(item)] = 1
-    is_padded = min(map(len, items)) < width
+    mask = None
+    # Causal rows never see the padding on their right; without a mask sdpa takes its faster path.
+    if not is_causal and min(map(len, items)) < width:
+        mask = (torch.arange(width) < torch.tensor([len(item) for item in items])[:, None]).long()
     return Chunk(
         stream,
         input_ids,
         is_causal,
         tokens=sum(map(len, items)),
-        # Causal rows never see the padding on their right; without a mask sdpa takes its faster path.
-        attention_mask=mask if is_padded and not is_causal else None,
+        attention_mask=mask,
         spans=[(row, 0, item.header_length, len(item)) for row, item in enumerate(items)],
         vectors=[item.number for item in items],
     )

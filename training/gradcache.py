@@ -53,18 +53,28 @@ class RandomState:
             yield
 
 
-def cached_backward(chunks: Sequence[C], encode: Encode[C], vector_gradient: VectorLoss, device: torch.device) -> None:
+def cached_backward(
+    chunks: Sequence[C], encode: Encode[C], vector_gradient: VectorLoss, count: int, device: torch.device
+) -> None:
     """Adds to `.grad` the gradient of the loss behind `vector_gradient`, and of the chunks' own losses.
+
+    count   vectors of all chunks together
 
     Peak memory: the graph of one chunk, and all vectors with their gradients.
     """
-    states, vectors = [], []
+    states, sizes = [], []
+    joined = torch.empty(0)
     with torch.no_grad():
         for chunk in chunks:
             states.append(RandomState.now(device))
-            vectors.append(encode(chunk, False)[0])
-    gradients = vector_gradient(torch.cat(vectors)).split([len(v) for v in vectors])
-    del vectors
+            vectors, _ = encode(chunk, False)
+            if not sizes:
+                # One place for all, made first: a small piece kept from every chunk would split the room of the next.
+                joined = vectors.new_empty(count, vectors.shape[1])
+            joined[sum(sizes) : sum(sizes) + len(vectors)] = vectors
+            sizes.append(len(vectors))
+    gradients = vector_gradient(joined).split(sizes)
+    del joined, vectors
     for chunk, state, gradient in zip(chunks, states, gradients, strict=True):
         with state.replayed():
             again, own_loss = encode(chunk, True)

@@ -153,8 +153,10 @@ def peak_memory_gib() -> float:
     """The most memory that this process has held: of the GPU if there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    if sys.platform == "linux":  # not ru_maxrss: a new process inherits that of the one that started it
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30  # bytes on macOS
 
 
 def print_memory(trainer: Trainer, loader: StepLoader, say: Callable[[str], None]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from training.config import ConfigError, TrainConfig
 from training.distributed import Ranks
 from training.fake_int8 import use_fake_int8
 from training.grit_module import GritModule
+from training.heap import keep_heap_small
 from training.optimizer import build_optimizer
 from training.step import Stepper
 
@@ -60,6 +61,7 @@ def set_up(config: TrainConfig, accelerator: Accelerator | None = None) -> Train
     """Loads the model and prepares it for one or many processes. Raises ConfigError for pairs that do not work."""
     accelerator = accelerator or make_accelerator(config)
     check_pairs(config, accelerator)
+    keep_heap_small()
     ranks = Ranks.here(accelerator.device)
     folder = Path(config.model.path) if config.model.random_weights else find_folder(config.model.path)
     is_sharded = accelerator.distributed_type == DistributedType.FSDP

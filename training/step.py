@@ -25,6 +25,7 @@ from training.config import TrainConfig
 from training.distributed import Ranks, average_gradients
 from training.gradcache import cached_backward, plain_backward
 from training.grit_module import GritModule
+from training.heap import give_free_memory_back
 from training.losses import PassagePool, QueryBlock, info_nce, token_weights
 
 
@@ -133,10 +134,12 @@ class Stepper:
             return vectors, loss * (self._stream_weight(stream) * self.ranks.size)
 
         def gradient(vectors: Tensor) -> Tensor:
-            return self._info_nce_gradient(name, vectors, place, group)
+            found = self._info_nce_gradient(name, vectors, place, group)
+            give_free_memory_back()  # the scores' memory, before the graphs of the learning pass
+            return found
 
         if self.is_sharded or (self.config.contrastive.cache_gradients and len(chunks) > 1):
-            cached_backward(chunks, encode, gradient, self.ranks.device)
+            cached_backward(chunks, encode, gradient, len(order), self.ranks.device)
         elif chunks:
             plain_backward(chunks, encode, gradient)
         else:  # nothing of this process, but others' gathers wait for it

@@ -6,8 +6,8 @@ The path is the app's: `rag.strategies.build_layout` → caches → `kv_cache.jo
     prefill_ttft                              load · join · tail        retrieval is done → first token on the host
     total           question_ttft · decode                              → end of the answer
 
-`load` opens a cache file and checks whose it is (and de-quantises int8); native files are memory-mapped, so their bytes
-are read in `join`, which also turns the keys. `tail` computes what no cache holds, and chooses the token.
+`load` opens a cache file and checks whose it is (and unpacks int8 and int4); native files are memory-mapped, so their
+bytes are read in `join`, which also turns the keys. `tail` computes what no cache holds, and chooses the token.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from grit_app.documents.index import VectorIndex
 from grit_app.documents.keywords import KeywordIndex, tokens
 from grit_app.gritlm import GritLM, KVCache, Layout, Sampling, join, kv_file
 from grit_app.gritlm.errors import Cancelled, InputError
+from grit_app.gritlm.kv_pack import Scheme
 from grit_app.gritlm.layout import Block
 from grit_app.rag.strategies import build_layout
 
@@ -73,10 +74,10 @@ class CacheShelf:
     A block is known by its ids and attention, so that strategies that need the same block share it.
     """
 
-    def __init__(self, model: GritLM, folder: Path, scheme: Literal["native", "int8"] = "native") -> None:
+    def __init__(self, model: GritLM, folder: Path, scheme: Scheme = "native") -> None:
         self._model = model
         self._folder = folder
-        self.scheme: Literal["native", "int8"] = scheme
+        self.scheme: Scheme = scheme
         self._hot: dict[Path, KVCache] = {}
 
     def add(self, block: Block, text: str) -> Path:

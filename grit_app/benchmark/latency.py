@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from grit_app.benchmark import environment
 from grit_app.benchmark.baseline import check_baseline
@@ -35,6 +35,7 @@ from grit_app.benchmark.texts import TextMaker
 from grit_app.benchmark.timing import summarize
 from grit_app.errors import Cancelled, InputError
 from grit_app.gritlm import GritLM
+from grit_app.gritlm.kv_pack import Scheme
 from grit_app.rag.strategies import STRATEGIES, build_layout
 
 Record = dict[str, Any]
@@ -70,7 +71,7 @@ class Plan:
     seconds: float | None = None
     """Stop repeating when this time is over; every case still runs once. None: no limit."""
 
-    scheme: Literal["native", "int8"] = "native"
+    scheme: Scheme = "native"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -244,7 +245,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--new_tokens", type=int, default=defaults.new_tokens, help="Length of the answer.")
     parser.add_argument("--repeats", type=int | None, default=None, help="Runs of each case; unset: 20, 5 if slow.")
     parser.add_argument("--seconds", type=float | None, default=None, help="Stop repeating after this time.")
-    parser.add_argument("--scheme", type=Literal["native", "int8"], default="native", help="How caches are stored.")
+    parser.add_argument("--scheme", type=Scheme, default="native", help="How caches are stored: native, int8 or int4.")
     options = parse(parser, argv)
     plan = Plan(**{field.name: getattr(options, field.name) for field in fields(Plan)})
     tell = teller()

@@ -25,7 +25,7 @@ from grit_app.benchmark.questions import Question, read_questions
 from grit_app.documents.library import Hit
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM, Sampling
-from grit_app.gritlm.kv_file import Scheme
+from grit_app.gritlm.kv_pack import Scheme
 from grit_app.gritlm.layout import Positions
 from grit_app.rag.answering import AnswerMode, answer
 from grit_app.rag.events import Answer, Done
@@ -171,7 +171,7 @@ def measured_bytes(model: GritLM, text: str, scheme: Scheme) -> float:
     """Bytes of keys and values of one token as they are kept, scales included."""
     (encoding,) = model.encode_iter([text], return_cache=True)
     assert encoding.cache is not None
-    cache = encoding.cache.packed() if scheme == "int8" else encoding.cache
+    cache = encoding.cache.packed(scheme)
     return round(cache.nbytes / cache.length, 1)
 
 
@@ -222,7 +222,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--strategies", type=names, default=list(STRATEGIES), help="Names, separated by commas.")
     parser.add_argument("--mode", type=AnswerMode, default="free", help="Written answers, or quoted ones.")
     parser.add_argument("--positions", type=Positions, default="consecutive", help="colliding: as published.")
-    parser.add_argument("--scheme", type=Scheme, default="native", help="How caches are kept: native or int8.")
+    parser.add_argument("--scheme", type=Scheme, default="native", help="How caches are kept: native, int8 or int4.")
     parser.add_argument("--distractors", type=Distractors, default="near", help="near or random wrong passages.")
     parser.add_argument("--gold_place", type=GoldPlace, default="first", help="first, last or random.")
     parser.add_argument("--shuffles", type=int, default=1, help="Orders of the passages that are averaged.")

@@ -16,6 +16,7 @@ from typing import Literal
 
 from grit_app.gritlm import kv_file
 from grit_app.gritlm.kv_cache import KVCache
+from grit_app.gritlm.kv_pack import Scheme
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class CacheStore:
 
     budget_bytes   on disk
     hot_bytes      of caches kept in memory besides; all there is for a library without a folder
-    scheme         "native", or "int8": half of bfloat16's bytes, with a small error
+    scheme         how they are packed (kv_pack.py)
     """
 
     def __init__(
@@ -38,10 +39,10 @@ class CacheStore:
         hot_bytes: int = 128 << 20,
         *,
         on_disk: bool = True,
-        scheme: kv_file.Scheme = "native",
+        scheme: Scheme = "native",
     ) -> None:
         self.identity = identity
-        self.scheme: kv_file.Scheme = scheme
+        self.scheme: Scheme = scheme
         self.hot_bytes = hot_bytes if on_disk else min(hot_bytes, budget_bytes)
         self.budget_bytes = budget_bytes if on_disk else self.hot_bytes
         self._hot: OrderedDict[Key, KVCache] = OrderedDict()
@@ -109,7 +110,7 @@ class CacheStore:
 
         So the first answer over a text reads the same numbers as every later one.
         """
-        cache = cache.packed() if self.scheme == "int8" else cache
+        cache = cache.packed(self.scheme)
         with self._lock:
             path = self._path(key)
             if path is not None and cache.nbytes <= self.budget_bytes:

@@ -28,7 +28,7 @@ from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Stage
 from grit_app.documents.store import FolderStore, MemoryStore, Stored
 from grit_app.errors import Cancelled, DocumentError, GritError
 from grit_app.gritlm.kv_cache import KVCache
-from grit_app.gritlm.kv_file import Scheme
+from grit_app.gritlm.kv_pack import Scheme
 from grit_app.gritlm.model import GritLM
 
 __all__ = ["DocumentInfo", "FileReport", "Hit", "Library", "Mode", "Progress"]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from grit_app.gritlm.buffers import empty_buffer
 from grit_app.gritlm.errors import InputError, ModelError
-from grit_app.gritlm.kv_pack import pack_keys, pack_values, unpack_keys, unpack_values
+from grit_app.gritlm.kv_pack import BITS, Scheme, pack_keys, pack_values, unpack_keys, unpack_values
 from grit_app.gritlm.layout import Block, Layout, Positions
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Room:
 
 @dataclass(frozen=True, eq=False)
 class Scales:
-    """What unpacks int8 keys and values; see kv_pack.py."""
+    """What unpacks keys and values in 8 or 4 bits; see kv_pack.py."""
 
     keys: Tensor
     """float16 [layers, kv_heads, groups, head_size]"""
@@ -96,7 +96,7 @@ class KVCache:
     """Position of the token that follows. `start` + tokens, except after a join with parallel positions."""
 
     scales: Scales | None = field(default=None, repr=False)
-    """Given if keys and values are packed into int8 (see `packed`)."""
+    """Given if keys and values are packed (see `packed`): two channels of `head_size` then share a byte in 4 bits."""
 
     room: Room | None = field(default=None, repr=False)
 
@@ -123,7 +123,8 @@ class KVCache:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(layers, kv_heads, head_size): the same for all caches of a model."""
-        return self.keys.shape[0], self.keys.shape[1], self.keys.shape[3]
+        wide = self.scales.keys if self.scales else self.keys
+        return self.keys.shape[0], self.keys.shape[1], wide.shape[3]
 
     @property
     def nbytes(self) -> int:
@@ -146,12 +147,12 @@ class KVCache:
             unpack_values(values, _to_device(self.scales.values[index], device), self.dtype),
         )
 
-    def packed(self) -> KVCache:
-        """The same in int8, with a small error."""
-        if self.scales is not None:
+    def packed(self, scheme: Scheme) -> KVCache:
+        """The same as a scheme keeps it: in 8 or 4 bits with a small error, or unchanged. A packed one stays so."""
+        if self.scales is not None or scheme == "native":
             return self
-        keys, key_scales = pack_keys(self.keys)
-        values, value_scales = pack_values(self.values)
+        keys, key_scales = pack_keys(self.keys, BITS[scheme])
+        values, value_scales = pack_values(self.values, BITS[scheme])
         scales = Scales(key_scales, value_scales, self.keys.dtype)
         return replace(self, keys=keys, values=values, scales=scales, room=None)
 

@@ -1,7 +1,8 @@
 """KV caches on disk: one safetensors file a text, written aside and renamed, never used unless its identity agrees.
 
     native   keys and values as computed: bit for bit what was saved
-    int8     a fourth of float32's bytes, half of bfloat16's, with a small error (kv_pack.py)
+    int8     half of bfloat16's bytes, with a small error (kv_pack.py)
+    int4     a fourth, with a larger one
 
 On the CPU files are memory-mapped: loading costs nothing, and joining reads the bytes once.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import uuid
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,10 +20,9 @@ from safetensors.torch import save_file
 
 from grit_app.gritlm.errors import InputError, ModelError
 from grit_app.gritlm.kv_cache import KVCache, Scales
+from grit_app.gritlm.kv_pack import Scheme
 
 log = logging.getLogger(__name__)
-
-Scheme = Literal["native", "int8"]
 
 FORMAT = "grit-kv-1"
 """Changes with the meaning of anything in the file: older files are then made anew."""
@@ -33,12 +33,12 @@ def save(cache: KVCache, path: Path, scheme: Scheme = "native", *, identity: str
 
     identity   must change whenever the numbers would: the model's identity, how the text was read, and its ids
 
-    A process killed on the way leaves `.NAME.….tmp` beside it. A cache that is packed already stays so under either
+    A process killed on the way leaves `.NAME.….tmp` beside it. A cache that is packed already stays so under any
     scheme. Raises OSError if the disk is full or not writable.
     """
     if scheme not in get_args(Scheme):
         raise InputError(f"A KV cache is stored as one of {', '.join(get_args(Scheme))}, not {scheme!r}.")
-    stored = cache.packed() if scheme == "int8" else cache
+    stored = cache.packed(scheme)
     tensors = {"k": stored.keys, "v": stored.values, "ids": stored.ids.to(torch.int32)}
     if stored.scales:
         tensors |= {"k_scale": stored.scales.keys, "v_scale": stored.scales.values}

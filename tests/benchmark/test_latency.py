@@ -183,7 +183,7 @@ def test_two_models_need_the_second_one(tiny_model: Any) -> None:
         measure(tiny_model, plan(strategies=("two_models",)))
 
 
-@pytest.mark.parametrize("scheme", ["native", "int8"])
+@pytest.mark.parametrize("scheme", ["native", "int8", "int4"])
 def test_cached_answers_are_the_same_from_memory_page_cache_and_disk(
     tiny_model: Any, tmp_path: Path, scheme: Any
 ) -> None:

@@ -173,12 +173,12 @@ def test_memory_for_hot_caches_is_bounded(model: GritLM) -> None:
     assert store.room_for(cache.nbytes // 3) and not store.room_for(cache.nbytes)
 
 
-def test_eight_bits_take_a_quarter_of_float32_and_every_answer_reads_the_same(
+def test_fewer_bits_take_fewer_bytes_and_every_answer_reads_the_same(
     model: GritLM, text_file: Path, tmp_path: Path
 ) -> None:
     """What is built, what is kept in memory and what is read from disk after a restart are the same numbers."""
     sizes = {}
-    for scheme in ("native", "int8"):
+    for scheme in ("native", "int8", "int4"):
         library = Library(model, tmp_path / scheme, cache_scheme=scheme)  # type: ignore[arg-type]
         (report,) = library.add([text_file], with_caches=False)
         chunk = library.chunks(report.document_id or "")[0]
@@ -194,6 +194,7 @@ def test_eight_bits_take_a_quarter_of_float32_and_every_answer_reads_the_same(
         assert (built.unpacked().values == warm.unpacked().values).all()
         sizes[scheme] = built.nbytes
     assert 0.25 < sizes["int8"] / sizes["native"] < 0.36
+    assert 0.125 < sizes["int4"] / sizes["native"] < 0.23
 
 
 def test_removing_a_document_removes_its_caches(model: GritLM, text_file: Path, tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_joining_leaves_the_parts_untouched_and_takes_packed_ones() -> None:
     parts = [encode(hf_model, document(length, seed=length)) for length in (9, 70)]
     before = [part.clone() for part in parts]
     exact = join(parts, Rope.of(hf_model))
-    mixed = join([parts[0], parts[1].packed()], Rope.of(hf_model))
+    mixed = join([parts[0], parts[1].packed("int8")], Rope.of(hf_model))
     for part, copy in zip(parts, before, strict=True):
         assert torch.equal(part.keys, copy.keys) and torch.equal(part.values, copy.values)
     assert torch.equal(mixed.keys[:, :, :13], exact.keys[:, :, :13])

@@ -12,7 +12,16 @@ import torch
 from grit_app.gritlm import kv_file
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.kv_cache import KVCache
-from grit_app.gritlm.kv_pack import GROUP_TOKENS, SMALLEST_SCALE, pack_keys, pack_values, unpack_keys, unpack_values
+from grit_app.gritlm.kv_pack import (
+    BITS,
+    GROUP_TOKENS,
+    SMALLEST_SCALE,
+    Scheme,
+    pack_keys,
+    pack_values,
+    unpack_keys,
+    unpack_values,
+)
 
 
 def random_cache(tokens: int = 150, dtype: torch.dtype = torch.float32, seed: int = 0) -> KVCache:
@@ -45,20 +54,21 @@ def test_native_comes_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> No
     assert [file.name for file in tmp_path.iterdir()] == ["one.safetensors"], "nothing may be left beside it"
 
 
+@pytest.mark.parametrize(("scheme", "levels"), [("int8", 127), ("int4", 7)])
 @pytest.mark.parametrize("tokens", [1, GROUP_TOKENS - 1, GROUP_TOKENS, 3 * GROUP_TOKENS + 5])
-def test_int8_is_within_half_a_step_of_each_scale(tmp_path: Path, tokens: int) -> None:
+def test_packing_is_within_half_a_step_of_each_scale(tmp_path: Path, tokens: int, scheme: Scheme, levels: int) -> None:
     """The bound of symmetric rounding, with 1 % for the scale's own rounding. Channels must not share a scale."""
     cache, path = random_cache(tokens), tmp_path / "one.safetensors"
-    kv_file.save(cache, path, "int8", identity="me")
+    kv_file.save(cache, path, scheme, identity="me")
     found = kv_file.load(path, identity="me")
-    assert found is not None and found.keys.dtype == torch.int8
+    assert found is not None and found.keys.element_size() == 1 and found.shape == cache.shape
     whole = found.unpacked()
     assert whole.keys.dtype == torch.float32
     for group in range(0, tokens, GROUP_TOKENS):
         rows = slice(group, group + GROUP_TOKENS)
-        steps = cache.keys[:, :, rows].abs().amax(dim=2, keepdim=True) / 127
+        steps = cache.keys[:, :, rows].abs().amax(dim=2, keepdim=True) / levels
         assert ((whole.keys[:, :, rows] - cache.keys[:, :, rows]).abs() <= 0.58 * steps).all()
-    steps = cache.values.abs().amax(dim=3, keepdim=True) / 127
+    steps = cache.values.abs().amax(dim=3, keepdim=True) / levels
     assert ((whole.values - cache.values).abs() <= 0.58 * steps).all()
     assert (whole.keys != cache.keys).any(), "an error of zero would mean that nothing was packed"
     for layer in range(3):
@@ -66,20 +76,22 @@ def test_int8_is_within_half_a_step_of_each_scale(tmp_path: Path, tokens: int) -
         assert torch.equal(keys, whole.keys[layer]) and torch.equal(values, whole.values[layer])
 
 
-def test_int8_takes_little_more_than_a_fourth_of_float32() -> None:
+@pytest.mark.parametrize(("scheme", "share"), [("int8", 0.25), ("int4", 0.125)])
+def test_packed_caches_are_as_small_as_said(scheme: Scheme, share: float) -> None:
     cache = random_cache(640)
     wide = KVCache(*(torch.randn(3, 2, 640, 64) for _ in range(2)), cache.ids, 0, "causal")
-    assert 0.25 < wide.packed().nbytes / wide.nbytes < 0.25 * 1.06
+    assert share < wide.packed(scheme).nbytes / wide.nbytes < share + 0.25 * 0.06
 
 
-def test_extreme_numbers_survive_packing() -> None:
+@pytest.mark.parametrize("bits", BITS.values())
+def test_extreme_numbers_survive_packing(bits: int) -> None:
     """Zeros must not divide by zero, and tiny groups must not lose their scale to float16."""
     tiny = torch.randn(1, 1, 70, 8) * 1e-5
     for pack, unpack in ((pack_keys, unpack_keys), (pack_values, unpack_values)):
-        assert torch.equal(unpack(*pack(torch.zeros(1, 1, 70, 8)), torch.float32), torch.zeros(1, 1, 70, 8))
-        assert (unpack(*pack(tiny), torch.float32) - tiny).abs().max() <= SMALLEST_SCALE / 2
+        assert torch.equal(unpack(*pack(torch.zeros(1, 1, 70, 8), bits), torch.float32), torch.zeros(1, 1, 70, 8))
+        assert (unpack(*pack(tiny, bits), torch.float32) - tiny).abs().max() <= SMALLEST_SCALE / 2
         large = tiny * 1e9
-        assert torch.isfinite(unpack(*pack(large), torch.float32)).all()
+        assert torch.isfinite(unpack(*pack(large, bits), torch.float32)).all()
 
 
 def test_another_identity_is_never_served(tmp_path: Path) -> None:
@@ -159,5 +171,5 @@ def test_a_loaded_cache_outlives_its_file(tmp_path: Path) -> None:
 
 
 def test_unknown_scheme_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="native, int8"):
+    with pytest.raises(InputError, match="native, int8, int4"):
         kv_file.save(random_cache(), tmp_path / "x", "int3", identity="me")  # type: ignore[arg-type]

@@ -124,7 +124,7 @@ def test_dropout_gradient_is_that_of_the_same_masks() -> None:
         return leaf.grad
 
     torch.manual_seed(1)
-    cached_backward(inputs, encode, gradient, torch.device("cpu"))
+    cached_backward(inputs, encode, gradient, 9, torch.device("cpu"))
     cached = weight.grad.clone()
     weight.grad = None
     torch.manual_seed(1)

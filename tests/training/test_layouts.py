@@ -51,7 +51,7 @@ def served_logits(model: Any, layout: Layout, answer: int, *, int8: bool = False
             assert list(encoding.cache.ids) == list(block.ids)
             caches.append(encoding.cache)
     if int8:
-        caches = [cache.packed() for cache in caches]
+        caches = [cache.packed("int8") for cache in caches]
     cache = join(caches, model.rope, layout.positions, layout.keep_headers) if caches else None
     decoder = Decoder(model.hf_model)
     space = decoder.workspace(cache, len(layout.tail))
