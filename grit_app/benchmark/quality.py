@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from grit_app.benchmark import environment
 from grit_app.benchmark.metrics import bootstrap_interval, exact_match, holds_answer, token_f1
@@ -52,8 +52,8 @@ class Setup:
     shuffles: int = 1
     """Orders of the retrieved passages that are averaged; 1: best first."""
 
-    scheme: Scheme = "native"
-    """How the passages' caches are kept."""
+    schemes: Sequence[Scheme] = ("native",)
+    """How the passages' caches are kept, each in turn; strategies that cache none are asked under the first alone."""
 
     new_tokens: int = 32
     seed: int = 0
@@ -88,17 +88,23 @@ def measure(
         find_strategy(name)
     records = []
     contexts = [*(question.context for question in questions), *other_passages]
-    bytes_per_token = measured_bytes(model, questions[0].context, setup.scheme)
-    with PassagePool(model, contexts, scheme=setup.scheme) as pool:
-        without = score_all(model, pool, questions, "none", 1, setup)
-        for k in ks:
-            reference = score_all(model, pool, questions, REFERENCE, k, setup)
-            known = {"none": without, REFERENCE: reference}
-            for name in wanted:
-                scores = known[name] if name in known else score_all(model, pool, questions, name, k, setup)
-                records.append(_record(bytes_per_token, name, k, setup, scores, reference, without))
-                if on_record:
-                    on_record(records[-1])
+    without: list[Score] = []
+    reference: dict[int, list[Score]] = {}
+    for scheme in setup.schemes:
+        stored = scheme, measured_bytes(model, questions[0].context, scheme)
+        with PassagePool(model, contexts, scheme=scheme) as pool:
+            if not reference:
+                without = score_all(model, pool, questions, "none", 1, setup)
+                reference = {k: score_all(model, pool, questions, REFERENCE, k, setup) for k in ks}
+            for k in ks:
+                known = {"none": without, REFERENCE: reference[k]}
+                for name in wanted:
+                    if scheme != setup.schemes[0] and not STRATEGIES[name].caches_documents:
+                        continue
+                    scores = known[name] if name in known else score_all(model, pool, questions, name, k, setup)
+                    records.append(_record(stored, name, k, setup, scores, reference[k], without))
+                    if on_record:
+                        on_record(records[-1])
     return {"environment": environment.describe(model), "records": records}
 
 
@@ -176,7 +182,7 @@ def measured_bytes(model: GritLM, text: str, scheme: Scheme) -> float:
 
 
 def _record(
-    bytes_per_token: float,
+    stored: tuple[Scheme, float],
     name: str,
     k: int,
     setup: Setup,
@@ -200,8 +206,8 @@ def _record(
         "f1_minus_rag": sum(differences) / len(differences),
         "ci95": list(bootstrap_interval(differences, setup.seed)),
         "gap_recovered": None if recovered is None else 100 * recovered,
-        "scheme": setup.scheme,
-        "bytes_per_token": bytes_per_token if STRATEGIES[name].caches_documents else 0,
+        "scheme": stored[0],
+        "bytes_per_token": stored[1] if STRATEGIES[name].caches_documents else 0,
     }
 
 
@@ -222,7 +228,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--strategies", type=names, default=list(STRATEGIES), help="Names, separated by commas.")
     parser.add_argument("--mode", type=AnswerMode, default="free", help="Written answers, or quoted ones.")
     parser.add_argument("--positions", type=Positions, default="consecutive", help="colliding: as published.")
-    parser.add_argument("--scheme", type=Scheme, default="native", help="How caches are kept: native, int8 or int4.")
+    parser.add_argument("--schemes", type=names, default=["native"], help="How caches are kept: native,int8,int4.")
     parser.add_argument("--distractors", type=Distractors, default="near", help="near or random wrong passages.")
     parser.add_argument("--gold_place", type=GoldPlace, default="first", help="first, last or random.")
     parser.add_argument("--shuffles", type=int, default=1, help="Orders of the passages that are averaged.")
@@ -230,6 +236,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--new_tokens", type=int, default=32, help="Longest written answer.")
     options = parse(parser, argv)
     setup = Setup(**{knob.name: options[knob.name] for knob in fields(Setup)})
+    unknown = set(options.schemes) - set(get_args(Scheme))
+    if unknown or not options.schemes:
+        raise InputError(f"--schemes takes {', '.join(get_args(Scheme))}, not {', '.join(unknown) or 'nothing'}.")
     if options.limit < 1 or min(options.k) < 1 or options.shuffles < 1:
         raise InputError("--limit, --k and --shuffles must be at least 1.")
     questions = read_questions(options.data, options.limit, options.seed)

@@ -31,7 +31,7 @@ def quality_against_ttft(
         for record in select(latency, **fixed)
         if record["state"] in states
     }
-    chosen = _same_questions(quality, k)
+    chosen = [record for record in _same_questions(quality, k) if record.get("scheme", "native") == "native"]
     points = [(record, times[record["strategy"]]) for record in chosen if record["strategy"] in times]
     notes = [*_questions_in_words(chosen), *([f"times: {in_words(fixed)}"] if latency else [])]
     if models[0] != models[1]:
@@ -44,7 +44,10 @@ def quality_against_bytes(quality: Sequence[Record], metric: str = "f1", k: int 
     """Answer quality against stored bytes for each token of the documents."""
     chosen = _same_questions(quality, k)
     points = [(record, record["bytes_per_token"]) for record in chosen if record["bytes_per_token"] is not None]
+    schemes = list(dict.fromkeys(record.get("scheme", "native") for record in chosen))
     notes = [*_questions_in_words(chosen), "strategies that store the same stand side by side"]
+    if len(schemes) > 1:
+        notes.append(f"a line joins one strategy's caches, from right to left: {', '.join(schemes)}")
     title = "Quality against stored bytes per token"
     return _quality_points(side_by_side(points), metric, title, "bytes per token", notes, is_log=False)
 
@@ -88,19 +91,19 @@ def _quality_points(
     is_log: bool,
 ) -> go.Figure:
     figure = go.Figure()
-    for record, x in points:
-        style = style_of(record["strategy"])
-        extra = f", {record['scheme']}" if record.get("scheme") not in (None, "native") else ""
-        told = "<br>".join(f"{key}: {value}" for key, value in rows([record])[0].items())
+    for strategy in dict.fromkeys(record["strategy"] for record, _ in points):
+        own = [(record, x) for record, x in points if record["strategy"] == strategy]
+        style = style_of(strategy)
         figure.add_trace(
             go.Scatter(
-                x=[x],
-                y=[record[metric]],
-                error_y=_interval(record, metric),
-                mode="markers",
-                name=style.label + extra,
+                x=[x for _, x in own],
+                y=[record[metric] for record, _ in own],
+                error_y=_intervals([record for record, _ in own], metric),
+                mode="lines+markers",
+                name=style.label,
+                line={"color": style.colour, "width": 1},
                 marker={"symbol": style.marker, "color": style.colour, "size": 13},
-                hovertext=[told],
+                hovertext=["<br>".join(f"{k}: {v}" for k, v in rows([record])[0].items()) for record, _ in own],
                 hoverinfo="text",
                 showlegend=True,
                 cliponaxis=False,
@@ -113,17 +116,15 @@ def _quality_points(
     return figure
 
 
-def _interval(record: Record, metric: str) -> dict[str, Any] | None:
-    """The bootstrap interval of the difference to full prefill, drawn around the score; only F1 has one."""
-    interval, difference = record.get("ci95"), record.get("f1_minus_rag")
-    if metric != "f1" or not interval or difference is None:
+def _intervals(records: Sequence[Record], metric: str) -> dict[str, Any] | None:
+    """The bootstrap intervals of the difference to full prefill, drawn around the scores; only F1 has them."""
+    if metric != "f1" or not all(record.get("ci95") and record.get("f1_minus_rag") is not None for record in records):
         return None
-    low, high = interval
     return {
         "type": "data",
         "symmetric": False,
-        "array": [max(0.0, high - difference)],
-        "arrayminus": [max(0.0, difference - low)],
+        "array": [max(0.0, record["ci95"][1] - record["f1_minus_rag"]) for record in records],
+        "arrayminus": [max(0.0, record["f1_minus_rag"] - record["ci95"][0]) for record in records],
         "color": GREY,
         "thickness": 1,
     }

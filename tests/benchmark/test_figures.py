@@ -232,6 +232,16 @@ def test_points_of_the_same_bytes_stand_side_by_side() -> None:
     assert [each.x[0] for each in figure.data] == pytest.approx([0, 12288, 12288 * 1.02])
 
 
+def test_schemes_of_a_strategy_are_one_line_and_only_native_ones_have_times(latency_records: Records) -> None:
+    half = {**QUALITY[1], "scheme": "int8", "bytes_per_token": 6200, "f1": 37.0}
+    by_bytes = quality_figures.quality_against_bytes([*QUALITY, half], k=1)
+    line = trace(by_bytes, style_of("docs_cache").label)
+    assert (list(line.x), list(line.y)) == ([12288, 6200], [38.0, 37.0]) and len(line.error_y.array) == 2
+    assert "from right to left: native, int8" in by_bytes.layout.title.text
+    by_time = quality_figures.quality_against_ttft([*QUALITY, half], latency_records)
+    assert list(trace(by_time, style_of("docs_cache").label).y) == [38.0]
+
+
 def test_answers_and_times_of_two_models_are_named(latency_records: Records) -> None:
     """Speed may be measured on a shape with random weights: nobody must take its times for those of the answers."""
     mixed = quality_figures.quality_against_ttft(QUALITY, latency_records, models=("small", "big"))

@@ -118,6 +118,17 @@ def test_records_of_a_run_and_their_arithmetic(tiny_model, rows):
     assert cached["bytes_per_token"] == 2 * 2 * 2 * 8 * 4 and reference["bytes_per_token"] == 0
 
 
+def test_schemes_are_compared_in_one_run(tiny_model, rows):
+    """Each scheme asks what reads stored caches, over caches of its own; the rest is asked once."""
+    questions = [Question(row["question"], row["context"], (FACTS[i][1],)) for i, row in enumerate(rows[:2])]
+    setup = quality.Setup(mode="quote", new_tokens=4, schemes=("native", "int8", "int4"))
+    records = quality.measure(tiny_model, questions, ["docs_cache", "query_cache"], [1], setup)["records"]
+    asked = {"none": 1, "rag_doc_query": 1, "query_cache": 1, "docs_cache": 3}
+    assert {name: sum(r["strategy"] == name for r in records) for name in asked} == asked
+    sizes = {r["scheme"]: r["bytes_per_token"] for r in records if r["strategy"] == "docs_cache"}
+    assert list(sizes) == ["native", "int8", "int4"] and sizes["native"] > sizes["int8"] > sizes["int4"] > 0
+
+
 def test_gold_place_shuffles_and_distractors(tiny_model, rows):
     """The same passages for every strategy, and wrong ones never hold the answer."""
     questions = [Question(row["question"], row["context"], (FACTS[i][1],)) for i, row in enumerate(rows)]

@@ -13,6 +13,7 @@ import torch
 
 from grit_app.gritlm.prompts import Prompts
 from tests.training.helpers import Workbench, contrastive_rows, make_config, write_rows
+from training import batches
 from training.batches import StepLoader, generative_item
 from training.collate import plan_chunks, plan_rows
 from training.config import ContrastiveConfig, DataFile
@@ -106,8 +107,11 @@ def test_chunks_hold_everything_once_within_the_budget(seed: int) -> None:
     assert sum(lengths) / (512 * len(rows)) > 0.95
 
 
-def test_queries_meet_their_own_passages(tmp_path: Path, tiny_model_folder: Callable[..., Path]) -> None:
-    """Targets, owners and hashes of a batch against the rows it was made of; negatives vary in number."""
+def test_queries_meet_their_own_passages(
+    tmp_path: Path, tiny_model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Targets, owners, hashes and ids of a batch against the rows it was made of; negatives vary in number."""
+    monkeypatch.setattr(batches, "TEXTS_AT_ONCE", 5)
     config = make_config(tmp_path, tiny_model_folder("mistral"), streams="c")
     write_rows(tmp_path / "c.jsonl", contrastive_rows(40, negatives=(0, 4)))
     config = replace(config, contrastive=ContrastiveConfig(batch_size=16, negatives=3))
@@ -131,6 +135,10 @@ def test_queries_meet_their_own_passages(tmp_path: Path, tiny_model_folder: Call
     for number, sample in enumerate(rows):
         expected = bench.prompts.embed(sample.query.text, sample.query.instruction).ids
         assert ids[group.query_vectors[number]][: len(expected)].tolist() == expected
+    passages = {text_hash(t.text): t for sample in rows for t in (*sample.positives, *sample.negatives)}
+    for vector, found in zip(group.passage_vectors, group.hashes.tolist(), strict=True):
+        expected = bench.prompts.embed(passages[found].text, passages[found].instruction).ids
+        assert ids[vector][: len(expected)].tolist() == expected
 
 
 def test_instructions_are_never_pooled(tmp_path: Path, tiny_model_folder: Callable[..., Path]) -> None:
