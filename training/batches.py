@@ -11,20 +11,20 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.layout import Layout
 from grit_app.gritlm.prompts import Prompts
-from training.collate import Chunk, EmbedItem, Stream, WriteItem, embed_chunks, write_chunks
+from training.collate import EmbedItem, Stream, WriteItem, embed_chunks, write_chunks
 from training.config import ConfigError, TrainConfig
 from training.data import ContrastiveSample, DataError, Dataset, GenerativeSample, RagSample, Text, text_hash
+from training.rag_group import RagGroup
 from training.rag_layouts import RagItem, check_layouts, lay_out
 from training.sampling import BlockOrder, FixedOrder, MixedOrder, Row, row_random, share_of
+from training.step_batch import ContrastGroup, StepBatch, padded
 
 CHARACTERS_PER_TOKEN = 12
 """Texts longer than this many characters a token of the limit are cut before they are tokenised, to save time."""
@@ -33,52 +33,6 @@ TEXTS_AT_ONCE = 256
 """Texts tokenised together: enough for all cores. What a tokenizer gives for a text is many times its ids."""
 
 TRIES = 200
-
-
-@dataclass(frozen=True)
-class ContrastGroup:
-    """Sequences whose vectors meet in one InfoNCE. n queries, m passages, all of this process; numbers are local."""
-
-    chunks: list[Chunk]
-    query_vectors: list[int]
-    """[n] each query's vector, as a number in the group."""
-    passage_vectors: list[int]
-    """[m]"""
-    targets: Tensor
-    """[n] number of the own positive among the passages, −1 for none"""
-    hashes: Tensor
-    """[m]"""
-    owners: Tensor
-    """[m] the query that brought the passage"""
-    right_answers: Tensor
-    """[n, k]"""
-    own_only: Tensor
-    """[n] bool"""
-
-
-@dataclass(frozen=True)
-class StepBatch:
-    """Everything one process computes in one step."""
-
-    step: int
-    write: list[Chunk] = field(default_factory=list)
-    groups: dict[Stream, ContrastGroup] = field(default_factory=dict)
-    label_counts: dict[Stream, Tensor] = field(default_factory=dict)
-    """Trained tokens of each local sample of a stream, int64."""
-    rows: dict[Stream, list[str]] = field(default_factory=dict)
-    """Where the samples come from, for messages."""
-    replaced: int = 0
-
-    def chunks(self) -> list[Chunk]:
-        return [*self.write, *(chunk for group in self.groups.values() for chunk in group.chunks)]
-
-    @property
-    def tokens(self) -> int:
-        return sum(chunk.tokens for chunk in self.chunks())
-
-    @property
-    def padded_tokens(self) -> int:
-        return sum(chunk.input_ids.numel() for chunk in self.chunks())
 
 
 class StepLoader:
@@ -230,7 +184,7 @@ class StepLoader:
             torch.tensor(starts),
             torch.tensor([text_hash(p.text) for p in passages], dtype=torch.long),
             torch.tensor(owners),
-            _padded([[text_hash(t.text) for t in (s.query, *s.positives)] for _, s, _, _ in chosen]),
+            padded([[text_hash(t.text) for t in (s.query, *s.positives)] for _, s, _, _ in chosen]),
             torch.tensor([self.datasets["contrastive"][row[0]].file.own_negatives_only for row, _, _, _ in chosen]),
         )
 
@@ -322,7 +276,7 @@ class StepLoader:
         batch.rows["rag"] = where
         batch.label_counts["rag"] = torch.tensor([len(item.labels) for item, _ in planned])
         pools = config.embedding_weight > 0 and self._config.mode == "unified"
-        group = _RagGroup(self, pools)
+        group = RagGroup(self._config, self._prompts, self._grit, pools)
         items = [group.add(item, sample, number) for number, (item, sample) in enumerate(planned)]
         chunks = write_chunks(
             items,
@@ -334,68 +288,6 @@ class StepLoader:
         batch.write.extend(chunk for chunk in chunks if not chunk.vectors)
         if pools:
             batch.groups["rag"] = group.finish([chunk for chunk in chunks if chunk.vectors])
-
-
-class _RagGroup:
-    """Numbers the vectors of cache-aware samples: pooled blocks, and questions that have no block."""
-
-    def __init__(self, loader: StepLoader, pools: bool) -> None:
-        self._loader, self._pools = loader, pools
-        self._vectors = 0
-        self._questions: list[tuple[str, int]] = []
-        self._query_vectors: list[int] = []
-        self._passage_vectors: list[int] = []
-        self._targets: list[int] = []
-        self._hashes: list[int] = []
-        self._owners: list[int] = []
-        self._right: list[list[int]] = []
-
-    def add(self, item: RagItem, sample: RagSample, number: int) -> WriteItem:
-        teacher = None
-        if item.teacher is not None:
-            teacher = WriteItem(item.teacher[0], item.teacher[1], number)
-        vectors: list[int] = []
-        if self._pools and item.document_blocks:
-            blocks = len(item.document_blocks) + (item.query_block is not None)
-            vectors = list(range(self._vectors, self._vectors + blocks))
-            self._vectors += blocks
-            self._add_pairs(item, sample, vectors)
-        return WriteItem(item.layout, item.labels, number, vectors, teacher)
-
-    def _add_pairs(self, item: RagItem, sample: RagSample, vectors: list[int]) -> None:
-        query = len(self._query_vectors)
-        first = len(self._passage_vectors)
-        if item.query_block is not None:
-            self._query_vectors.append(vectors[item.query_block])
-        else:
-            self._query_vectors.append(self._vectors)
-            self._questions.append((sample.question, self._vectors))
-            self._vectors += 1
-        self._passage_vectors += [vectors[block] for block in item.document_blocks]
-        self._hashes += [text_hash(text) for text in item.passages]
-        self._owners += [query] * len(item.passages)
-        self._targets.append(first + item.gold[0] if item.gold else -1)
-        self._right.append([text_hash(sample.question), *(text_hash(sample.passages[g]) for g in sample.gold)])
-        self._right[-1] += [text_hash(item.passages[g]) for g in item.gold]  # they may have been cut
-
-    def finish(self, chunks: list[Chunk]) -> ContrastGroup:
-        loader = self._loader
-        config, grit = loader._config, loader._grit
-        items = []
-        for question, number in self._questions:
-            prompt = loader._prompts.embed(question, grit.retrieval_instruction, config.data.generative_max_length)
-            items.append(EmbedItem(prompt.ids, prompt.header_length, number))
-        asked = embed_chunks(items, budget=config.rag.chunk_tokens, is_causal=grit.embedding_is_causal, stream="rag")
-        return ContrastGroup(
-            [*chunks, *asked],
-            self._query_vectors,
-            self._passage_vectors,
-            torch.tensor(self._targets, dtype=torch.long),
-            torch.tensor(self._hashes, dtype=torch.long),
-            torch.tensor(self._owners, dtype=torch.long),
-            _padded(self._right),
-            torch.zeros(len(self._targets), dtype=torch.bool),
-        )
 
 
 def generative_item(sample: GenerativeSample, prompts: Prompts, max_length: int, number: int) -> WriteItem | None:
@@ -416,9 +308,3 @@ def generative_item(sample: GenerativeSample, prompts: Prompts, max_length: int,
     except InputError:  # an empty turn, or text that this tokenizer cannot take
         return None
     return WriteItem(Layout((), ids), labels, number) if labels else None
-
-
-def _padded(rows: list[list[int]]) -> Tensor:
-    """[n, longest] filled with −1, which no hash is."""
-    width = max(map(len, rows), default=1)
-    return torch.tensor([row + [-1] * (width - len(row)) for row in rows], dtype=torch.long).view(len(rows), width)

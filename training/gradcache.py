@@ -62,7 +62,8 @@ def cached_backward(
 
     Peak memory: the graph of one chunk, and all vectors with their gradients.
     """
-    states, sizes = [], []
+    states: list[RandomState] = []
+    sizes: list[int] = []
     joined = torch.empty(0)
     with torch.no_grad():
         for chunk in chunks:

@@ -15,10 +15,10 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from grit_app.gritlm import GritLM
-from training.batches import StepBatch
 from training.config import ConfigError, TrainConfig
 from training.held_out import measure_files
 from training.step import StepReport
+from training.step_batch import StepBatch
 
 if TYPE_CHECKING:
     from training.setup import Trainer

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.batches import ContrastGroup, StepBatch
 from training.collate import Chunk, Stream, dummy_chunk
 from training.config import TrainConfig
 from training.distributed import Ranks, average_gradients
@@ -27,6 +26,7 @@ from training.gradcache import cached_backward, plain_backward
 from training.grit_module import GritModule
 from training.heap import give_free_memory_back
 from training.losses import PassagePool, QueryBlock, info_nce, token_weights
+from training.step_batch import ContrastGroup, StepBatch
 
 
 @dataclass

@@ -22,7 +22,7 @@ from jsonargparse import auto_cli
 
 from grit_app.errors import GritError
 from training.adapters import check_adapters_move
-from training.batches import StepBatch, StepLoader
+from training.batches import StepLoader
 from training.checkpoint import load_training_state, load_weights, newest_checkpoint, save_checkpoint, set_aside
 from training.config import TrainConfig, TrainError
 from training.data import open_datasets
@@ -31,6 +31,7 @@ from training.metrics import Evaluator, RunLog
 from training.optimizer import rate_factor, set_rate, total_norm
 from training.setup import Trainer, set_up
 from training.step import StepReport
+from training.step_batch import StepBatch
 
 ADAPTERS_MUST_MOVE_BY = 5
 """Steps after which an adapter without any change is an error. The first can have rate 0 or underflow."""

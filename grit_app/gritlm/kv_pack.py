@@ -61,7 +61,7 @@ def unpack_values(packed: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _largest(bits: int) -> int:
-    return 2 ** (bits - 1) - 1
+    return (1 << (bits - 1)) - 1
 
 
 def _scale(largest: Tensor, bits: int) -> Tensor:
