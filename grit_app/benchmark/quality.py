@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from grit_app.benchmark import environment
+from grit_app.benchmark.drift import PASSAGES, next_token_drift
 from grit_app.benchmark.metrics import bootstrap_interval, exact_match, holds_answer, token_f1
 from grit_app.benchmark.options import load_model, model_folder, model_parser, names, numbers, parse, write_result
 from grit_app.benchmark.passages import PassagePool
@@ -91,7 +92,8 @@ def measure(
     without: list[Score] = []
     reference: dict[int, list[Score]] = {}
     for scheme in setup.schemes:
-        stored = scheme, measured_bytes(model, questions[0].context, scheme)
+        stored = {"scheme": scheme, "bytes_per_token": measured_bytes(model, questions[0].context, scheme)}
+        stored |= next_token_drift(model, [(q.context, q.question) for q in questions[:PASSAGES]], scheme)
         with PassagePool(model, contexts, scheme=scheme) as pool:
             if not reference:
                 without = score_all(model, pool, questions, "none", 1, setup)
@@ -182,7 +184,7 @@ def measured_bytes(model: GritLM, text: str, scheme: Scheme) -> float:
 
 
 def _record(
-    stored: tuple[Scheme, float],
+    stored: dict[str, Any],
     name: str,
     k: int,
     setup: Setup,
@@ -206,8 +208,7 @@ def _record(
         "f1_minus_rag": sum(differences) / len(differences),
         "ci95": list(bootstrap_interval(differences, setup.seed)),
         "gap_recovered": None if recovered is None else 100 * recovered,
-        "scheme": stored[0],
-        "bytes_per_token": stored[1] if STRATEGIES[name].caches_documents else 0,
+        **(stored if STRATEGIES[name].caches_documents else {"scheme": stored["scheme"], "bytes_per_token": 0}),
     }
 
 

@@ -127,6 +127,10 @@ def test_schemes_are_compared_in_one_run(tiny_model, rows):
     assert {name: sum(r["strategy"] == name for r in records) for name in asked} == asked
     sizes = {r["scheme"]: r["bytes_per_token"] for r in records if r["strategy"] == "docs_cache"}
     assert list(sizes) == ["native", "int8", "int4"] and sizes["native"] > sizes["int8"] > sizes["int4"] > 0
+    drifts = [r["next_token_kl"] for r in records if r["strategy"] == "docs_cache"]
+    assert drifts[0] == 0.0 < drifts[1] < drifts[2] < 1.0
+    tops = [r["same_top_token"] for r in records if r["strategy"] == "docs_cache"]
+    assert tops[0] == 100.0 >= tops[1] >= tops[2] > 50.0
 
 
 def test_gold_place_shuffles_and_distractors(tiny_model, rows):
