@@ -27,6 +27,6 @@ def keep_heap_small() -> None:
 
 
 def give_free_memory_back() -> None:
-    """Returns what is free in the heap to the system: before a phase whose tensors have other sizes."""
+    """Returns what is free in the heap to the system: for use before a phase whose tensors have other sizes."""
     if _LIBC:
         _LIBC.malloc_trim(0)

@@ -61,7 +61,8 @@ def set_up(config: TrainConfig, accelerator: Accelerator | None = None) -> Train
     """Loads the model and prepares it for one or many processes. Raises ConfigError for pairs that do not work."""
     accelerator = accelerator or make_accelerator(config)
     check_pairs(config, accelerator)
-    keep_heap_small()
+    if accelerator.device.type == "cpu":
+        keep_heap_small()
     ranks = Ranks.here(accelerator.device)
     folder = Path(config.model.path) if config.model.random_weights else find_folder(config.model.path)
     is_sharded = accelerator.distributed_type == DistributedType.FSDP

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from grit_app.gritlm import GritLM, KVCache
 from grit_app.gritlm.kv_pack import Scheme
+from grit_app.gritlm.runtime import Decoder
 
 PASSAGES = 25
 
@@ -26,7 +25,7 @@ def next_token_drift(model: GritLM, pairs: Sequence[tuple[str, str]], scheme: Sc
     for passage, question in pairs:
         (encoding,) = model.encode_iter([passage], return_cache=True)
         assert encoding.cache is not None
-        ids = torch.tensor([model.prompts.continuation(f"\n{question}\n")], device=model.device)
+        ids = model.prompts.continuation(f"\n{question}\n")
         native = _log_probabilities(model, encoding.cache, ids)
         packed = _log_probabilities(model, encoding.cache.packed(scheme), ids)
         kl = (native.exp() * (native - packed)).sum(-1).mean()
@@ -36,13 +35,12 @@ def next_token_drift(model: GritLM, pairs: Sequence[tuple[str, str]], scheme: Sc
     return {"next_token_kl": sum(kls) / len(kls), "same_top_token": sum(tops) / len(tops)}
 
 
-@torch.inference_mode()
-def _log_probabilities(model: GritLM, cache: KVCache, ids: Tensor) -> Tensor:
-    """[tokens, vocabulary] float32, of each next token."""
-    past = DynamicCache()
-    for index in range(cache.shape[0]):
-        keys, values = cache.layer(index, model.device)
-        past.update(keys[None], values[None], index)
-    with model.lock:
-        logits = model.hf_model(input_ids=ids, past_key_values=past, is_causal=True).logits[0]
-    return logits.float().log_softmax(-1)
+def _log_probabilities(model: GritLM, cache: KVCache, ids: Sequence[int]) -> Tensor:
+    """[tokens, vocabulary] float32, of each next token, by the path that answers take."""
+    decoder = Decoder(model.hf_model)
+    space = decoder.workspace(cache, len(ids))
+    try:
+        with model.lock:
+            return decoder.project(decoder.hidden(ids, space)[0]).log_softmax(-1)
+    finally:
+        space.close()
