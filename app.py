@@ -26,7 +26,7 @@ BUNDLED_MODEL = Path(__file__).resolve().parent / "assets" / "gritlm-mini"
 def load_model(settings: Settings) -> GritLM:
     """The model that the settings name. Raises ModelError with a sentence if there is none to be had."""
     from grit_app.gritlm import GritLM
-    from grit_app.gritlm.loading import resolve_model
+    from grit_app.gritlm.load.loading import resolve_model
 
     choice = resolve_model(settings.model, BUNDLED_MODEL, settings.quantization, settings.device)
     if choice.notice:

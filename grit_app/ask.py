@@ -158,7 +158,7 @@ def _all_failed(skipped: Sequence[Skipped]) -> str:
 def _load_model(options: argparse.Namespace) -> tuple[GritLM, str]:
     """The model, and what a person should know about which one it is."""
     from grit_app.gritlm import GritLM
-    from grit_app.gritlm.loading import resolve_model
+    from grit_app.gritlm.load.loading import resolve_model
 
     choice = resolve_model(options.model, BUNDLED_MODEL, options.quantization, options.device)
     model = GritLM.from_pretrained(choice.source, quantization=options.quantization, device=options.device)

@@ -93,7 +93,7 @@ def test_files_that_cannot_be_read_are_listed_and_the_others_answer(run, folder)
 
 def test_a_notice_about_the_model_does_not_stand_beside_the_one_sentence(run, folder, monkeypatch):
     """On a machine with a GPU and without the large model's weights, stderr held two sentences."""
-    from grit_app.gritlm import loading
+    from grit_app.gritlm.load import loading
 
     choose = loading.resolve_model
     monkeypatch.setattr(

@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from grit_app.errors import SettingsError
-from grit_app.gritlm.kv_pack import Scheme
+from grit_app.gritlm.cache.pack import Scheme
 from grit_app.settings import Settings, load
 
 

@@ -33,7 +33,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from grit_app.gritlm.loading import load_hf_model, quiet_transformers
+from grit_app.gritlm.load.loading import load_hf_model, quiet_transformers
 from training.config import TrainConfig, TrainError
 from training.distributed import Ranks
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from grit_app.gritlm.pooling import pool
+from grit_app.gritlm.embed.pooling import pool
 from training.teacher import load_teacher_vectors
 
 

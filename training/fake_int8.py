@@ -1,4 +1,4 @@
-"""Training against 8-bit caches: the tail reads block keys and values rounded as `grit_app.gritlm.kv_pack` stores them.
+"""Training against 8-bit caches: the tail reads block keys and values rounded as `grit_app.gritlm.cache.pack` stores them.
 
 Inside a block attention uses the unrounded numbers, as when a cache is made; only the rows of the tail read rounded
 ones. A block is rounded at the positions at which it is encoded alone, then moved, as serving does. The rounding is
@@ -15,8 +15,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from grit_app.gritlm.kv_pack import pack_keys, pack_values, unpack_keys, unpack_values
-from grit_app.gritlm.rope import Rope
+from grit_app.gritlm.cache.pack import pack_keys, pack_values, unpack_keys, unpack_values
+from grit_app.gritlm.cache.rope import Rope
 
 NAME = "sdpa_fake_int8"
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from grit_app.gritlm.attention import base_model, run_trunk
+from grit_app.gritlm.embed.attention import base_model, run_trunk
+from grit_app.gritlm.embed.pooling import l2_normalize, pool
 from grit_app.gritlm.layout import additive_mask
-from grit_app.gritlm.pooling import l2_normalize, pool
 from training.collate import Chunk
 from training.losses import router_balance, weighted_cross_entropy, weighted_kl
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from grit_app.benchmark.metrics import holds_answer, token_f1
 from grit_app.gritlm import GritLM, Sampling
-from grit_app.gritlm.kv_cache import KVCache, join
+from grit_app.gritlm.cache.kv_cache import KVCache, join
 from grit_app.gritlm.layout import Layout
 from grit_app.rag.block_caches import block_cache
 from grit_app.rag.strategies import build_layout

@@ -25,7 +25,7 @@ from jsonargparse import ArgumentParser
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, MixtralConfig
 
 from grit_app.errors import GritError
-from grit_app.gritlm.memory import NF4_BYTES, is_quantizable
+from grit_app.gritlm.load.size import NF4_BYTES, is_quantizable
 from training.adapters import find_expert_parameters, find_targets
 from training.batches import StepLoader
 from training.config import TrainConfig

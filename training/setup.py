@@ -14,11 +14,11 @@ from accelerate.utils import DistributedType
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from grit_app.gritlm.attention import prove_attention
+from grit_app.gritlm.embed.attention import prove_attention
 from grit_app.gritlm.grit_config import GritConfig
-from grit_app.gritlm.loading import load_config, load_hf_model, load_tokenizer
+from grit_app.gritlm.load.loading import load_config, load_hf_model, load_tokenizer
+from grit_app.gritlm.load.sources import find_folder
 from grit_app.gritlm.prompts import Prompts
-from grit_app.gritlm.sources import find_folder
 from training.adapters import add_adapters
 from training.config import ConfigError, TrainConfig
 from training.distributed import Ranks

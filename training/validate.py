@@ -23,9 +23,9 @@ from jsonargparse import auto_cli
 from grit_app.errors import GritError
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.grit_config import GritConfig
-from grit_app.gritlm.loading import load_tokenizer
+from grit_app.gritlm.load.loading import load_tokenizer
+from grit_app.gritlm.load.sources import find_folder
 from grit_app.gritlm.prompts import Prompts
-from grit_app.gritlm.sources import find_folder
 from training.batches import generative_item
 from training.config import DataConfig, DataFile, RagConfig, TrainConfig
 from training.data import (

@@ -26,9 +26,10 @@ from grit_app.benchmark.floors import forget
 from grit_app.benchmark.timing import StageClock
 from grit_app.documents.index import VectorIndex
 from grit_app.documents.keywords import KeywordIndex, tokens
-from grit_app.gritlm import GritLM, KVCache, Layout, Sampling, join, kv_file
+from grit_app.gritlm import GritLM, KVCache, Layout, Sampling, join
+from grit_app.gritlm.cache import file as kv_file
+from grit_app.gritlm.cache.pack import Scheme
 from grit_app.gritlm.errors import Cancelled, InputError
-from grit_app.gritlm.kv_pack import Scheme
 from grit_app.gritlm.layout import Block
 from grit_app.rag.strategies import build_layout
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from grit_app.gritlm import GritLM, KVCache
-from grit_app.gritlm.kv_pack import Scheme
-from grit_app.gritlm.runtime import Decoder
+from grit_app.gritlm.cache.pack import Scheme
+from grit_app.gritlm.write.runtime import Decoder
 
 PASSAGES = 25
 

@@ -35,7 +35,7 @@ from grit_app.benchmark.texts import TextMaker
 from grit_app.benchmark.timing import summarize
 from grit_app.errors import Cancelled, InputError
 from grit_app.gritlm import GritLM
-from grit_app.gritlm.kv_pack import Scheme
+from grit_app.gritlm.cache.pack import Scheme
 from grit_app.rag.strategies import STRATEGIES, build_layout
 
 Record = dict[str, Any]

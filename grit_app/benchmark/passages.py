@@ -17,7 +17,7 @@ from grit_app.documents.document import Limits
 from grit_app.documents.library import Hit, Library
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM
-from grit_app.gritlm.kv_pack import Scheme
+from grit_app.gritlm.cache.pack import Scheme
 
 CACHE_BYTES = 2 << 30
 

@@ -26,7 +26,7 @@ from grit_app.benchmark.questions import Question, read_questions
 from grit_app.documents.library import Hit
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM, Sampling
-from grit_app.gritlm.kv_pack import Scheme
+from grit_app.gritlm.cache.pack import Scheme
 from grit_app.gritlm.layout import Positions
 from grit_app.rag.answering import AnswerMode, answer
 from grit_app.rag.events import Answer, Done

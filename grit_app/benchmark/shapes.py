@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, MistralConfig
 
 from grit_app.gritlm.errors import ModelError
 from grit_app.gritlm.grit_config import GritConfig
-from grit_app.gritlm.loading import quiet_transformers
+from grit_app.gritlm.load.loading import quiet_transformers
 
 SERVED_MODEL: Final = Path(__file__).resolve().parents[2] / "assets" / "gritlm-mini"
 """Its tokenizer is the default for shapes: the prompts then have the lengths that the app's prompts have."""

@@ -37,8 +37,8 @@ from grit_app.benchmark.texts import TextMaker
 from grit_app.benchmark.timing import summarize
 from grit_app.errors import GritError, SettingsError
 from grit_app.gritlm import GritLM, KVCache, Sampling
+from grit_app.gritlm.load.sources import find_folder
 from grit_app.gritlm.prompts import EMBED
-from grit_app.gritlm.sources import find_folder
 
 Record = dict[str, Any]
 Task = Literal["encode", "decode"]

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from grit_app.gritlm import kv_file
-from grit_app.gritlm.kv_cache import KVCache
-from grit_app.gritlm.kv_pack import Scheme
+from grit_app.gritlm.cache import file as kv_file
+from grit_app.gritlm.cache.kv_cache import KVCache
+from grit_app.gritlm.cache.pack import Scheme
 
 log = logging.getLogger(__name__)
 

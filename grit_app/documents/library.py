@@ -27,8 +27,8 @@ from grit_app.documents.reading import read_document
 from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Stage
 from grit_app.documents.store import FolderStore, MemoryStore, Stored
 from grit_app.errors import Cancelled, DocumentError, GritError
-from grit_app.gritlm.kv_cache import KVCache
-from grit_app.gritlm.kv_pack import Scheme
+from grit_app.gritlm.cache.kv_cache import KVCache
+from grit_app.gritlm.cache.pack import Scheme
 from grit_app.gritlm.model import GritLM
 
 __all__ = ["DocumentInfo", "FileReport", "Hit", "Library", "Mode", "Progress"]

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from grit_app.gritlm.decoding import GenerationStats as GenerationStats
-    from grit_app.gritlm.decoding import Sampling as Sampling
-    from grit_app.gritlm.generation import Conversation as Conversation
+    from grit_app.gritlm.cache.kv_cache import KVCache as KVCache
+    from grit_app.gritlm.cache.kv_cache import join as join
     from grit_app.gritlm.grit_config import GritConfig as GritConfig
-    from grit_app.gritlm.kv_cache import KVCache as KVCache
-    from grit_app.gritlm.kv_cache import join as join
     from grit_app.gritlm.layout import Block as Block
     from grit_app.gritlm.layout import Layout as Layout
     from grit_app.gritlm.model import Encoding as Encoding
     from grit_app.gritlm.model import GritLM as GritLM
     from grit_app.gritlm.prompts import Prompts as Prompts
-    from grit_app.gritlm.quote import QuoteConstraint as QuoteConstraint
+    from grit_app.gritlm.write.decoding import GenerationStats as GenerationStats
+    from grit_app.gritlm.write.decoding import Sampling as Sampling
+    from grit_app.gritlm.write.generation import Conversation as Conversation
+    from grit_app.gritlm.write.quote import QuoteConstraint as QuoteConstraint
 
 _HOMES = {
     "Block": "layout",

@@ -21,15 +21,15 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from grit_app.gritlm import generation
-from grit_app.gritlm.attention import prove_attention
-from grit_app.gritlm.decoding import Constraint, Sampling, TokenStream
-from grit_app.gritlm.encoding import Encoding as Encoding
-from grit_app.gritlm.encoding import encode_stream
+from grit_app.gritlm.cache.kv_cache import KVCache
+from grit_app.gritlm.cache.rope import Rope
+from grit_app.gritlm.embed.attention import prove_attention
+from grit_app.gritlm.embed.encoding import Encoding as Encoding
+from grit_app.gritlm.embed.encoding import encode_stream
+from grit_app.gritlm.embed.short_attention import use_products
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.grit_config import GritConfig
-from grit_app.gritlm.kv_cache import KVCache
-from grit_app.gritlm.loading import (
+from grit_app.gritlm.load.loading import (
     PROVEN_FAMILIES,
     choose_quantization,
     load_hf_model,
@@ -37,12 +37,12 @@ from grit_app.gritlm.loading import (
     resolve_device,
     resolve_dtype,
 )
+from grit_app.gritlm.load.size import read_weights
+from grit_app.gritlm.load.sources import find_folder, fingerprint
 from grit_app.gritlm.lock import ModelLock
-from grit_app.gritlm.memory import read_weights
 from grit_app.gritlm.prompts import Prompts
-from grit_app.gritlm.rope import Rope
-from grit_app.gritlm.short_attention import use_products
-from grit_app.gritlm.sources import find_folder, fingerprint
+from grit_app.gritlm.write import generation
+from grit_app.gritlm.write.decoding import Constraint, Sampling, TokenStream
 
 log = logging.getLogger(__name__)
 

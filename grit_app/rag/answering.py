@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from grit_app.documents.library import Hit, Library, Mode
 from grit_app.errors import InputError
-from grit_app.gritlm.decoding import Sampling
-from grit_app.gritlm.encoding import Encoding
-from grit_app.gritlm.kv_cache import KVCache
+from grit_app.gritlm.cache.kv_cache import KVCache
+from grit_app.gritlm.embed.encoding import Encoding
 from grit_app.gritlm.layout import Layout, Positions
 from grit_app.gritlm.model import GritLM
+from grit_app.gritlm.write.decoding import Sampling
 from grit_app.rag import quoting
 from grit_app.rag.block_caches import gather
 from grit_app.rag.citations import CitedAnswer, align

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from grit_app.gritlm.attention import run_trunk
-from grit_app.gritlm.kv_cache import KVCache, join
+from grit_app.gritlm.cache.kv_cache import KVCache, join
+from grit_app.gritlm.embed.attention import run_trunk
 from grit_app.gritlm.layout import Block, Layout
 from grit_app.gritlm.model import GritLM
 

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grit_app.errors import InputError
-from grit_app.gritlm.kv_cache import KVCache
+from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.model import GritLM
-from grit_app.gritlm.quote import best_span
+from grit_app.gritlm.write.quote import best_span
 from grit_app.rag.evidence import evidence
 from grit_app.rag.sentences import Sentence, sentences_of
 from grit_app.rag.spans import short_answer

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from grit_app.errors import InputError
-from grit_app.gritlm.decoding import GenerationStats
+from grit_app.gritlm.write.decoding import GenerationStats
 from grit_app.settings import Settings
 from grit_app.ui import texts
 from grit_app.ui.engine import Engine

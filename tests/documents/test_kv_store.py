@@ -12,7 +12,7 @@ import torch
 from grit_app.documents.kv_store import CacheStore
 from grit_app.documents.library import Library
 from grit_app.gritlm import GritLM
-from grit_app.gritlm.kv_cache import KVCache
+from grit_app.gritlm.cache.kv_cache import KVCache
 from tests.documents.conftest import HONEY, RIVER
 
 
@@ -84,7 +84,7 @@ def test_causal_caches_are_made_on_demand_and_of_the_ids_asked_for(model: GritLM
 @pytest.mark.parametrize("harm", ["cut", "rubbish", "another model", "another text"])
 def test_a_cache_that_does_not_fit_is_built_anew(model: GritLM, text_file: Path, tmp_path: Path, harm: str) -> None:
     """A wrong cache gives a fluent wrong answer, and nobody would see it."""
-    from grit_app.gritlm import kv_file
+    from grit_app.gritlm.cache import file as kv_file
 
     library = Library(model, tmp_path / "data", chunk_tokens=60)
     (report,) = library.add([text_file])

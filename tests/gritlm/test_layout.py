@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grit_app.gritlm.attention import run_trunk
+from grit_app.gritlm.embed.attention import run_trunk
+from grit_app.gritlm.embed.pooling import pool
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.layout import Block, Layout, Positions, additive_mask
-from grit_app.gritlm.pooling import pool
 
 TOKEN = st.integers(3, 500)
 
@@ -188,7 +188,7 @@ def test_one_forward_gives_each_block_its_own_embedding(load_tiny: Any, family: 
 @pytest.mark.parametrize("keep_headers", [False, True])
 def test_joined_caches_give_the_tail_of_one_forward(tiny_model: Any, positions: Positions, keep_headers: bool) -> None:
     """The keystone: serving (blocks alone, caches joined, tail on top) equals training (one forward under the mask)."""
-    from grit_app.gritlm.kv_cache import join
+    from grit_app.gritlm.cache.kv_cache import join
 
     layout = layout_of(tiny_model, positions, keep_headers)
     states = one_forward(tiny_model, layout)

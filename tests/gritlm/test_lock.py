@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from grit_app.gritlm import GritLM, encoding
+from grit_app.gritlm import GritLM
+from grit_app.gritlm.embed import encoding
 from grit_app.gritlm.lock import IDLE_S, ModelLock
 
 

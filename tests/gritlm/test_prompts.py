@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, processors, tra
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from grit_app.gritlm.errors import InputError
-from grit_app.gritlm.loading import load_tokenizer, quiet_transformers
+from grit_app.gritlm.load.loading import load_tokenizer, quiet_transformers
 from grit_app.gritlm.prompts import (
     DOCUMENT_FIRST_CLOSING,
     QUERY_FIRST_CLOSING,

@@ -11,7 +11,7 @@ import torch
 from grit_app.gritlm import GritConfig, Layout, join
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.layout import additive_mask
-from grit_app.gritlm.runtime import Decoder
+from grit_app.gritlm.write.runtime import Decoder
 from grit_app.rag.block_caches import block_cache
 from grit_app.rag.strategies import STRATEGIES, build_layout, prefix_block
 

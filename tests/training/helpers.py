@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from grit_app.gritlm.grit_config import GritConfig
-from grit_app.gritlm.loading import load_tokenizer
+from grit_app.gritlm.load.loading import load_tokenizer
 from grit_app.gritlm.prompts import Prompts
 from training.batches import StepLoader
 from training.config import (

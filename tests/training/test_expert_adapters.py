@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from grit_app.gritlm.loading import load_hf_model
+from grit_app.gritlm.load.loading import load_hf_model
 from training.adapters import add_adapters, check_adapters_move
 from training.config import AdapterConfig
 from training.export import load_merged

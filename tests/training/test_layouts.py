@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from grit_app.gritlm.cache.kv_cache import join
 from grit_app.gritlm.grit_config import GritConfig
-from grit_app.gritlm.kv_cache import join
 from grit_app.gritlm.layout import Layout
-from grit_app.gritlm.runtime import Decoder
+from grit_app.gritlm.write.runtime import Decoder
 from grit_app.rag.strategies import build_layout
 from tests.training.helpers import make_config
 from training.collate import WriteItem, write_chunks

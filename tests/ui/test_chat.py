@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from grit_app.errors import InputError
-from grit_app.gritlm.decoding import GenerationStats
+from grit_app.gritlm.write.decoding import GenerationStats
 from grit_app.ui.chat import KEPT_MESSAGES, kept, reply, seed_of, spoken, statistics, turn_index, up_to_question
 
 

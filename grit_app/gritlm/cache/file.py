@@ -1,0 +1,90 @@
+"""KV caches on disk: one safetensors file a text, written aside and renamed, never used unless its identity agrees.
+
+    native   keys and values as computed: bit for bit what was saved
+    int8     half of bfloat16's bytes, with a small error (kv_pack.py)
+    int4     a fourth, with a larger one
+
+On the CPU files are memory-mapped: loading costs nothing, and joining reads the bytes once.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from pathlib import Path
+from typing import get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from grit_app.gritlm.cache.kv_cache import KVCache, Scales
+from grit_app.gritlm.cache.pack import Scheme
+from grit_app.gritlm.errors import InputError, ModelError
+
+log = logging.getLogger(__name__)
+
+FORMAT = "grit-kv-1"
+"""Changes with the meaning of anything in the file: older files are then made anew."""
+
+
+def save(cache: KVCache, path: Path, scheme: Scheme = "native", *, identity: str) -> None:
+    """Writes `cache` to `path`: whole, or not at all.
+
+    identity   must change whenever the numbers would: the model's identity, how the text was read, and its ids
+
+    A process killed on the way leaves `.NAME.….tmp` beside it. A cache that is packed already stays so under any
+    scheme. Raises OSError if the disk is full or not writable.
+    """
+    if scheme not in get_args(Scheme):
+        raise InputError(f"A KV cache is stored as one of {', '.join(get_args(Scheme))}, not {scheme!r}.")
+    stored = cache.packed(scheme)
+    tensors = {"k": stored.keys, "v": stored.values, "ids": stored.ids.to(torch.int32)}
+    if stored.scales:
+        tensors |= {"k_scale": stored.scales.keys, "v_scale": stored.scales.values}
+    metadata = {
+        "format": FORMAT,
+        "identity": identity,
+        "header_length": str(cache.header_length),
+        "attention": cache.attention,
+        "start": str(cache.start),
+        "end": str(cache.end),
+        "dtype": str(cache.dtype).removeprefix("torch."),
+    }
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside, metadata)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load(path: Path, *, identity: str) -> KVCache | None:
+    """The cache stored at `path`, mapped into memory, or None if it has to be made anew.
+
+    That is: there is no file, it was made for another identity or by another version, or it is damaged. Deleting the
+    file does not disturb a loaded cache.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT or metadata.get("identity") != identity:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        dtype: torch.dtype = getattr(torch, metadata["dtype"])
+        scales = Scales(tensors["k_scale"], tensors["v_scale"], dtype) if "k_scale" in tensors else None
+        return KVCache(
+            keys=tensors["k"],
+            values=tensors["v"],
+            ids=tensors["ids"],
+            header_length=int(metadata["header_length"]),
+            attention=metadata["attention"],  # type: ignore[arg-type]  # KVCache checks it
+            start=int(metadata["start"]),
+            end=int(metadata["end"]),
+            scales=scales,
+        )
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, ModelError) as error:
+        log.warning("The KV cache %s cannot be read (%s). It is made anew.", path.name, error)
+        return None
