@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from grit_app.benchmark.floors import forget
 from grit_app.benchmark.timing import StageClock
-from grit_app.documents.index import VectorIndex
-from grit_app.documents.keywords import KeywordIndex, tokens
+from grit_app.documents.keep.index import VectorIndex
+from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.gritlm import GritLM, KVCache, Layout, Sampling, join
 from grit_app.gritlm.cache import file as kv_file
 from grit_app.gritlm.cache.pack import Scheme

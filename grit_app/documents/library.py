@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from grit_app.documents.chunking import Chunk, chunk_document
 from grit_app.documents.document import Document, Limits
-from grit_app.documents.fusion import Hit, Mode, cosine, fuse
-from grit_app.documents.index import VectorIndex
-from grit_app.documents.keywords import KeywordIndex, tokens
-from grit_app.documents.kv_store import Attention, CacheStore, Key, file_name
-from grit_app.documents.reading import read_document
+from grit_app.documents.keep.fusion import Hit, Mode, cosine, fuse
+from grit_app.documents.keep.index import VectorIndex
+from grit_app.documents.keep.keywords import KeywordIndex, tokens
+from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, file_name
+from grit_app.documents.keep.store import FolderStore, MemoryStore, Stored
+from grit_app.documents.read.reading import read_document
 from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Stage
-from grit_app.documents.store import FolderStore, MemoryStore, Stored
 from grit_app.errors import Cancelled, DocumentError, GritError
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.cache.pack import Scheme

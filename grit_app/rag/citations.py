@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grit_app.documents.keywords import tokens
+from grit_app.documents.keep.keywords import tokens
 from grit_app.documents.library import Hit
 from grit_app.gritlm.model import GritLM
 from grit_app.rag.sentences import Sentence, sentences_of, split_sentences

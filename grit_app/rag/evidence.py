@@ -20,7 +20,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from grit_app.documents.keywords import tokens
+from grit_app.documents.keep.keywords import tokens
 from grit_app.rag.sentences import Sentence
 
 Asked = Literal["number", "time", "person", "place", "reason", "manner", "thing"]

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from grit_app.documents.keywords import tokens
+from grit_app.documents.keep.keywords import tokens
 from grit_app.rag.evidence import ASKED, NUMBER_WORD, TIME_WORD, asked_for
 
 MOST_WORDS: Final = 12

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grit_app.documents.library import Hit, Library
-from grit_app.documents.pictures import page_picture
+from grit_app.documents.read.pictures import page_picture
 from grit_app.errors import DocumentError
 from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.layout import Positions

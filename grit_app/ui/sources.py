@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from grit_app.documents.library import Hit
-from grit_app.documents.pictures import Picture
+from grit_app.documents.read.pictures import Picture
 from grit_app.ui.handlers import escape
 
 SCRIPT: Final = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from grit_app.documents.document import Document, Limits
-from grit_app.documents.pdf_reading import read_pdf
+from grit_app.documents.read.pdf.reader import read_pdf
 from tests.documents.pdf_maker import Pdf
 
 RIVER = (

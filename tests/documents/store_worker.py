@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from grit_app.documents.chunking import chunk_document
-from grit_app.documents.plain_text import read_text
-from grit_app.documents.store import FolderStore, Stored
+from grit_app.documents.keep.store import FolderStore, Stored
+from grit_app.documents.read.plain_text import read_text
 
 PASSAGE = "The river crosses three provinces and the mills on its banks were sold when the railway came. "
 

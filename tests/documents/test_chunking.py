@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from grit_app.documents.chunking import Chunk, chunk_document, sentence_spans
 from grit_app.documents.document import Document, Page
-from grit_app.documents.plain_text import read_text
+from grit_app.documents.read.plain_text import read_text
 from tests.documents.conftest import HONEY, RIVER
 
 

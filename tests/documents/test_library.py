@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from grit_app.documents.document import Limits
-from grit_app.documents.keywords import KeywordIndex, tokens
+from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.documents.library import FileReport, Library, Progress
 from grit_app.errors import DocumentError
 from grit_app.gritlm import GritLM
@@ -104,7 +104,7 @@ def test_an_encrypted_file_is_kept_so_that_its_pages_can_be_shown(model: GritLM,
     path.write_bytes(encrypted(report_pdf(), "secret"))
     library = Library(model, tmp_path / "data")
     (report,) = library.add([path], password="secret")
-    from grit_app.documents.pictures import page_picture
+    from grit_app.documents.read.pictures import page_picture
 
     assert report.document_id is not None
     assert page_picture(library.source(report.document_id), 1, HONEY).boxes
@@ -164,7 +164,7 @@ def test_search_is_what_brute_force_finds(load_tiny: Callable[..., GritLM], file
 
 
 def test_fusion_is_the_weighted_mean_and_says_who_found_it() -> None:
-    from grit_app.documents.fusion import fuse
+    from grit_app.documents.keep.fusion import fuse
 
     cosines, words = {0: 0.9, 1: 0.2, 2: 0.5, 3: -0.4}, {0: 0.0, 1: 0.8, 2: 0.5, 3: 0.0}
     fused = fuse(cosines, words, 2, "hybrid", 0.25)

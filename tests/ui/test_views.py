@@ -11,7 +11,7 @@ from grit_app.benchmark.race import Lane, Race
 from grit_app.documents.chunking import Chunk
 from grit_app.documents.document import Document, Page
 from grit_app.documents.library import Hit
-from grit_app.documents.pictures import Picture
+from grit_app.documents.read.pictures import Picture
 from grit_app.ui import library_view, race_view, sources
 from grit_app.ui.library_view import Row
 from grit_app.ui.status import count, seconds, size

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from grit_app.documents.keywords import KeywordIndex, tokens
+from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.gritlm import GritLM
 from grit_app.gritlm.grit_config import GritConfig
 from training.evaluation.ranking import items_by_group

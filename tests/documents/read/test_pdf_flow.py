@@ -282,7 +282,7 @@ def test_widths_of_the_made_font_are_pypdfs_own() -> None:
     """These tests place words by `width`; were it wrong, gaps would be too."""
     from pypdf import PdfReader
 
-    from grit_app.documents.pdf_words import WordReader
+    from grit_app.documents.read.pdf.words import WordReader
 
     pdf = Pdf()
     pdf.page().text(72, 700, "Harbours", size=10)

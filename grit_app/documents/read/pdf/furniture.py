@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import median
 
-from grit_app.documents.page_layout import Line, PageLines, body_size
+from grit_app.documents.read.pdf.lines import Line, PageLines, body_size
 
 EDGE_LINES = 3  # a header or footer has at most so many lines
 REACH = 6  # pages

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grit_app.documents.index import VectorIndex
+from grit_app.documents.keep.index import VectorIndex
 
 
 def unit_rows(count: int, seed: int, size: int = 16) -> np.ndarray:

@@ -17,7 +17,7 @@ import psutil
 
 import grit_app
 from grit_app.documents.document import Document, Limits, Page
-from grit_app.documents.plain_text import decode, read_text
+from grit_app.documents.read.plain_text import decode, read_text
 from grit_app.errors import Cancelled, DocumentError, NoTextFound, PasswordNeeded
 
 __all__ = ["Document", "Limits", "Page", "read_document"]
@@ -101,7 +101,7 @@ def _read_in_worker(
                "limits": asdict(limits), "plain_copy": str(plain_copy.resolve()) if plain_copy else None}  # fmt: skip
     root = str(Path(grit_app.__file__).resolve().parent.parent)
     process = subprocess.Popen(
-        [sys.executable, "-m", "grit_app.documents.pdf_worker"],
+        [sys.executable, "-m", "grit_app.documents.read.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

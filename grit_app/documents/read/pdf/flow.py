@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
-from grit_app.documents.clean import is_right_to_left
-from grit_app.documents.hyphens import HyphenMender
-from grit_app.documents.page_layout import Line, body_size
+from grit_app.documents.read.clean import is_right_to_left
+from grit_app.documents.read.hyphens import HyphenMender
+from grit_app.documents.read.pdf.lines import Line, body_size
 
 _BULLET = re.compile(r"([•▪◦●■□‣⁃∙·*✓➢➤►–—-]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)]|\([ivx]+\))\s")
 _NOTE = re.compile(r"[\d⁰¹²³⁴⁵⁶⁷⁸⁹*†‡§]")

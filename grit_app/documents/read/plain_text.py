@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from grit_app.documents.clean import normalise
 from grit_app.documents.document import Document, Page
-from grit_app.documents.hyphens import HyphenMender
+from grit_app.documents.read.clean import normalise
+from grit_app.documents.read.hyphens import HyphenMender
 
 _LIST_ITEM = re.compile(r"\s*([-*+•]|\d{1,3}[.)])\s+")
 _HEADING = re.compile(r" {0,3}(#{1,6})\s+(.*?)\s*#*\s*$")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grit_app.documents.keywords import KeywordIndex, stem, tokens
+from grit_app.documents.keep.keywords import KeywordIndex, stem, tokens
 
 VOCABULARY = ["school", "river", "honey", "grain", "united", "370", "mill", "bee"]
 TEXTS = st.lists(st.lists(st.sampled_from(VOCABULARY), max_size=12), min_size=1, max_size=8)

@@ -12,10 +12,10 @@ from pypdf import PdfReader, PdfWriter
 from pypdf.errors import DependencyError, PyPdfError
 
 from grit_app.documents.document import Document, Limits, Page, page_list
-from grit_app.documents.flow import flow
-from grit_app.documents.furniture import without_furniture
-from grit_app.documents.page_layout import Line, PageLines, page_lines
-from grit_app.documents.pdf_words import OutOfTime, PageWords, WordReader
+from grit_app.documents.read.pdf.flow import flow
+from grit_app.documents.read.pdf.furniture import without_furniture
+from grit_app.documents.read.pdf.lines import Line, PageLines, page_lines
+from grit_app.documents.read.pdf.words import OutOfTime, PageWords, WordReader
 from grit_app.errors import DocumentError, NoTextFound, PasswordNeeded
 
 _BLANK_NOTICE = re.compile(r"\W*(this )?page (is |was )?(intentionally |deliberately )?(left )?blank\W*", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""The process that reads one PDF: `python -m grit_app.documents.pdf_worker` < request > answers.
+"""The process that reads one PDF: `python -m grit_app.documents.read.worker` < request > answers.
 
 A PDF can be made to run forever or to eat all memory, and a thread cannot be stopped. A process can: it is limited here
 and killed from `reading` when its time is up. Request: one JSON object. Answers: JSON lines `{"page": i, "pages": n}`,
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from grit_app.documents.document import Limits
-from grit_app.documents.pdf_reading import read_pdf
+from grit_app.documents.read.pdf.reader import read_pdf
 from grit_app.errors import DocumentError
 
 MAX_MEMORY_BYTES = 4 << 30

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grit_app.documents.clean import logical_order, normalise, raised
-from grit_app.documents.hyphens import HyphenMender
+from grit_app.documents.read.clean import logical_order, normalise, raised
+from grit_app.documents.read.hyphens import HyphenMender
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from typing import Any
 from pypdf import PageObject
 from pypdf.generic import ContentStream, DictionaryObject, StreamObject
 
-from grit_app.documents.clean import is_right_to_left
-from grit_app.documents.pdf_fonts import UNREADABLE, PdfFont
+from grit_app.documents.read.clean import is_right_to_left
+from grit_app.documents.read.pdf.fonts import UNREADABLE, PdfFont
 
 Matrix = tuple[float, float, float, float, float, float]
 IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)

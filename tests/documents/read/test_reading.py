@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from grit_app.documents import reading
 from grit_app.documents.document import Document, Limits, page_list
-from grit_app.documents.reading import read_document
+from grit_app.documents.read import reading
+from grit_app.documents.read.reading import read_document
 from grit_app.errors import Cancelled, DocumentError, NoTextFound, PasswordNeeded, SettingsError
 from tests.documents.conftest import HONEY, RIVER
 from tests.documents.pdf_maker import Pdf, encrypted, wrap
@@ -143,7 +143,7 @@ def test_damage_anywhere_never_gives_another_error(tmp_path: Path) -> None:
     """A parser of foreign bytes may raise anything; people must get a sentence. 40 files with changed bytes."""
     import random
 
-    from grit_app.documents.pdf_reading import read_pdf
+    from grit_app.documents.read.pdf.reader import read_pdf
 
     random_bytes = random.Random(7)
     data = two_pages().bytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from grit_app.documents.kv_store import CacheStore
+from grit_app.documents.keep.kv_store import CacheStore
 from grit_app.documents.library import Library
 from grit_app.gritlm import GritLM
 from grit_app.gritlm.cache.kv_cache import KVCache

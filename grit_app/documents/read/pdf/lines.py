@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
-from grit_app.documents.clean import is_right_to_left, logical_order, normalise, raised
-from grit_app.documents.pdf_words import Word
-from grit_app.documents.wrapped_cells import with_wrapped_cells
+from grit_app.documents.read.clean import is_right_to_left, logical_order, normalise, raised
+from grit_app.documents.read.pdf.cells import with_wrapped_cells
+from grit_app.documents.read.pdf.words import Word
 
 CELL_GAP = 1.0  # em; spaces in justified prose stay below, column gutters and table gaps above
 WORD_GAP = 0.13  # em

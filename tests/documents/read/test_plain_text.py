@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from grit_app.documents.reading import read_document
+from grit_app.documents.read.reading import read_document
 from tests.documents.conftest import HONEY, RIVER
 from tests.documents.pdf_maker import wrap
 

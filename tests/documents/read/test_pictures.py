@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from grit_app.documents.pictures import MAX_PIXELS, Picture, page_picture
+from grit_app.documents.read.pictures import MAX_PIXELS, Picture, page_picture
 from grit_app.errors import DocumentError
 from tests.documents.conftest import HONEY, RIVER
 from tests.documents.pdf_maker import Pdf, encrypted, width, wrap

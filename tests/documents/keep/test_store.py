@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from grit_app.documents.chunking import chunk_document
-from grit_app.documents.plain_text import read_text
-from grit_app.documents.store import FolderStore, Stored
+from grit_app.documents.keep.store import FolderStore, Stored
+from grit_app.documents.read.plain_text import read_text
 from grit_app.errors import DocumentError
 from tests.documents.conftest import RIVER
 from tests.documents.store_worker import add

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from grit_app.documents.clean import is_right_to_left
-from grit_app.documents.hyphens import HyphenMender
+from grit_app.documents.read.clean import is_right_to_left
+from grit_app.documents.read.hyphens import HyphenMender
 
 _ENDS = re.compile(r"[.!?:;]$")
 _MENDER = HyphenMender(())
