@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from grit_app.benchmark import environment
-from grit_app.benchmark.passages import PassagePool
+from grit_app.benchmark.inputs.passages import PassagePool
 from grit_app.errors import GritError, InputError
 from grit_app.gritlm import GritLM
 from training.evaluation import answers, language, ranking

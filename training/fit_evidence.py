@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from grit_app.benchmark.metrics import holds_answer
-from grit_app.benchmark.questions import Question, read_questions
+from grit_app.benchmark.inputs.questions import Question, read_questions
+from grit_app.benchmark.measure.metrics import holds_answer
 from grit_app.rag.evidence import FEATURES, WEIGHTS, features
 from grit_app.rag.sentences import sentences_of
 

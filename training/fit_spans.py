@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grit_app.benchmark.metrics import holds_answer, token_f1
-from grit_app.benchmark.questions import Question, read_questions
+from grit_app.benchmark.inputs.questions import Question, read_questions
+from grit_app.benchmark.measure.metrics import holds_answer, token_f1
 from grit_app.rag.sentences import sentences_of
 from grit_app.rag.spans import FEATURES, WEIGHTS, features
 

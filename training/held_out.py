@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from grit_app.benchmark.metrics import holds_answer, token_f1
+from grit_app.benchmark.measure.metrics import holds_answer, token_f1
 from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.cache.kv_cache import KVCache, join
 from grit_app.gritlm.layout import Layout

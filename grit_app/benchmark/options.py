@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from grit_app.benchmark.environment import fixed_threads
-from grit_app.benchmark.shapes import SHAPES, checkpoint
+from grit_app.benchmark.inputs.shapes import SHAPES, checkpoint
 from grit_app.errors import SettingsError
 from grit_app.gritlm import GritLM
 

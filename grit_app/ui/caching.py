@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from grit_app.benchmark import race
-from grit_app.benchmark.race import Race
-from grit_app.benchmark.styles import style_of
+from grit_app.benchmark.measure import race
+from grit_app.benchmark.measure.race import Race
+from grit_app.benchmark.show.styles import style_of
 from grit_app.errors import Cancelled
 from grit_app.gritlm import Sampling
 from grit_app.rag.strategies import STRATEGIES

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from grit_app.benchmark import figures, quality_figures, recorded
 from grit_app.benchmark.environment import hardware_name
-from grit_app.benchmark.recorded import Recording
-from grit_app.benchmark.series import rows
-from grit_app.benchmark.styles import style_of
+from grit_app.benchmark.show import figures, quality_figures, recorded
+from grit_app.benchmark.show.recorded import Recording
+from grit_app.benchmark.show.series import rows
+from grit_app.benchmark.show.styles import style_of
 from grit_app.ui.handlers import escape
 
 LIVE: Final = "live"

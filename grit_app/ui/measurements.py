@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import gradio as gr
 
-from grit_app.benchmark import recorded
 from grit_app.benchmark.environment import hardware_name
-from grit_app.benchmark.latency import Plan, measure
-from grit_app.benchmark.recorded import Recording
-from grit_app.benchmark.styles import style_of
+from grit_app.benchmark.measure.latency import Plan, measure
+from grit_app.benchmark.show import recorded
+from grit_app.benchmark.show.recorded import Recording
+from grit_app.benchmark.show.styles import style_of
 from grit_app.errors import InputError
 from grit_app.rag.strategies import STRATEGIES
 from grit_app.ui import texts

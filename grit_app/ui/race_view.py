@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from grit_app.benchmark.race import Lane, Race
-from grit_app.benchmark.styles import style_of
+from grit_app.benchmark.measure.race import Lane, Race
+from grit_app.benchmark.show.styles import style_of
 from grit_app.ui.handlers import escape
 from grit_app.ui.status import seconds, size
 

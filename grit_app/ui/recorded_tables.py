@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from grit_app.benchmark.recorded import Recording
+from grit_app.benchmark.show.recorded import Recording
 from grit_app.ui.handlers import escape
 from grit_app.ui.status import size
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.colors import sample_colorscale
 
-from grit_app.benchmark.styles import GREY, GRID, layout
+from grit_app.benchmark.show.styles import GREY, GRID, layout
 from grit_app.ui.handlers import escape
 from grit_app.ui.similarity_math import FlatMap, nearest, ranking
 from grit_app.ui.theme import MODE_COLOURS

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from grit_app.benchmark.questions import read_rows
+from grit_app.benchmark.inputs.questions import read_rows
 from grit_app.errors import InputError
 from grit_app.gritlm import GritConfig, GritLM
 from training import evaluate
@@ -186,7 +186,7 @@ def test_weights_of_evidence_are_found_again(folder, tmp_path):
         rows.append({"question": f"Where is {words[1]}?", "context": " ".join(sentences), "answers": [words[1]]})
     path = tmp_path / "questions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    from grit_app.benchmark.questions import read_questions
+    from grit_app.benchmark.inputs.questions import read_questions
 
     prepared = prepare(read_questions(path))
     weights = fit(prepared, epochs=6)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from gradio.blocks import Block
 
-from grit_app.benchmark import latency, quality
-from grit_app.benchmark.latency import measure
-from grit_app.benchmark.recorded import Recording
+from grit_app.benchmark.measure import latency, quality
+from grit_app.benchmark.measure.latency import measure
+from grit_app.benchmark.show.recorded import Recording
 from grit_app.errors import InputError
 from grit_app.ui.measurement_views import (
     CHARTS,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grit_app.benchmark import race
+from grit_app.benchmark.measure import race
 from grit_app.errors import Cancelled, InputError
 from grit_app.gritlm import Sampling
 from grit_app.rag.strategies import STRATEGIES, build_layout

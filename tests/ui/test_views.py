@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from grit_app.benchmark.race import Lane, Race
+from grit_app.benchmark.measure.race import Lane, Race
 from grit_app.documents.chunking import Chunk
 from grit_app.documents.document import Document, Page
 from grit_app.documents.library import Hit

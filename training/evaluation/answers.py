@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from grit_app.benchmark import quality
-from grit_app.benchmark.metrics import exact_match, holds_answer, token_f1
-from grit_app.benchmark.passages import PassagePool
-from grit_app.benchmark.questions import Question
+from grit_app.benchmark.inputs.passages import PassagePool
+from grit_app.benchmark.inputs.questions import Question
+from grit_app.benchmark.measure import quality
+from grit_app.benchmark.measure.metrics import exact_match, holds_answer, token_f1
 from grit_app.documents.library import Hit
 from grit_app.gritlm import GritLM, Sampling
 from grit_app.rag.answering import AnswerMode, answer

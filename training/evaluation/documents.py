@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from grit_app.benchmark.metrics import holds_answer
-from grit_app.benchmark.questions import read_rows
+from grit_app.benchmark.inputs.questions import read_rows
+from grit_app.benchmark.measure.metrics import holds_answer
 from grit_app.documents.library import Library
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM

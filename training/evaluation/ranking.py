@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grit_app.benchmark.passages import PassagePool
+from grit_app.benchmark.inputs.passages import PassagePool
 from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.gritlm import GritLM
 from training.evaluation.baselines import Encoder, PlainBM25, TfIdf

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from grit_app.benchmark.questions import read_rows
+from grit_app.benchmark.inputs.questions import read_rows
 from grit_app.errors import InputError
 
 FILES = ("sts_b_dev", "squadshifts_dev", "nq_qed_dev", "fairytaleqa_val", "cisi")

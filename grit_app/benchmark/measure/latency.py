@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from grit_app.benchmark import environment
-from grit_app.benchmark.baseline import check_baseline
-from grit_app.benchmark.cases import STATES, TWO_MODELS, UNIFIED, CacheShelf, Case, SearchIndex, State, Workload
-from grit_app.benchmark.floors import ModelSize, Rates, floor_summary, measure_rates
+from grit_app.benchmark.inputs.texts import TextMaker
+from grit_app.benchmark.measure.baseline import check_baseline
+from grit_app.benchmark.measure.cases import STATES, TWO_MODELS, UNIFIED, CacheShelf, Case, SearchIndex, State, Workload
+from grit_app.benchmark.measure.floors import ModelSize, Rates, floor_summary, measure_rates
 from grit_app.benchmark.options import (
     load_model,
     model_folder,
@@ -31,7 +32,6 @@ from grit_app.benchmark.options import (
     teller,
     write_result,
 )
-from grit_app.benchmark.texts import TextMaker
 from grit_app.benchmark.timing import summarize
 from grit_app.errors import Cancelled, InputError
 from grit_app.gritlm import GritLM

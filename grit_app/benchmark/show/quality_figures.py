@@ -7,9 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from grit_app.benchmark.figures import in_words, preferred_state
-from grit_app.benchmark.series import Record, common, rows, select
-from grit_app.benchmark.styles import GREY, layout, style_of
+from grit_app.benchmark.show.figures import in_words, preferred_state
+from grit_app.benchmark.show.series import Record, common, rows, select
+from grit_app.benchmark.show.styles import GREY, layout, style_of
 
 
 def quality_against_ttft(

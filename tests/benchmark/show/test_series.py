@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grit_app.benchmark.series import break_even, common, lines, rows, select, speed_up
+from grit_app.benchmark.show.series import break_even, common, lines, rows, select, speed_up
 
 Records = list[dict[str, Any]]
 

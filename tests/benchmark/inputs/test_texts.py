@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from grit_app.benchmark.texts import TextMaker
+from grit_app.benchmark.inputs.texts import TextMaker
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 16, 97, 256, 700])

@@ -10,9 +10,9 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from grit_app.benchmark import figures, quality_figures
-from grit_app.benchmark.series import select
-from grit_app.benchmark.styles import STYLES, name_of, style_of
+from grit_app.benchmark.show import figures, quality_figures
+from grit_app.benchmark.show.series import select
+from grit_app.benchmark.show.styles import STYLES, name_of, style_of
 from grit_app.rag.strategies import STRATEGIES
 
 Records = list[dict[str, Any]]

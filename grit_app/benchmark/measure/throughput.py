@@ -23,6 +23,7 @@ from transformers import DynamicCache
 from transformers.generation.streamers import BaseStreamer
 
 from grit_app.benchmark import environment
+from grit_app.benchmark.inputs.texts import TextMaker
 from grit_app.benchmark.options import (
     load_model,
     model_folder,
@@ -33,7 +34,6 @@ from grit_app.benchmark.options import (
     teller,
     write_result,
 )
-from grit_app.benchmark.texts import TextMaker
 from grit_app.benchmark.timing import summarize
 from grit_app.errors import GritError, SettingsError
 from grit_app.gritlm import GritLM, KVCache, Sampling

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from grit_app.benchmark.cases import read_block
+from grit_app.benchmark.measure.cases import read_block
 from grit_app.benchmark.timing import synchronize
 from grit_app.gritlm import GritLM, KVCache, Sampling, join
 from grit_app.gritlm.errors import Cancelled, InputError

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grit_app.benchmark import throughput
 from grit_app.benchmark.__main__ import main
+from grit_app.benchmark.measure import throughput
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of libraries that only the peer imports
 

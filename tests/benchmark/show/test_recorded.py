@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from grit_app.benchmark import recorded
+from grit_app.benchmark.show import recorded
 from grit_app.errors import GritError
 
 ENVIRONMENT = {

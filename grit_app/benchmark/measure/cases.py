@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from grit_app.benchmark.floors import forget
+from grit_app.benchmark.measure.floors import forget
 from grit_app.benchmark.timing import StageClock
 from grit_app.documents.keep.index import VectorIndex
 from grit_app.documents.keep.keywords import KeywordIndex, tokens

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grit_app.benchmark.__main__ import main
-from grit_app.benchmark.two_models import Load, summary
+from grit_app.benchmark.measure.two_models import Load, summary
 
 
 def test_two_copies_do_the_same_work_with_twice_the_weights(

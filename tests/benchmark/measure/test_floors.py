@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from grit_app.benchmark.floors import ModelSize, Rates, forget, measure_rates
-from grit_app.benchmark.shapes import COMMON, SHAPES
+from grit_app.benchmark.inputs.shapes import COMMON, SHAPES
+from grit_app.benchmark.measure.floors import ModelSize, Rates, forget, measure_rates
 from tests.conftest import tiny_hf_model
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import torch
 
-from grit_app.benchmark.cases import TWO_MODELS, UNIFIED
-from grit_app.benchmark.latency import Plan, measure, one_line
+from grit_app.benchmark.measure.cases import TWO_MODELS, UNIFIED
+from grit_app.benchmark.measure.latency import Plan, measure, one_line
 from grit_app.benchmark.options import (
     load_model,
     model_folder,

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from grit_app.benchmark.series import BASELINE, Record, break_even, common, lines, select, speed_up
-from grit_app.benchmark.styles import (
+from grit_app.benchmark.show.series import BASELINE, Record, break_even, common, lines, select, speed_up
+from grit_app.benchmark.show.styles import (
     STAGE_COLOURS,
     STAGE_PATTERNS,
     STAGE_WORDS,

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from grit_app.benchmark import environment
-from grit_app.benchmark.drift import PASSAGES, next_token_drift
-from grit_app.benchmark.metrics import bootstrap_interval, exact_match, holds_answer, token_f1
+from grit_app.benchmark.inputs.passages import PassagePool
+from grit_app.benchmark.inputs.questions import Question, read_questions
+from grit_app.benchmark.measure.drift import PASSAGES, next_token_drift
+from grit_app.benchmark.measure.metrics import bootstrap_interval, exact_match, holds_answer, token_f1
 from grit_app.benchmark.options import load_model, model_folder, model_parser, names, numbers, parse, write_result
-from grit_app.benchmark.passages import PassagePool
-from grit_app.benchmark.questions import Question, read_questions
 from grit_app.documents.library import Hit
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM, Sampling

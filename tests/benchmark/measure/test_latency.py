@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from grit_app.benchmark.__main__ import main
-from grit_app.benchmark.cases import CacheShelf, Case, SearchIndex, Workload
-from grit_app.benchmark.latency import Plan, measure
+from grit_app.benchmark.measure.cases import CacheShelf, Case, SearchIndex, Workload
+from grit_app.benchmark.measure.latency import Plan, measure
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM
 from grit_app.rag.strategies import STRATEGIES, build_layout
@@ -253,7 +253,7 @@ def test_a_shape_becomes_a_checkpoint_like_any_other(
     tiny_model_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the same loading as real weights; the same seed gives the same weights and so the same identity."""
-    from grit_app.benchmark.shapes import SHAPES, write_checkpoint
+    from grit_app.benchmark.inputs.shapes import SHAPES, write_checkpoint
 
     tiny = SHAPES["mini-36m"] | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 4}
     monkeypatch.setitem(SHAPES, "tiny", tiny)

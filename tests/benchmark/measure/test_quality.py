@@ -8,10 +8,10 @@ import random
 
 import pytest
 
-from grit_app.benchmark import quality
-from grit_app.benchmark.metrics import bootstrap_interval, exact_match, holds_answer, normalise, token_f1
-from grit_app.benchmark.passages import PassagePool
-from grit_app.benchmark.questions import Question, read_questions
+from grit_app.benchmark.inputs.passages import PassagePool
+from grit_app.benchmark.inputs.questions import Question, read_questions
+from grit_app.benchmark.measure import quality
+from grit_app.benchmark.measure.metrics import bootstrap_interval, exact_match, holds_answer, normalise, token_f1
 from grit_app.errors import InputError
 
 FACTS = (("mill", "Anna Berg", "1875"), ("bridge", "Otto Lang", "1902"), ("school", "Mary Hill", "1931"),

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from grit_app.benchmark.series import Record, baseline_of, speed_up
-from grit_app.benchmark.styles import style_of
+from grit_app.benchmark.show.series import Record, baseline_of, speed_up
+from grit_app.benchmark.show.styles import style_of
 from grit_app.errors import GritError
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "assets" / "benchmarks"
