@@ -16,10 +16,10 @@ from grit_app.errors import InputError
 from grit_app.rag.answering import answer
 from grit_app.rag.events import Done
 from grit_app.settings import Settings
-from grit_app.ui.engine import Engine
-from grit_app.ui.handlers import guarded
-from grit_app.ui.library_actions import library_limits
-from grit_app.ui.similarity_math import MAX_CHARACTERS, MAX_TEXTS, cosines
+from grit_app.ui.base.engine import Engine
+from grit_app.ui.base.handlers import guarded
+from grit_app.ui.documents.library_actions import library_limits
+from grit_app.ui.similarity.neighbours import MAX_CHARACTERS, MAX_TEXTS, cosines
 
 MAX_DOCUMENT_CHARACTERS = 200_000
 

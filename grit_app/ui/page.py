@@ -8,12 +8,17 @@ from typing import Any
 import gradio as gr
 
 from grit_app.settings import Settings
-from grit_app.ui import api, caching, chat, documents, similarity, texts
-from grit_app.ui.engine import Engine
-from grit_app.ui.handlers import escape, guarded, message_text
-from grit_app.ui.sessions import Visitors, new_key, session_of
-from grit_app.ui.status import badge, count
-from grit_app.ui.theme import HEAD, STYLE_SHEET, theme
+from grit_app.ui import api
+from grit_app.ui.base import texts
+from grit_app.ui.base.engine import Engine
+from grit_app.ui.base.handlers import escape, guarded, message_text
+from grit_app.ui.base.sessions import Visitors, new_key, session_of
+from grit_app.ui.base.status import badge, count
+from grit_app.ui.base.theme import HEAD, STYLE_SHEET, theme
+from grit_app.ui.caching import handlers as caching
+from grit_app.ui.chat import handlers as chat
+from grit_app.ui.documents import handlers as documents
+from grit_app.ui.similarity import handlers as similarity
 
 HEADER = f"""
 <header class="page-head">

@@ -11,10 +11,10 @@ import gradio as gr
 from grit_app.documents.library import Library
 from grit_app.gritlm import GritLM
 from grit_app.settings import Settings
-from grit_app.ui.engine import Engine
-from grit_app.ui.library_actions import library_limits
+from grit_app.ui.base.engine import Engine
+from grit_app.ui.base.sessions import Visitors
+from grit_app.ui.documents.library_actions import library_limits
 from grit_app.ui.page import build_app, is_shared, launch_options
-from grit_app.ui.sessions import Visitors
 
 
 def assemble(settings: Settings, load: Callable[[], GritLM]) -> tuple[gr.Blocks, Engine, Visitors]:

@@ -1,0 +1,210 @@
+"""The Caching tab: a race at first sight, below it the measured comparison, recorded and live."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from grit_app.benchmark.measure import race
+from grit_app.benchmark.measure.race import Race
+from grit_app.benchmark.show.styles import style_of
+from grit_app.errors import Cancelled
+from grit_app.gritlm import Sampling
+from grit_app.rag.strategies import STRATEGIES
+from grit_app.ui.base import texts
+from grit_app.ui.base.background import Watch
+from grit_app.ui.base.engine import Engine
+from grit_app.ui.base.handlers import guarded
+from grit_app.ui.base.sessions import Visitors, session_of
+from grit_app.ui.base.theme import ASSETS
+from grit_app.ui.caching import measurements
+from grit_app.ui.caching.race_view import answers_table, frames, picture, preparing
+
+FULL = "rag_doc_query"
+CACHED = [name for name, row in STRATEGIES.items() if row.caches_documents]
+DEFAULT_CACHED = "docs_cache"
+ANSWER_TOKENS = 48
+ANSWERS_HINT = '<p class="quiet">Same question, same document, greedy decoding.</p>'
+SMALL_PARAMETERS = 500_000_000
+"""Up to this size the race starts by itself at first sight, also on a CPU: it takes seconds."""
+
+SAMPLE_TEXTS = [ASSETS / "samples" / "field_guide.txt", ASSETS / "samples" / "harbour_museum.md"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The race's components."""
+
+    question: gr.Textbox
+    cached: gr.Dropdown
+    length: gr.Slider
+    start: gr.Button
+    again: gr.Button
+    stop: gr.Button
+    lanes: gr.HTML
+    compare: gr.Button
+    answers: gr.HTML
+    result: gr.State
+    was_seen: gr.State
+
+
+def build(engine: Engine, visitors: Visitors, opened: Callable[..., Any]) -> None:
+    """Must be called inside the tab, whose `select` event is `opened`."""
+    gr.Markdown(texts.RACE_INTRO, elem_classes="intro")
+    wire(lay_out(), RaceHandlers(engine, visitors), opened)
+    measurements.build(engine, visitors)
+
+
+def sample_text() -> str:
+    """The sample documents as one long text, without their markup."""
+    lines = []
+    for path in SAMPLE_TEXTS:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            words = line.replace("|", "  ").strip(" #:*=-")
+            if words:
+                lines.append(words)
+    return "\n".join(lines)
+
+
+def lay_out() -> Parts:
+    with gr.Row(elem_classes="columns race-controls"):
+        question = gr.Textbox(
+            label="Question",
+            value=texts.RACE_QUESTION,
+            lines=1,
+            max_lines=3,
+            scale=5,
+            min_width=260,
+            elem_id="race-question",
+        )
+        cached = gr.Dropdown(
+            choices=[(style_of(name).label.capitalize(), name) for name in CACHED],
+            value=DEFAULT_CACHED,
+            label="Cached lane",
+            scale=3,
+            min_width=200,
+            elem_id="race-strategy",
+        )
+        length = gr.Slider(256, 4096, value=2048, step=256, label="Document, in tokens", scale=3, min_width=200)
+    with gr.Row(elem_classes="ask-row"):
+        start = gr.Button("Race on this machine", variant="primary", elem_id="race-start", scale=0, min_width=210)
+        again = gr.Button("Show again", elem_id="race-again", scale=0, min_width=130)
+        stop = gr.Button(
+            "Stop",
+            variant="stop",
+            visible=False,
+            elem_id="race-stop",
+            elem_classes="stop-button",
+            scale=0,
+            min_width=99,
+        )
+    lanes = gr.HTML(preparing([FULL, DEFAULT_CACHED], None), label="The race", elem_id="race")
+    with gr.Accordion("The answers of all strategies, side by side", open=False, elem_id="answers-accordion"):
+        compare = gr.Button("Answer with every strategy", size="sm", elem_id="compare-answers")
+        answers = gr.HTML(ANSWERS_HINT, label="Answers", elem_id="all-answers")
+    return Parts(question, cached, length, start, again, stop, lanes, compare, answers, gr.State(None), gr.State(False))
+
+
+class RaceHandlers:
+    """Measuring lanes in the model's turn, and showing them out of it."""
+
+    def __init__(self, engine: Engine, visitors: Visitors) -> None:
+        self._engine = engine
+        self._visitors = visitors
+
+    def begin(self, request: gr.Request) -> tuple[Any, Any]:
+        self._visitors.begin_run(session_of(request), "race")
+        return gr.update(interactive=False), gr.update(visible=True)
+
+    def stop(self, request: gr.Request) -> None:
+        self._visitors.stop_run(session_of(request), "race")
+
+    def run(self, question: str, cached: str, length: float, request: gr.Request) -> Iterator[tuple[str, Race | None]]:
+        """Outputs: lanes, result."""
+        cancel = self._visitors.current_run(session_of(request), "race")
+        yield from self._measured([FULL, cached], question, length, cancel)
+
+    def first_sight(
+        self, was_seen: bool, question: str, cached: str, length: float, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """The tab was opened. Outputs: lanes, result, was_seen. A race that was run before is only shown again."""
+        model = self._engine.ready_model()
+        is_quick = model is not None and (
+            model.describe()["parameters"] <= SMALL_PARAMETERS or model.device.type == "cuda"
+        )
+        if was_seen or not is_quick:
+            yield gr.skip(), gr.skip(), was_seen
+            return
+        cancel = self._visitors.begin_run(session_of(request), "race")
+        for html, result in self._measured([FULL, cached], question, length, cancel):
+            yield html, result, True
+
+    def show(self, result: Race | None) -> Iterator[Any]:
+        """The race at its measured pace; not in the model's lane."""
+        if result is None:
+            yield gr.skip()
+            return
+        for wait_s, html in frames(result):
+            time.sleep(wait_s)
+            yield html
+
+    def all_answers(self, question: str, length: float, request: gr.Request) -> Iterator[str]:
+        """Every strategy's answer to the same question over the same document."""
+        cancel = self._visitors.begin_run(session_of(request), "answers")
+        names = [FULL, *(name for name in STRATEGIES if name not in (FULL, "none"))]
+        for _, result in self._measured(names, question, length, cancel):
+            yield answers_table(result) if result else '<p class="quiet">Answering …</p>'
+
+    def _measured(
+        self, strategies: Sequence[str], question: str, length: float, cancel: threading.Event
+    ) -> Iterator[tuple[str, Race | None]]:
+        yield preparing(strategies, None), None
+        with self._engine.using(cancel) as model:
+            text, _ = race.cut_to_tokens(model, sample_text(), min(int(length), model.context - 512))
+            is_quoting = model.config.answer_mode != "free"
+            sampling = Sampling(max_new_tokens=ANSWER_TOKENS)
+            watch: Watch[str, Race] = Watch(
+                lambda report: race.run(
+                    model,
+                    question,
+                    text,
+                    strategies,
+                    sampling=sampling,
+                    is_quoting=is_quoting,
+                    on_lane=report,
+                    cancel=cancel,
+                ),
+                cancel,
+            )
+            try:
+                for news in watch:
+                    if news:
+                        yield preparing(strategies, news[-1]), None
+            except Cancelled:
+                yield preparing(strategies, None, "stopped"), None
+                return
+        yield picture(watch.result, 0.0), watch.result
+
+
+def wire(parts: Parts, handlers: RaceHandlers, opened: Callable[..., Any]) -> None:
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    lane: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "private"}
+    playing: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden", "api_visibility": "private"}
+    knobs = [parts.question, parts.cached, parts.length]
+    show = guarded(handlers.show)
+    begun = parts.start.click(guarded(handlers.begin), None, [parts.start, parts.stop], **quiet)
+    ran = begun.then(guarded(handlers.run), knobs, [parts.lanes, parts.result], **lane)
+    ran.then(lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [parts.start, parts.stop], **quiet)
+    ran.success(show, parts.result, parts.lanes, **playing)
+    seen = opened(
+        guarded(handlers.first_sight), [parts.was_seen, *knobs], [parts.lanes, parts.result, parts.was_seen], **lane
+    )
+    seen.success(show, parts.result, parts.lanes, **playing)
+    parts.again.click(show, parts.result, parts.lanes, **playing)
+    parts.stop.click(handlers.stop, **quiet)
+    parts.compare.click(guarded(handlers.all_answers), [parts.question, parts.length], parts.answers, **lane)

@@ -1,0 +1,166 @@
+"""From a question to what the page shows of its answer: streamed words, cited sentences, cards, the page picture."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from grit_app.documents.library import Hit, Library
+from grit_app.documents.read.pictures import page_picture
+from grit_app.errors import DocumentError
+from grit_app.gritlm import GritLM, Sampling
+from grit_app.gritlm.layout import Positions
+from grit_app.rag.answering import AnswerMode, answer
+from grit_app.rag.events import Answer, Citation, Done, Retrieved, Token
+from grit_app.ui.base import texts
+from grit_app.ui.base.handlers import escape, plain_markdown, steady
+from grit_app.ui.base.status import seconds
+from grit_app.ui.chat.handlers import reply
+from grit_app.ui.documents import sources
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The sources of one answer, in citation order."""
+
+    number: int
+    hits: list[Hit]
+    marks: list[list[tuple[int, int]]]
+    """For each hit the spans of its text on which the answer rests."""
+
+    cited: int
+    """So many of the hits, from the first, are cited."""
+
+    def cards(self, chosen: int | None) -> str:
+        return sources.cards(self.number, self.hits, self.marks, self.cited, chosen)
+
+
+@dataclass
+class Asking:
+    """One question on its way. Iterate `frames`; then `turn` is there, also when the visitor stopped it."""
+
+    number: int
+    question: str
+    strategy: str | None = None
+    k: int | None = None
+    mode: AnswerMode | None = None
+    positions: Positions = "consecutive"
+    answer_tokens: int = 64
+    turn: Turn = field(init=False)
+
+    def frames(
+        self, library: Library, model: GritLM, documents: Sequence[str] | None, cancel: threading.Event
+    ) -> Iterator[tuple[Message, str | None]]:
+        """(answer so far, cards if they changed)."""
+        self.turn = Turn(self.number, [], [], 0)
+        self._done: Answer | None = None
+        self._cards: str | None = None
+        events = answer(
+            self.question,
+            library,
+            model,
+            strategy=self.strategy,
+            k=self.k,
+            mode=self.mode,
+            documents=documents,
+            sampling=Sampling(max_new_tokens=self.answer_tokens),
+            cancel=cancel,
+            positions=self.positions,
+        )
+        text = ""
+        for text in steady(self._pieces(events)):
+            cards, self._cards = self._cards, None
+            yield reply(plain_markdown(text)), cards
+        if self._done is None:
+            yield reply(plain_markdown(text), "stopped by you"), None
+            return
+        self.turn = turn_of(self.number, self._done.citations)
+        yield finished(self.number, self._done), self.turn.cards(None)
+
+    def _pieces(self, events: Iterator[Any]) -> Iterator[str]:
+        """Words for the stream; the other events are noted on the way."""
+        for event in events:
+            if isinstance(event, Retrieved):
+                self.turn = Turn(self.number, list(event.hits), [], 0)
+                self._cards = self.turn.cards(None)
+            elif isinstance(event, Token):
+                yield event.text
+            elif isinstance(event, Done):
+                self._done = event.answer
+
+
+def turn_of(number: int, citations: Sequence[Citation]) -> Turn:
+    """The answer's passages as they are numbered, with the sentences on which it rests."""
+    marks = [[citation.support] if citation.support else [] for citation in citations]
+    return Turn(number, [c.hit for c in citations], marks, sum(c.is_cited for c in citations))
+
+
+def finished(number: int, done: Answer) -> Message:
+    """The whole answer with its marks, what must be said about it, and its numbers."""
+    return reply(body(number, done), statistics(done))
+
+
+def body(number: int, done: Answer) -> str:
+    """Markdown: sentences with links to their passages, then what a reader should know. Text stays literal."""
+    if not done.citations and done.strategy != "none":
+        return f"**{texts.NO_PASSAGES}**"
+    if not done.answerable and done.strategy != "none":
+        words = ""
+    else:
+        words = cited_markdown(number, done.sentences, done.short) or plain_markdown(done.text) or "*(no words)*"
+    notes = [f"*{plain_markdown(note)}*" for note in done.notes]
+    return "\n\n".join([part for part in (words, *notes) if part])
+
+
+def cited_markdown(turn: int, sentences: Sequence[tuple[str, Sequence[int]]], short: str = "") -> str:
+    """`One sentence. [1] Another. [2]`, the numbers as links to `#cite-TURN-NUMBER`; the words of `short` in bold."""
+    parts = []
+    for text, numbers in sentences:
+        marks = "".join(f" [\\[{n}\\]](#cite-{turn}-{n})" for n in numbers)
+        before, found, behind = text.partition(short) if short else (text, "", "")
+        if found:
+            short = ""  # once is enough
+            found = f"<strong>{plain_markdown(found)}</strong>"
+        parts.append(plain_markdown(before) + found + plain_markdown(behind) + marks)
+    return " ".join(parts)
+
+
+MODE_WORDS = {"quote": "quoted", "short": "quoted in short", "free": "free"}
+
+
+def statistics(done: Answer) -> str:
+    """The line under an answer: what came from caches, and the time of each stage."""
+    cached = f", {done.cached_tokens:,} of them cached" if done.cached_tokens else ", none cached"
+    times = done.timings_ms
+    names = {"embed": "embed", "search": "search", "load_cache": "load caches", "prefill": "prefill"}
+    stages = ", ".join(f"{word} {seconds(times[key])}" for key, word in names.items() if times.get(key))
+    has_words = done.prompt_tokens > 0  # a refusal is decided by the search: the model reads and writes nothing
+    first = has_words and times.get("first_token")
+    parts = [
+        f"first token after {seconds(times['first_token'])} ({stages})" if first else stages,
+        f"total {seconds(times['total'])}",
+        f"{done.prompt_tokens:,} prompt tokens{cached} + {done.new_tokens:,} new" if has_words else "nothing written",
+        f"{escape(done.strategy)}, {MODE_WORDS[done.mode]}",
+        "stopped by you" if done.finish_reason == "cancelled" else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def source_picture(library: Library, turn: Turn, position: int) -> str:
+    """The page of a passage as HTML; where there is none to show, a sentence that says why."""
+    chunk = turn.hits[position].chunk
+    marks = turn.marks[position] if position < len(turn.marks) else []
+    place = chunk.page_at(marks[0][0]) if marks else chunk.places[0]
+    caption = f"{chunk.document_name}, {sources.page_words(place.label, (place.index,))}"
+    try:
+        if library.document(chunk.document_id).kind != "pdf":
+            return f'<p class="quiet">{escape(chunk.document_name)} is plain text, so there is no page to show.</p>'
+        on_page = chunk.text[place.start - chunk.start : place.stop - chunk.start]
+        picture = page_picture(library.source(chunk.document_id), place.index, on_page)
+    except DocumentError as error:
+        return f'<p class="quiet">{escape(str(error))}</p>'
+    return sources.picture_html(picture, caption)

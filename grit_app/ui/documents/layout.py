@@ -1,0 +1,158 @@
+"""What stands where on the Document Q&A tab: documents, conversation, sources. On a phone they are stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from grit_app.rag.strategies import STRATEGIES
+from grit_app.settings import Settings
+from grit_app.ui.base import texts
+from grit_app.ui.base.theme import ASSETS
+from grit_app.ui.documents import library_view, sources
+from grit_app.ui.documents.library_actions import FILE_KINDS
+
+WAITING = '<p class="quiet files-empty">Your documents appear when the model is loaded.</p>'
+SAMPLES = [ASSETS / "samples" / "field_guide.pdf", ASSETS / "samples" / "harbour_museum.md"]
+NO_SOURCES = '<p class="quiet">The passages of an answer appear here; choose one to see its page.</p>'
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tab's components, by what they are for."""
+
+    upload: gr.File
+    sample: gr.Button
+    halt: gr.Button
+    locked_box: gr.Group
+    password: gr.Textbox
+    unlock: gr.Button
+    table: gr.HTML
+    meter: gr.HTML
+    clear: gr.Button
+    chatbot: gr.Chatbot
+    box: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    strategy: gr.Dropdown
+    k: gr.Slider
+    mode: gr.Radio
+    positions: gr.Radio
+    cards: gr.HTML
+    picture: gr.HTML
+    unused: gr.State
+    locked: gr.State
+
+
+def lay_out(settings: Settings, shared: bool) -> Parts:
+    with gr.Row(elem_classes="columns documents"):
+        with gr.Column(scale=3, min_width=290):
+            left = _left(settings, shared)
+        with gr.Column(scale=6, min_width=340):
+            middle = _middle()
+        with gr.Column(scale=4, min_width=300, elem_id="sources-column"):
+            gr.HTML('<h3 class="part">Sources</h3>')
+            picture = gr.HTML(label="Page of the chosen passage", elem_id="page-picture")
+            cards = gr.HTML(NO_SOURCES, label="Sources", elem_id="sources", js_on_load=sources.SCRIPT)
+    return Parts(**left, **middle, cards=cards, picture=picture, unused=gr.State([]), locked=gr.State([]))
+
+
+def _left(settings: Settings, shared: bool) -> dict[str, Any]:
+    limits = library_view.limits_sentence(FILE_KINDS, settings.max_file_mb, settings.max_pages, settings.max_files)
+    gr.HTML(f'<h3 class="part">Documents</h3><p class="quiet">{limits}</p>')
+    upload = gr.File(
+        file_count="multiple", file_types=list(FILE_KINDS), label="Add documents", height=132, elem_id="upload"
+    )
+    sample = gr.Button("Try the sample documents", size="md", elem_id="sample")
+    halt = gr.Button("Stop reading", variant="stop", size="sm", visible=False, elem_id="upload-stop")
+    table = gr.HTML(WAITING, label="Documents", elem_id="files", js_on_load=library_view.SCRIPT)
+    with gr.Group(visible=False, elem_id="locked") as locked_box:
+        password = gr.Textbox(
+            value="",
+            label="Password",
+            type="password",
+            info="For the locked file in the list above. It is not kept.",
+            elem_id="password",
+        )
+        unlock = gr.Button("Open it", size="sm", elem_id="unlock")
+    meter = gr.HTML(label="Disk space of caches", elem_id="meter")
+    clear = gr.Button("Remove all", size="sm", elem_id="clear-library")
+    privacy = texts.PRIVACY_SHARED.format(idle_minutes=settings.visitor_idle_minutes) if shared else texts.PRIVACY_LOCAL
+    with gr.Accordion("Where documents are kept", open=False):
+        gr.Markdown(privacy, elem_classes="quiet")
+    return {
+        "upload": upload, "sample": sample, "halt": halt, "table": table, "meter": meter, "clear": clear,
+        "locked_box": locked_box, "password": password, "unlock": unlock,
+    }  # fmt: skip
+
+
+def starters(names: Collection[str]) -> list[Any]:
+    """Questions to start with, for documents of these names: about the samples while there is nothing else."""
+    of_samples = not names or any(path.name in names for path in SAMPLES)
+    return [{"text": question} for question in (texts.SAMPLE_QUESTIONS if of_samples else texts.GENERAL_QUESTIONS)]
+
+
+def _middle() -> dict[str, Any]:
+    chatbot = gr.Chatbot(
+        label="Questions and answers",
+        show_label=False,
+        elem_id="answers",
+        height="min(62dvh, 620px)",
+        placeholder=texts.DOCUMENTS_EMPTY,
+        examples=starters(()),
+        editable="user",
+        buttons=["copy", "copy_all"],
+        layout="bubble",
+        latex_delimiters=[],
+    )
+    with gr.Row(elem_classes="ask-row", equal_height=True):
+        box = gr.Textbox(
+            label="Question",
+            show_label=False,
+            placeholder="Ask about the documents",
+            lines=1,
+            max_lines=6,
+            scale=6,
+            min_width=180,
+            container=False,
+            elem_id="question",
+            elem_classes="main-box",
+        )
+        send = gr.Button("Ask", variant="primary", scale=1, min_width=84, elem_id="ask")
+        stop = gr.Button(
+            "Stop",
+            variant="stop",
+            scale=1,
+            min_width=84,
+            visible=False,
+            elem_id="answer-stop",
+            elem_classes="stop-button",
+        )
+    with gr.Accordion("Settings", open=False, elem_id="answer-settings"):
+        strategy = gr.Dropdown(
+            choices=[(f"{row.label} ({name})", name) for name, row in STRATEGIES.items()],
+            value="rag_doc_query",
+            label="Strategy",
+            info="What is read again for each question, and what comes from a KV cache.",
+        )
+        with gr.Row():
+            k = gr.Slider(1, 16, value=1, step=1, label="Passages", info="How many are retrieved.", min_width=160)
+            mode = gr.Radio(
+                [("Quote", "quote"), ("Short", "short"), ("Free", "free")],
+                value="free",
+                label="Answer",
+                info="Quote: a sentence of the passages. Short: its words that answer. Free: the model writes.",
+                min_width=160,
+            )
+        positions = gr.Radio(
+            [("Consecutive", "consecutive"), ("Colliding, as published", "colliding")],
+            value="consecutive",
+            label="Positions of joined caches",
+        )
+    return {
+        "chatbot": chatbot, "box": box, "send": send, "stop": stop, "strategy": strategy, "k": k, "mode": mode,
+        "positions": positions,
+    }  # fmt: skip

@@ -1,0 +1,118 @@
+"""Sources as HTML: passage cards in citation order, and the page picture with the passage boxed.
+
+Everything is escaped: passages are other people's text. Pictures travel inside the page as data, so that no image of a
+visitor's document lies in a folder that is served.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Final
+
+from grit_app.documents.library import Hit
+from grit_app.documents.read.pictures import Picture
+from grit_app.ui.base.handlers import escape
+
+SCRIPT: Final = """
+const open = (reference) => { trigger('cite', {ref: reference}); };
+element.addEventListener('click', (event) => {
+  const card = event.target.closest('[data-cite]');
+  if (card) { open(card.dataset.cite); }
+});
+if (!window.gritCites) {
+  window.gritCites = true;
+  document.addEventListener('click', (event) => {
+    const link = event.target.closest('a[href^="#cite-"]');
+    if (link) { event.preventDefault(); window.gritOpenCite(link.getAttribute('href').slice(6)); }
+  });
+}
+window.gritOpenCite = open;
+"""
+"""A click on a card, or on a [n] in the conversation, asks for that passage. References are checked on the server."""
+
+FOUND_BY: Final = {
+    "vectors": "found by meaning",
+    "keywords": "found by words",
+    "both": "found by meaning and words",
+    "opening": "the document's opening",
+}
+PICTURE_WIDTH: Final = 1000
+
+
+def cards(
+    turn: int, hits: Sequence[Hit], marks: Sequence[Sequence[tuple[int, int]]], cited: int, chosen: int | None
+) -> str:
+    """The passages of one answer.
+
+    hits     in citation order: the first `cited` ones carry the numbers that occur in the answer
+    marks    for each hit the character spans of its text that the answer rests on
+    chosen   position of the passage whose page is shown, if any
+    """
+    if not hits:
+        return '<p class="quiet">No passages.</p>'
+    items = "".join(
+        _card(turn, i, hit, marks[i] if i < len(marks) else (), i < cited, i == chosen) for i, hit in enumerate(hits)
+    )
+    return f'<ol class="cards">{items}</ol>'
+
+
+def _card(turn: int, position: int, hit: Hit, marks: Sequence[tuple[int, int]], is_cited: bool, is_chosen: bool) -> str:
+    chunk, number = hit.chunk, position + 1
+    score = min(1.0, max(0.0, float(hit.score)))
+    classes = "card" + (" cited" if is_cited else "") + (" chosen" if is_chosen else "")
+    heading = f'<span class="card-heading">{escape(chunk.heading)}</span>' if chunk.heading else ""
+    return (
+        f'<li class="{classes}" id="source-{turn}-{number}">'
+        f'<button type="button" class="card-head" data-cite="{turn}-{number}" aria-pressed="{str(is_chosen).lower()}">'
+        f'<span class="number">[{number}]</span><span class="file">{escape(chunk.document_name)}</span>'
+        f'<span class="page">{escape(page_words(chunk.page_label, chunk.pages))}</span></button>'
+        '<div class="card-facts"><span class="score" title="Retrieval score, 0 to 1">'
+        '<span class="bar" aria-hidden="true">'
+        f'<span style="width:{100 * score:.0f}%"></span></span>{score:.2f}</span>'
+        f"<span>{escape(FOUND_BY.get(hit.found_by, hit.found_by))}</span></div>"
+        f"{heading}<p>{marked(chunk.text, marks)}</p></li>"
+    )
+
+
+def page_words(label: str, pages: Sequence[int]) -> str:
+    """ "p. 4", and where the label is not the position in the file, "p. iv (4th in the file)" in words."""
+    first = pages[0] + 1 if pages else 1
+    if label == str(first) or not label:
+        return f"p. {first}"
+    return f"p. {label} (page {first} of the file)"
+
+
+def marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """The text as HTML with the spans highlighted; overlapping spans are joined."""
+    parts, end = [], 0
+    for start, stop in sorted((max(0, a), min(len(text), b)) for a, b in spans):
+        start = max(start, end)
+        if start >= stop:
+            continue
+        parts += [escape(text[end:start]), "<mark>", escape(text[start:stop]), "</mark>"]
+        end = stop
+    return "".join([*parts, escape(text[end:])])
+
+
+def picture_html(picture: Picture, caption: str) -> str:
+    """A page with its boxes drawn as an overlay, so that they keep their contrast in both modes."""
+    image = picture.image.convert("RGB")
+    width, height = image.size
+    if width > PICTURE_WIDTH:
+        image = image.resize((PICTURE_WIDTH, round(height * PICTURE_WIDTH / width)))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80, optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    boxes = "".join(
+        f'<span class="box" style="left:{100 * a / width:.2f}%;top:{100 * b / height:.2f}%;'
+        f'width:{100 * (c - a) / width:.2f}%;height:{100 * (d - b) / height:.2f}%"></span>'
+        for a, b, c, d in picture.boxes
+    )
+    note = "" if picture.boxes else '<span class="quiet"> The passage could not be located on the page.</span>'
+    return (
+        '<figure class="page-picture"><div class="sheet">'
+        f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">{boxes}</div>'
+        f"<figcaption>{escape(caption)}{note}</figcaption></figure>"
+    )

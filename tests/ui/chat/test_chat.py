@@ -1,0 +1,89 @@
+"""What the chat sends to the model, keeps in the browser, and says under an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from grit_app.errors import InputError
+from grit_app.gritlm.write.decoding import GenerationStats
+from grit_app.ui.chat.handlers import (
+    KEPT_MESSAGES,
+    kept,
+    reply,
+    seed_of,
+    spoken,
+    statistics,
+    turn_index,
+    up_to_question,
+)
+
+
+def test_an_empty_seed_is_a_new_draw_and_0_is_a_seed() -> None:
+    assert [seed_of(text) for text in ("", "  ", None, "0", " 17 ")] == [None, None, None, 0, 17]
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1.5", "1e3", "²", str(2**63)])
+def test_a_seed_that_is_no_number_is_a_sentence(text: str) -> None:
+    with pytest.raises(InputError, match="whole number"):
+        seed_of(text)
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "text", "text": text}]}
+
+
+def stats(**changes: Any) -> GenerationStats:
+    values: dict[str, Any] = {
+        "prompt_tokens": 1200, "cached_tokens": 1100, "new_tokens": 64, "prefill_ms": 90.0, "ttft_ms": 120.0,
+        "total_ms": 2000.0, "tokens_per_s": 34.21, "finish_reason": "stop",
+    }  # fmt: skip
+    return GenerationStats(**(values | changes))
+
+
+def test_the_model_never_reads_statistics_or_empty_replies() -> None:
+    history = [user("Hi"), reply("Hello", "first token after 1 s"), user("And?"), reply("  ")]
+    said = spoken(history)
+    assert said == [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "And?"},
+    ]
+    assert spoken([{"role": "user", "content": "plain"}]) == [{"role": "user", "content": "plain"}]
+
+
+def test_what_is_kept_reads_back_as_the_same_conversation() -> None:
+    history = [user("Hi"), {**reply("Hello", "note"), "metadata": {"title": None}, "options": []}]
+    assert spoken(kept(history)) == spoken(history)
+    assert kept(history)[1]["content"][1]["text"].count("note") == 1
+    assert kept(kept(history)) == kept(history)
+
+
+def test_a_long_conversation_is_cut_at_a_question() -> None:
+    history = [message for n in range(KEPT_MESSAGES) for message in (user(str(n)), reply(str(n)))][:-1]
+    short = kept(history)
+    assert len(short) <= KEPT_MESSAGES and short[0]["role"] == "user" and short[-1] == kept(history[-1:])[0]
+
+
+def test_trying_again_goes_back_to_the_question() -> None:
+    history = [user("a"), reply("1"), user("b"), reply("2")]
+    assert up_to_question(history, 3) == history[:3]
+    assert up_to_question(history, 2) == history[:3]
+    assert up_to_question(history, 1) == history[:1]
+    assert up_to_question([], 0) == []
+    assert turn_index(3) == 3 and turn_index((3, 1)) == 3
+
+
+def test_the_statistics_line_tells_cache_speed_and_end() -> None:
+    line = statistics(stats())
+    assert line == (
+        "first token after 0.12 s · 34.2 tokens/s · 1,200 prompt tokens, 1,100 of them cached + 64 new · complete"
+    )
+    assert "stopped by you" in statistics(stats(finish_reason="cancelled"))
+    assert "length limit" in statistics(stats(finish_reason="length"))
+
+
+def test_an_answer_that_never_began_claims_no_first_token() -> None:
+    line = statistics(stats(ttft_ms=0.0, tokens_per_s=0.0, new_tokens=0, cached_tokens=0, finish_reason="cancelled"))
+    assert line == "1,200 prompt tokens + 0 new · stopped by you"

@@ -1,0 +1,255 @@
+"""A question from the library to what the page shows, with a real library and a tiny random model that quotes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grit_app.documents.library import Library
+from grit_app.documents.reports import FileReport
+from grit_app.errors import InputError
+from grit_app.rag.events import Answer, Citation
+from grit_app.settings import Settings
+from grit_app.ui.base import texts
+from grit_app.ui.base.handlers import message_text
+from grit_app.ui.documents.answers import Asking, body, cited_markdown, source_picture, statistics
+from grit_app.ui.documents.handlers import find_source
+from grit_app.ui.documents.layout import SAMPLES, starters
+from grit_app.ui.documents.library_actions import (
+    Adding,
+    CacheFilling,
+    library_limits,
+    listed,
+    locked_paths,
+    refused,
+    searched,
+)
+
+
+@pytest.fixture(scope="module")
+def model(load_tiny: Callable[..., Any]) -> Any:
+    return load_tiny("mistral", max_position_embeddings=4096)
+
+
+@pytest.fixture(scope="module")
+def library(model: Any) -> Iterator[Library]:
+    """The sample documents, in memory."""
+    held = Library(model, None)
+    for report in held.add(SAMPLES):
+        assert report.state == "ready", report
+    yield held
+    held.close()
+
+
+def ask(library: Library, model: Any, question: str, **changes: Any) -> tuple[Asking, list[tuple[Any, str | None]]]:
+    asking = Asking(7, question, **{"strategy": "docs_cache", "k": 3, "mode": "quote"} | changes)
+    return asking, list(asking.frames(library, model, changes.get("documents"), threading.Event()))
+
+
+def test_an_answer_streams_then_carries_its_citation_and_its_numbers(library: Library, model: Any) -> None:
+    asking, frames = ask(library, model, "When is the harbour museum closed?")
+    assert any(cards for _, cards in frames[:-1]), "sources must be there before the answer ends"
+    words = [message_text(message["content"][:1]) for message, _ in frames]
+    assert all(later.startswith(earlier) for earlier, later in pairwise(words[:-1]))
+    last = frames[-1][0]["content"]
+    assert "](#cite-7-1)" in last[0]["text"]
+    assert "cached" in last[1]["text"] and "docs_cache, quoted" in last[1]["text"]
+    assert asking.turn.cited >= 1 and len(asking.turn.hits) == 3
+    start, stop = asking.turn.marks[0][0]
+    quoted = asking.turn.hits[0].chunk.text[start:stop]
+    assert quoted in words[-2].replace("\\", "")
+
+
+def test_a_citation_opens_the_page_on_which_its_passage_is_boxed(library: Library, model: Any) -> None:
+    asking, _ = ask(library, model, "How many terabytes would all caches of the encyclopedia index take?", k=5)
+    position = next(i for i, hit in enumerate(asking.turn.hits) if hit.chunk.document_name == "field_guide.pdf")
+    html = source_picture(library, asking.turn, position)
+    assert "data:image/jpeg;base64," in html and 'class="box"' in html
+    label = asking.turn.hits[position].chunk.page_label
+    assert f"p. {label} (page " in html
+
+
+def test_a_text_file_has_no_page_and_says_so(library: Library, model: Any) -> None:
+    only = [info.id for info in library.documents() if info.kind != "pdf"]
+    asking = Asking(1, "What does a ticket cost?", strategy="rag_doc_query", k=1, mode="quote")
+    list(asking.frames(library, model, only, threading.Event()))
+    assert {hit.chunk.document_id for hit in asking.turn.hits} == set(only)
+    assert "plain text" in source_picture(library, asking.turn, 0)
+
+
+def test_without_documents_the_visitor_is_told_what_to_do(model: Any) -> None:
+    empty = Library(model, None)
+    asking, frames = ask(empty, model, "Anything?", strategy="rag_doc_query")
+    empty.close()
+    assert "add a document" in frames[-1][0]["content"][0]["text"]
+    assert asking.turn.hits == []
+
+
+def test_a_stopped_answer_keeps_what_was_written_and_says_so(library: Library, model: Any) -> None:
+    cancel = threading.Event()
+    asking = Asking(2, "What is a tail?", strategy="rag_doc_query", k=1, mode="free", answer_tokens=500)
+    seen = []
+    for message, _ in asking.frames(library, model, None, cancel):
+        seen.append(message["content"])
+        if len(seen) == 3:
+            cancel.set()
+    assert "stopped by you" in seen[-1][1]["text"]
+    assert asking.turn.hits
+
+
+def done(**changes: Any) -> Answer:
+    values: dict[str, Any] = {
+        "text": "A *b*. C.", "marked": "", "answerable": True, "is_supported": False, "strategy": "rag_doc_query",
+        "mode": "free", "citations": (), "prompt_tokens": 120, "cached_tokens": 100, "new_tokens": 9,
+        "tokens_per_s": 30.0, "finish_reason": "stop",
+        "timings_ms": {"embed": 5.0, "search": 2.0, "load_cache": 0.0, "prefill": 40.0, "first_token": 50.0,
+                       "total": 300.0},
+        "notes": (), "sentences": (("A *b*.", (2, 1)), ("C.", ())),
+    }  # fmt: skip
+    return Answer(**(values | changes))
+
+
+def test_marks_are_links_and_unsupported_sentences_have_none() -> None:
+    marked = cited_markdown(4, done().sentences)
+    assert marked == "A \\*b\\*\\. [\\[2\\]](#cite-4-2) [\\[1\\]](#cite-4-1) C\\."
+
+
+def test_the_short_answer_is_bold_where_it_first_stands() -> None:
+    """Its characters stay literal, and what is in no sentence changes nothing."""
+    marked = cited_markdown(1, [("In *all* 370 took part.", (1,)), ("370 more.", ())], "*all* 370")
+    assert marked == "In <strong>\\*all\\* 370</strong> took part\\. [\\[1\\]](#cite-1-1) 370 more\\."
+    assert "<strong>" not in cited_markdown(1, [("A.", (1,))], "B") + cited_markdown(1, [("A.", (1,))])
+
+
+def test_an_answer_in_the_text_itself_is_no_citation() -> None:
+    """A passage may hold "[3]" of its own: only the program's marks are links."""
+    assert "#cite" not in cited_markdown(1, [("As shown in [3].", ())])
+
+
+def test_a_question_that_the_documents_do_not_answer_shows_the_note_and_not_the_refusal(
+    library: Library, model: Any
+) -> None:
+    asking, _ = ask(library, model, "Which strategy is exact?")
+    answer = done(
+        answerable=False,
+        text="The text does not give the answer.",
+        sentences=(),
+        notes=("The documents do not answer this. These passages come nearest.",),
+        citations=(),
+        strategy="none",
+    )
+    assert "does not give" in body(1, answer)  # without retrieval there is nothing to point to
+    near = Citation(1, asking.turn.hits[0], False, 1, "1")
+    shown = body(1, done(answerable=False, text="The text does not give the answer.", sentences=(),
+                         notes=answer.notes, citations=(near,)))  # fmt: skip
+    assert "come nearest" in shown and "does not give" not in shown
+
+
+def test_the_line_of_numbers_names_stages_cache_and_mode() -> None:
+    line = statistics(done())
+    assert "first token after 50 ms (embed 5 ms, search 2 ms, prefill 40 ms)" in line
+    assert "120 prompt tokens, 100 of them cached + 9 new" in line and "rag_doc_query, free" in line
+
+
+def test_a_refusal_claims_no_first_token() -> None:
+    """The search decides it: the model reads no prompt and writes nothing, so there is no such time to tell."""
+    line = statistics(done(answerable=False, prompt_tokens=0, cached_tokens=0, new_tokens=0))
+    assert "nothing written" in line and "embed 5 ms, search 2 ms" in line
+    assert "first token" not in line and "prompt tokens" not in line
+
+
+def test_a_citation_of_a_forgotten_turn_or_a_made_up_one_is_a_sentence(library: Library, model: Any) -> None:
+    asking, _ = ask(library, model, "Which strategy is exact?")
+    assert find_source([asking.turn], "7-2") == (asking.turn, 1)
+    for reference in ("6-1", "7-0", "7-99", "7", "", "7-x", "../1"):
+        with pytest.raises(InputError, match="Ask again"):
+            find_source([asking.turn], reference)
+
+
+# ---------------------------------------------------------------- adding
+
+
+def test_starters_ask_about_the_documents_that_are_there() -> None:
+    """Questions about the samples are nonsense beside other files; on an empty library a starter adds the samples."""
+
+    def offered(*names: str) -> list[str]:
+        return [one["text"] for one in starters(names)]
+
+    assert offered() == offered("my.pdf", SAMPLES[0].name) == list(texts.SAMPLE_QUESTIONS)
+    assert offered("my.pdf") == list(texts.GENERAL_QUESTIONS)
+    assert "museum" in " ".join(offered()) and "museum" not in " ".join(offered("my.pdf"))
+
+
+def test_a_file_that_waits_for_its_password_is_locked_and_not_failed() -> None:
+    reports = [FileReport("a.pdf", "failed", "Why.", needs_password=True), FileReport("b.pdf", "failed", "Why.")]
+    assert [(row.name, row.state) for row in refused(reports)] == [("a.pdf", "locked"), ("b.pdf", "failed")]
+
+
+def test_adding_shows_every_file_with_its_state_and_goes_on_after_a_bad_one(model: Any, tmp_path: Path) -> None:
+    good, empty, fake = tmp_path / "good.txt", tmp_path / "empty.txt", tmp_path / "fake.pdf"
+    good.write_text("Bees make honey. They store it in combs made of wax. " * 20, encoding="utf-8")
+    empty.write_text("", encoding="utf-8")
+    fake.write_bytes(b"not a pdf at all")
+    library = Library(model, None)
+    adding = Adding(library, [fake, empty, good], threading.Event())
+    tables = list(adding)
+    library_rows = listed(library)
+    library.close()
+    assert [row.state for row in tables[0]] == ["queued"] * 3
+    assert {row.state for table in tables for row in table} >= {"queued", "embedding", "ready", "failed"}
+    last = {row.name: row for row in tables[-1]}
+    assert last["good.txt"].state == "ready" and last["good.txt"].chunks > 0 and last["good.txt"].cache_bytes > 0
+    for name in ("empty.txt", "fake.pdf"):
+        assert last[name].state == "failed" and name in last[name].detail and last[name].detail.endswith(".")
+    assert [row.name for row in library_rows] == ["good.txt"]
+    assert locked_paths([fake, empty, good], adding.reports) == []
+
+
+def test_stopping_keeps_whole_documents_only(model: Any, tmp_path: Path) -> None:
+    paths = []
+    for number in range(3):
+        path = tmp_path / f"{number}.txt"
+        path.write_text(f"Number {number}. " + "Bees make honey from nectar. " * 3000, encoding="utf-8")
+        paths.append(path)
+    library = Library(model, None)
+    cancel = threading.Event()
+    for rows in (adding := Adding(library, paths, cancel)):
+        if any(row.state == "embedding" for row in rows):
+            cancel.set()
+    states = [report.state for report in adding.reports]
+    kept = [info.name for info in library.documents()]
+    library.close()
+    assert "cancelled" in states
+    assert kept == [r.name for r in adding.reports if r.state == "ready"]
+
+
+def test_only_ticked_documents_are_searched(library: Library) -> None:
+    ids = [info.id for info in library.documents()]
+    assert searched(library, []) is None
+    assert searched(library, [ids[0]]) == ids[1:]
+    assert searched(library, ids) == []
+    assert [row.is_used for row in listed(library, [ids[0]])] == [False, True]
+
+
+def test_missing_caches_are_made_afterwards(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("Bees make honey from nectar. " * 200, encoding="utf-8")
+    library = Library(model, None)
+    library.add([path], with_caches=False)
+    missing = library.missing_caches()
+    assert missing > 0 and library.cache_bytes() == 0
+    steps = list(CacheFilling(library, threading.Event()))
+    left, size = library.missing_caches(), library.cache_bytes()
+    library.close()
+    assert left == 0 and size > 0
+    assert steps[-1] == (missing, missing)
+
+
+def test_limits_of_the_library_are_those_that_the_page_shows() -> None:
+    limits = library_limits(Settings(max_file_mb=3, max_pages=7, max_files=2))
+    assert (limits.max_bytes, limits.max_pages, limits.max_documents) == (3 << 20, 7, 2)
