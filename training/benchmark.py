@@ -33,7 +33,6 @@ import torch
 from torch.nn import functional as F
 from transformers import MistralConfig, MistralForCausalLM
 
-from training.batches import StepLoader
 from training.config import (
     ContrastiveConfig,
     DataConfig,
@@ -43,10 +42,11 @@ from training.config import (
     RunConfig,
     TrainConfig,
 )
-from training.data import ContrastiveSample, GenerativeSample, open_datasets
-from training.distributed import Ranks
-from training.memory import peak_memory_gib
-from training.setup import Trainer, set_up
+from training.data.batches import StepLoader
+from training.data.formats import ContrastiveSample, GenerativeSample, open_datasets
+from training.run.estimate import peak_memory_gib
+from training.run.setup import Trainer, set_up
+from training.step.distributed import Ranks
 from training.toy import make_tokenizer
 
 SHAPES: dict[str, dict[str, int]] = {

@@ -209,7 +209,7 @@ class RagConfig:
     """How answer tokens are averaged; sample: a short answer counts as much as a long one."""
 
     layouts: dict[str, float] = field(default_factory=lambda: dict(LAYOUT_SHARES))
-    """Name → share. See `training.rag_layouts.LAYOUTS`."""
+    """Name → share. See `training.data.rag_layouts.LAYOUTS`."""
 
     min_documents: int = 1
     max_documents: int = 4
@@ -272,7 +272,7 @@ class EvaluationConfig:
     """What is measured during the run, through the serving path."""
 
     files: list[str] = field(default_factory=list)
-    """Held-out files in the forms of `training.data`, or sentence1, sentence2, score: see `training.held_out`."""
+    """Held-out files in the forms of `training.data.formats`, or sentence1, sentence2, score: see `training.evaluation.held_out`."""
 
     suite: str | None = None
     """A folder with the public development sets that `training.evaluate` knows."""

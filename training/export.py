@@ -26,9 +26,9 @@ from grit_app.errors import GritError
 from grit_app.gritlm import GritConfig, GritLM
 from grit_app.gritlm.load.loading import load_hf_model, load_tokenizer, quiet_transformers
 from grit_app.gritlm.load.sources import find_folder
-from training.adapters import add_adapters
-from training.checkpoint import checkpoints
 from training.config import AdapterConfig, TrainError
+from training.run.adapters import add_adapters
+from training.run.checkpoint import checkpoints
 
 CHAT_TEMPLATE = "".join(
     (

@@ -24,8 +24,8 @@ from jsonargparse import auto_cli
 from grit_app.errors import GritError
 from grit_app.gritlm import GritLM
 from training.config import DataFile, TrainError, require
-from training.data import ContrastiveSample, JsonLines, Text, open_datasets, text_hash
-from training.held_out import encode
+from training.data.formats import ContrastiveSample, JsonLines, Text, open_datasets, text_hash
+from training.evaluation.held_out import encode
 
 QUERY_ROWS = 256
 """Queries scored at once."""

@@ -2,7 +2,7 @@
 
     python -m training.mixture --config training/recipes/mini-mixture.yaml --output_dir runs/mini/mixture
 
-Writes one JSON Lines file for each rule below into `output_dir/train`, in the forms of `training.data`, and the same
+Writes one JSON Lines file for each rule below into `output_dir/train`, in the forms of `training.data.formats`, and the same
 from the held-out records (`training.corpus.is_held_out`: whole articles) into `output_dir/held_out`.
 
 contrastive
@@ -17,7 +17,7 @@ contrastive
 rag
   answers       question over its passage and distractors of the same article (else of another); a part of the
                 questions stands over distractors only, which then must not hold the answer: refused
-  cloze         the same with questions made from encyclopedia articles (`training.cloze`)
+  cloze         the same with questions made from encyclopedia articles (`training.scratch.cloze`)
 generative
   chats         definitions and short instructions
   small_talk    greetings, questions about the app itself (small_talk.jsonl, written by hand), trivia: few and short, to
@@ -38,8 +38,8 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from training.cloze import cloze_questions, passages
-from training.corpus import CorpusError, Record, answer_texts, is_held_out, read_records
+from training.scratch.cloze import cloze_questions, passages
+from training.scratch.corpus import CorpusError, Record, answer_texts, is_held_out, read_records
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
     python -m training.pretrain --config training/recipes/mini-pretrain.yaml --output_dir D --resume auto
 
 One step = one batch of packed rows through the causal model (next-token loss and a z-loss), then, if `distill_texts` is
-set, one batch of short texts through the bidirectional one (`training.distill`). Stopped by SIGTERM or a kill, the run
+set, one batch of short texts through the bidirectional one (`training.scratch.distill`). Stopped by SIGTERM or a kill, the run
 goes on with `--resume auto` bit for bit (on a CPU); `--init_from FOLDER` starts anew from weights alone.
 """
 
@@ -30,24 +30,24 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from grit_app.gritlm.prompts import Prompts
-from training.corpus import CorpusError, SourceConfig, read_documents
-from training.distill import (
+from training.run.schedule import wsd
+from training.scratch.checkpoints import RunState, checkpoints, load_state, save_checkpoint
+from training.scratch.config import Phase, PretrainConfig
+from training.scratch.corpus import CorpusError, SourceConfig, read_documents
+from training.scratch.distill import (
     TeacherTexts,
     common_basis,
     pooled_states,
     similarity_distillation,
     vector_distillation,
 )
-from training.embedding_init import fit_head, initial_table
-from training.fused_head import head_loss
-from training.muon import Muon, parameter_groups
-from training.packing import RowOrder, TokenSource
-from training.precision import fast_dtype
-from training.pretrain_checkpoints import RunState, checkpoints, load_state, save_checkpoint
-from training.pretrain_config import Phase, PretrainConfig
-from training.schedule import wsd
-from training.static_table import train_static
-from training.teacher import load_teacher_vectors
+from training.scratch.embedding_init import fit_head, initial_table
+from training.scratch.fused_head import head_loss
+from training.scratch.muon import Muon, parameter_groups
+from training.scratch.packing import RowOrder, TokenSource
+from training.scratch.precision import fast_dtype
+from training.scratch.static_table import train_static
+from training.scratch.teacher import load_teacher_vectors
 
 log = logging.getLogger(__name__)
 

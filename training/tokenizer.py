@@ -25,7 +25,7 @@ from jsonargparse import auto_cli
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from training.corpus import CorpusError, SourceConfig, read_documents
+from training.scratch.corpus import CorpusError, SourceConfig, read_documents
 
 log = logging.getLogger(__name__)
 

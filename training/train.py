@@ -21,17 +21,17 @@ import torch
 from jsonargparse import auto_cli
 
 from grit_app.errors import GritError
-from training.adapters import check_adapters_move
-from training.batches import StepLoader
-from training.checkpoint import load_training_state, load_weights, newest_checkpoint, save_checkpoint, set_aside
 from training.config import TrainConfig, TrainError
-from training.data import open_datasets
-from training.memory import peak_memory_gib, print_memory
-from training.metrics import Evaluator, RunLog
-from training.optimizer import rate_factor, set_rate, total_norm
-from training.setup import Trainer, set_up
-from training.step import StepReport
-from training.step_batch import StepBatch
+from training.data.batches import StepLoader
+from training.data.formats import open_datasets
+from training.run.adapters import check_adapters_move
+from training.run.checkpoint import load_training_state, load_weights, newest_checkpoint, save_checkpoint, set_aside
+from training.run.estimate import peak_memory_gib, print_memory
+from training.run.metrics import Evaluator, RunLog
+from training.run.optimizer import rate_factor, set_rate, total_norm
+from training.run.setup import Trainer, set_up
+from training.step.batch import StepBatch
+from training.step.step import StepReport
 
 ADAPTERS_MUST_MOVE_BY = 5
 """Steps after which an adapter without any change is an error. The first can have rate 0 or underflow."""

@@ -26,9 +26,9 @@ from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.load.loading import load_tokenizer
 from grit_app.gritlm.load.sources import find_folder
 from grit_app.gritlm.prompts import Prompts
-from training.batches import generative_item
 from training.config import DataConfig, DataFile, RagConfig, TrainConfig
-from training.data import (
+from training.data.batches import generative_item
+from training.data.formats import (
     ContrastiveSample,
     DataError,
     Dataset,
@@ -39,7 +39,7 @@ from training.data import (
     open_datasets,
     text_hash,
 )
-from training.rag_layouts import RagItem, lay_out
+from training.data.rag_layouts import RagItem, lay_out
 
 SHOWN_LINES = 5
 

@@ -5,7 +5,7 @@
 The features are shares of the question's words (rarer among the candidates counts more), pairs of neighbouring words,
 the words of the sentences before and behind, length, place, and whether the sentence holds the kind of thing that is
 asked for (a number, a date, a name, a reason). The weights are those of a softmax over the sentences of a passage,
-fitted by `python -m training.fit_evidence` on training questions; they are the same for all models.
+fitted by `python -m training.fit.evidence` on training questions; they are the same for all models.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 The features tell the kind of thing (number, date, name, …) against what is asked for, how the span begins and ends and
 what stands around it, its length, and how near the question's words stand. The weights are those of a softmax over
-the spans of a sentence, fitted by `python -m training.fit_spans` on training questions; the kind of model that
+the spans of a sentence, fitted by `python -m training.fit.spans` on training questions; the kind of model that
 Rajpurkar et al. 2016 (SQuAD, section 5.2) report, without its parser.
 """
 

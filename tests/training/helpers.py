@@ -14,7 +14,6 @@ from torch import nn
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.load.loading import load_tokenizer
 from grit_app.gritlm.prompts import Prompts
-from training.batches import StepLoader
 from training.config import (
     AdapterConfig,
     ContrastiveConfig,
@@ -27,11 +26,12 @@ from training.config import (
     RunConfig,
     TrainConfig,
 )
-from training.data import open_datasets
-from training.distributed import Ranks
-from training.grit_module import GritModule
-from training.setup import build_module
-from training.step import Stepper
+from training.data.batches import StepLoader
+from training.data.formats import open_datasets
+from training.run.setup import build_module
+from training.step.distributed import Ranks
+from training.step.module import GritModule
+from training.step.step import Stepper
 
 WORDS = ["river", "sea", "bee", "honey", "wax", "school", "text", "answer", "question", "number", "hello", "mountains"]
 

@@ -20,10 +20,10 @@ from tests.training.helpers import Workbench, make_config, write_rows
 from tests.training.test_distributed import free_port
 from training import validate as validation
 from training.config import EvaluationConfig, RagConfig, TrainConfig, TrainError
-from training.data import ContrastiveSample, DataError, Text, text_hash
-from training.held_out import retrieval
-from training.memory import estimate, read_recipe
+from training.data.formats import ContrastiveSample, DataError, Text, text_hash
+from training.evaluation.held_out import retrieval
 from training.mine import MineConfig, hard_negatives, mine
+from training.run.estimate import estimate, read_recipe
 from training.toy import make
 from training.train import train
 

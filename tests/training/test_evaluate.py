@@ -20,7 +20,7 @@ from training.evaluation.baselines import PlainBM25, TfIdf, overlap_sentence
 from training.evaluation.correlation import spearman
 from training.evaluation.documents import QUESTIONS, file_questions
 from training.evaluation.suite import load_suite
-from training.fit_evidence import accuracy, fit, prepare
+from training.fit.evidence import accuracy, fit, prepare
 
 THINGS = ("mill", "bridge", "school", "tower", "harbour", "library", "station", "castle")
 NAMES = ("Anna Berg", "Otto Lang", "Mary Hill", "John Wood", "Karl Stein", "Rosa Feld", "Ines Mar", "Paul Weiss")

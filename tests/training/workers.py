@@ -31,7 +31,7 @@ def sharding_accelerator(config: Any) -> Any:
     """An accelerator that takes its FSDP2 path on the CPU, which it would not choose by itself there."""
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
-    from training.setup import make_accelerator
+    from training.run.setup import make_accelerator
 
     accelerator = make_accelerator(config)
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
@@ -53,8 +53,8 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
 
 def gathered_gradient(seed: int = 0) -> dict[str, torch.Tensor]:
     """Gradient of InfoNCE over three passages a query (fewer for some), each process holding its queries; float64."""
-    from training.distributed import Ranks, average_gradients
-    from training.losses import PassagePool, QueryBlock, info_nce
+    from training.step.distributed import Ranks, average_gradients
+    from training.step.losses import PassagePool, QueryBlock, info_nce
 
     ranks = Ranks.here(torch.device("cpu"))
     problem = contrastive_problem(seed)
@@ -95,10 +95,10 @@ def train_some(rank: int, world_size: int, port: int, jobs: list[tuple[str, Any]
     start(rank, world_size, port)
     from accelerate.state import AcceleratorState
 
-    from training.batches import StepLoader
-    from training.checkpoint import save_checkpoint
-    from training.data import open_datasets
-    from training.setup import make_accelerator, set_up
+    from training.data.batches import StepLoader
+    from training.data.formats import open_datasets
+    from training.run.checkpoint import save_checkpoint
+    from training.run.setup import make_accelerator, set_up
     from training.train import optimizer_step
 
     for name, config in jobs:

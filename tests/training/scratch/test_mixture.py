@@ -1,0 +1,202 @@
+"""The GRIT data made by rules: forms that training reads, honest negatives, nothing held out in it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.corpus_files import paragraph, question_records, sentence, write_lines
+from training import mixture
+from training.config import DataFile
+from training.data.formats import open_datasets
+from training.scratch.corpus import CorpusError, is_held_out, read_records
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every file that a rule reads, small."""
+    folder, rng = tmp_path_factory.mktemp("corpus"), random.Random(0)
+    titles = [f"Article {i}" for i in range(160)]
+    questions = question_records(rng, 160)
+    half = len(questions) // 2
+    unclear = [record | {"source": "squadshifts_reddit", "title": "Users"} for record in question_records(rng, 2)]
+    write_lines(folder / "qa_squadshifts.jsonl.xz", [r | {"source": "wiki"} for r in questions[:half]] + unclear)
+    write_lines(
+        folder / "qa_fairytale.jsonl.xz", [r | {"answers": [r["answers"][0]["text"]]} for r in questions[half:]]
+    )
+    single = [
+        r | {"title": None, "context": f"{sentence(rng, 5)} Code {i}x.", "answers": [f"{i}x"], "question": f"Code {i}?"}
+        for i, r in enumerate(questions[:30])
+    ]
+    write_lines(folder / "qa_qamr.jsonl.xz", single)
+    write_lines(folder / "qa_selqa.jsonl.xz", questions[-6:])
+    write_lines(
+        folder / "pairs_squad_train_questions.jsonl.xz",
+        [{"query": sentence(rng), "positive": sentence(rng), "title": t} for t in titles],
+    )
+    sections = [
+        {"query": f"{t}: Part {i}", "positive": paragraph(rng, 2), "title": t} for t in titles for i in range(3)
+    ]
+    write_lines(folder / "pairs_wikipedia_section.jsonl.xz", sections)
+    write_lines(folder / "wikipedia.jsonl.xz", [{"title": t, "text": f"{sentence(rng)}\n{facts(rng)}"} for t in titles])
+    write_lines(
+        folder / "pairs_paraphrase.jsonl.xz", [{"sentence1": sentence(rng), "sentence2": sentence(rng)} for _ in titles]
+    )
+    words = [{"words": [f"word{i}"], "definition": sentence(rng), "examples": []} for i in range(160)]
+    write_lines(folder / "dictionary_wordnet.jsonl.xz", words)
+    write_lines(
+        folder / "glossary_textbooks.jsonl.xz", [{"term": f"term {i}", "definition": sentence(rng)} for i in range(160)]
+    )
+    write_lines(
+        folder / "qa_medquad.jsonl.xz",
+        [{"question": f"What of {i}?", "answer": paragraph(rng, 2), "focus": f"F{i % 40}"} for i in range(160)],
+    )
+    write_lines(
+        folder / "intents_clinc150.jsonl.xz", [{"text": f"say {i}", "label": f"intent {i % 8}"} for i in range(160)]
+    )
+    output = {"instruction": "Say it.", "input": "", "output": "It."}
+    write_lines(
+        folder / "instruct_made.jsonl.xz", [output | {"source": "made_glossary", "input": str(i)} for i in range(160)]
+    )
+    write_lines(
+        folder / "instruct_open.jsonl.xz",
+        [
+            output | {"source": ("llms_from_scratch", "gsm8k", "chatterbot_corpus")[i % 3], "input": str(i)}
+            for i in range(160)
+        ],
+    )
+    return folder
+
+
+def facts(rng: random.Random) -> str:
+    """Running text with names and numbers to ask for."""
+    return " ".join(
+        f"The old mill number {rng.randint(100, 999)} by the river was built in {rng.randint(1500, 1999)} by "
+        f"{rng.choice(('Anna', 'Karl'))} {rng.choice(('Berg', 'Lund', 'Holm'))} with {rng.randint(10, 99)} men."
+        for _ in range(8)
+    )
+
+
+@pytest.fixture(scope="module")
+def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mixture")
+    mixture.run(settings(corpus, folder))
+    return folder
+
+
+def settings(corpus: Path, output_dir: Path, **changes: Any) -> mixture.MixtureConfig:
+    values: dict[str, Any] = {"data_dir": corpus, "output_dir": output_dir, "question_sources": ["wiki"]}
+    return mixture.MixtureConfig(**(values | changes))
+
+
+def rows(folder: Path, rule: str, part: str = "train") -> list[dict[str, Any]]:
+    with (folder / part / f"{rule}.jsonl").open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def originals(corpus: Path) -> Iterator[dict[str, Any]]:
+    for name in ("qa_squadshifts", "qa_fairytale", "qa_qamr", "qa_selqa"):
+        yield from read_records(corpus / f"{name}.jsonl.xz")
+
+
+def test_training_reads_every_row(made: Path) -> None:
+    """The files are in the forms of training.data.formats; each row is parsed, not only the first."""
+    datasets = open_datasets([DataFile(path=str(made / "train"))])
+    kinds = {dataset.name: dataset.kind for dataset in datasets}
+    assert kinds["answers.jsonl"] == "rag" and kinds["chats.jsonl"] == "generative"
+    assert sum(kind == "contrastive" for kind in kinds.values()) == 8
+    for dataset in datasets:
+        assert len(dataset) > 5
+        for index in range(len(dataset)):
+            dataset[index]
+
+
+def test_no_distractor_holds_the_answer(made: Path, corpus: Path) -> None:
+    """Neither in hard negatives nor in the passages of a question that shall be refused."""
+    answers = {r["question"]: [a if isinstance(a, str) else a["text"] for a in r["answers"]] for r in originals(corpus)}
+    refused = 0
+    for row in rows(made, "answers"):
+        words = answers[row["question"]][0].lower()
+        passages = [p.lower().rstrip(".").split() for p in row["passages"]]
+        tokens = [[w.strip(".") for w in p] for p in passages]
+        if row["answerable"]:
+            assert words in tokens[row["gold"][0]]
+            tokens = tokens[1:]
+        else:
+            refused += 1
+            assert row["gold"] == [] and row["passages"]
+        assert not any(words in passage for passage in tokens)
+    assert 0.15 < refused / len(rows(made, "answers")) < 0.35
+    for row in rows(made, "questions"):
+        assert row["pos"][0] not in row["neg"]
+
+
+def test_negatives_come_from_the_same_article_first(made: Path) -> None:
+    titles = {row["pos"][0]: row["query"].split(":")[0] for row in rows(made, "sections")}
+    with_negatives = [row for row in rows(made, "sections") if row["neg"]]
+    assert len(with_negatives) > 100
+    for row in with_negatives:
+        assert {titles[n] for n in row["neg"]} == {row["query"].split(":")[0]}
+
+
+def test_intent_negatives_have_other_intents(made: Path, corpus: Path) -> None:
+    label = {r["text"]: r["label"] for r in read_records(corpus / "intents_clinc150.jsonl.xz")}
+    for row in rows(made, "intents"):
+        assert label[row["pos"][0]] == label[row["query"]] and row["pos"][0] != row["query"]
+        assert all(label[n] != label[row["query"]] for n in row["neg"])
+
+
+def test_made_questions_have_their_answer_in_the_gold_passage_alone(made: Path) -> None:
+    found = rows(made, "cloze")
+    assert len(found) > 100 and 0.1 < sum(not row["answerable"] for row in found) / len(found) < 0.45
+    for row in found:
+        if row["answerable"]:
+            assert row["answer"] in row["passages"][0]
+            assert not any(mixture.holds(passage, [row["answer"]]) for passage in row["passages"][1:])
+
+
+def test_small_talk_about_the_app_is_in_the_training_file_alone(made: Path) -> None:
+    training, held_out = (json.dumps(rows(made, "small_talk", part)) for part in ("train", "held_out"))
+    assert training.count("Who are you?") == mixture.OWN_TALK_TIMES and "Who are you?" not in held_out
+    assert "gsm8k" not in training
+
+
+def test_held_out_articles_are_only_in_the_held_out_files(made: Path, corpus: Path) -> None:
+    held = {r["context"] for r in originals(corpus) if is_held_out(r)}
+    assert held
+    trained = {text for row in rows(made, "questions") for text in (*row["pos"], *row["neg"])}
+    trained |= {passage for row in rows(made, "answers") for passage in row["passages"]}
+    assert not held & trained
+    assert {row["pos"][0] for row in rows(made, "questions", "held_out")} <= held
+
+
+def test_sources_without_a_licence_chain_are_left_out(made: Path, corpus: Path) -> None:
+    users = {r["context"] for r in originals(corpus) if r["source"] == "squadshifts_reddit"}
+    assert users and not users & {row["pos"][0] for row in rows(made, "questions")}
+    assert all("gsm8k" not in json.dumps(row) for row in rows(made, "chats"))
+
+
+def test_the_same_seed_makes_the_same_files_and_fraction_scales_them(corpus: Path, made: Path, tmp_path: Path) -> None:
+    mixture.run(settings(corpus, tmp_path / "again"))
+    names = sorted(path.name for path in (made / "train").iterdir())
+    assert len(names) == len(mixture.RULES)
+    for name in names:
+        assert (tmp_path / "again" / "train" / name).read_bytes() == (made / "train" / name).read_bytes()
+    counts = mixture.run(settings(corpus, tmp_path / "small", fraction=0.1, limits={"sections": 50}))
+    assert counts["sections"] == 5 and counts["openings"] == len(rows(made, "openings")) // 10
+
+
+def test_an_unknown_rule_is_a_sentence(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"limits names \['nothing'\]"):
+        mixture.run(settings(corpus, tmp_path, limits={"nothing": 1}))
+
+
+def test_whole_words_decide_whether_a_text_holds_an_answer() -> None:
+    assert mixture.holds("In 1815 the war ended.", ["1815"]) and not mixture.holds("In 11815.", ["1815"])
+    assert mixture.holds("THE WAR (cold)", ["war (Cold)"]) and not mixture.holds("warm", ["war"])
+    assert not mixture.holds("anything", ["", " "])

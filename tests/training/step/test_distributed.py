@@ -1,0 +1,99 @@
+"""Two and four processes give the gradient, the losses and the weights of one, under DDP and FSDP2."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.helpers import Workbench, lora, make_config, relative_error
+from tests.training.workers import gathered_gradient, train_some
+from training.config import ConfigError, GenerativeConfig, RagConfig, TrainConfig
+from training.data.batches import StepLoader
+from training.data.formats import open_datasets
+from training.run.checkpoint import load_training_state, load_weights
+from training.run.setup import set_up
+from training.train import optimizer_step
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def jobs_for(folder: Path, model: Callable[..., Path]) -> dict[str, TrainConfig]:
+    """Unified steps with three passages a query, layouts, chunks of uneven number, every kind of wrapping."""
+    tied = make_config(folder / "data", model("mistral"))
+    tied = replace(tied, generative=GenerativeConfig(batch_size=8, chunk_tokens=64, loss="mixed", group_size=3))
+    untied = replace(tied, model=replace(tied.model, path=str(model("llama"))))
+    untied = replace(untied, generative=replace(untied.generative, loss="token"))
+    adapted = replace(untied, adapter=lora(dropout=0.0), rag=RagConfig(batch_size=8, layouts={"docs_cache": 1.0}))
+    # Nobody uses the head in this mode: weight decay must leave it alone, as it does in one process.
+    embedding = replace(untied, mode="embedding", optimizer=replace(untied.optimizer, weight_decay=0.5))
+    checkpointed = replace(untied, model=replace(untied.model, gradient_checkpointing=True))
+    return {
+        "ddp": tied,
+        "ddp-lora": adapted,
+        "ddp-embedding": embedding,
+        "fsdp-lora": adapted,
+        "fsdp": checkpointed,
+        "fsdp-tied": tied,
+    }
+
+
+def one_process(config: TrainConfig) -> dict[str, Any]:
+    bench = Workbench(config)
+    gradients = bench.gradients()
+    report = bench.report.values
+    trainer = set_up(config)
+    loader = StepLoader(config, open_datasets(config.data.train), trainer.prompts, trainer.grit)
+    losses = [optimizer_step(trainer, loader.load(step), 1e-3)[0].values for step in range(3)]
+    weights = {n: p.detach().clone() for n, p in trainer.core.named_parameters() if p.requires_grad}
+    return {"report": report, "gradients": gradients, "losses": losses, "weights": weights}
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_give_the_gradient_of_one(
+    world_size: int, tmp_path: Path, tiny_model_folder: Callable[..., Path]
+) -> None:
+    """Every process owns a slice of the queries; passages of the others must receive their share of the gradient.
+
+    Also: λ means the same for any number of processes (each stream's loss and the whole gradient agree), weights stay
+    equal on all processes, and a checkpoint of several is continued by one.
+    """
+    jobs = jobs_for(tmp_path, tiny_model_folder)
+    if world_size == 4:
+        jobs = {name: jobs[name] for name in ("ddp", "fsdp")}
+    torch.multiprocessing.spawn(
+        train_some, args=(world_size, free_port(), list(jobs.items()), tmp_path), nprocs=world_size
+    )
+    for name, config in jobs.items():
+        found = torch.load(tmp_path / f"{name}.pt")
+        expected = one_process(config)
+        assert relative_error(found["gradients"], expected["gradients"]) < 1e-5, name
+        assert found["report"] == pytest.approx(expected["report"], rel=1e-4, abs=1e-6), name
+        for step in range(3):
+            assert found["losses"][step] == pytest.approx(expected["losses"][step], rel=2e-3, abs=2e-4), (name, step)
+        moved = max(float((expected["weights"][n] - w).abs().max()) for n, w in found["weights"].items())
+        assert moved < 1e-3, name
+        resumed = set_up(replace(config, output_dir=tmp_path / name))
+        load_weights(resumed, tmp_path / name / "checkpoint-000003")
+        assert load_training_state(resumed, tmp_path / name / "checkpoint-000003", "data")[0] == 3
+        for parameter_name, parameter in resumed.core.named_parameters():
+            if parameter.requires_grad:
+                torch.testing.assert_close(parameter.detach(), found["weights"][parameter_name])
+        assert len(resumed.optimizer.state_dict()["state"]) > 0
+    assert relative_error(torch.load(tmp_path / "gather.pt"), gathered_gradient()) < 1e-6
+
+
+def test_batches_that_cannot_be_split_are_refused(tmp_path: Path, tiny_model_folder: Callable[..., Path]) -> None:
+    config = make_config(tmp_path, tiny_model_folder("mistral"))
+    bench = Workbench(config)
+    with pytest.raises(ConfigError, match=r"cannot be split over 3 processes. Use a multiple of 3: 6 or 9"):
+        StepLoader(config, open_datasets(config.data.train), bench.prompts, bench.grit, 0, 3)

@@ -1,0 +1,195 @@
+"""From a recipe to the things that train: model, module, optimizer, processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from grit_app.gritlm.embed.attention import prove_attention
+from grit_app.gritlm.grit_config import GritConfig
+from grit_app.gritlm.load.loading import load_config, load_hf_model, load_tokenizer
+from grit_app.gritlm.load.sources import find_folder
+from grit_app.gritlm.prompts import Prompts
+from training.config import ConfigError, TrainConfig
+from training.run.adapters import add_adapters
+from training.run.heap import keep_heap_small
+from training.run.optimizer import build_optimizer
+from training.step.distributed import Ranks
+from training.step.fake_int8 import use_fake_int8
+from training.step.module import GritModule
+from training.step.step import Stepper
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Trainer:
+    """Everything that changes during a run, and what it runs on."""
+
+    config: TrainConfig
+    accelerator: Accelerator
+    ranks: Ranks
+    core: GritModule
+    module: nn.Module
+    optimizer: Any
+    stepper: Stepper
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Prompts
+    grit: GritConfig
+    base_folder: Path
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.stepper.is_sharded
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """The processes that this one was launched with: one without `accelerate launch`."""
+    return Accelerator(mixed_precision="bf16" if config.run.precision == "bf16" else "no")
+
+
+def set_up(config: TrainConfig, accelerator: Accelerator | None = None) -> Trainer:
+    """Loads the model and prepares it for one or many processes. Raises ConfigError for pairs that do not work."""
+    accelerator = accelerator or make_accelerator(config)
+    check_pairs(config, accelerator)
+    if accelerator.device.type == "cpu":
+        keep_heap_small()
+    ranks = Ranks.here(accelerator.device)
+    folder = Path(config.model.path) if config.model.random_weights else find_folder(config.model.path)
+    is_sharded = accelerator.distributed_type == DistributedType.FSDP
+    # FSDP2 moves one layer after the other to the device and keeps a shard of it: the whole model stays on the CPU.
+    core, grit = build_module(config, folder, torch.device("cpu") if is_sharded else accelerator.device)
+    optimizer = build_optimizer(core, config.optimizer)
+    module, optimizer = prepare(accelerator, core, optimizer)
+    stepper = Stepper(module, core, config, ranks, is_sharded=is_sharded)
+    tokenizer = load_tokenizer(folder)
+    return Trainer(
+        config, accelerator, ranks, core, module, optimizer, stepper, tokenizer, Prompts(tokenizer), grit, folder
+    )
+
+
+def check_pairs(config: TrainConfig, accelerator: Accelerator) -> None:
+    """Refuses what is known not to work, before a model is loaded."""
+    is_fsdp = accelerator.distributed_type == DistributedType.FSDP
+    if config.adapter.method == "qlora":
+        if is_fsdp:
+            raise ConfigError(
+                "adapter.method qlora does not work with FSDP2: bitsandbytes' packed 4-bit weights cannot be "
+                "sharded by parameter. Use DDP (the 4-bit model fits each GPU), or adapter.method lora with FSDP2."
+            )
+        try:
+            import bitsandbytes  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                "adapter.method qlora needs the package bitsandbytes. Install it, or use adapter.method lora."
+            ) from error
+    if is_fsdp and getattr(accelerator.state.fsdp_plugin, "fsdp_version", 2) != 2:
+        raise ConfigError(
+            "Only FSDP version 2 is supported. Set fsdp_version: 2 as in training/recipes/accelerate-fsdp2.yaml."
+        )
+    supported = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP)
+    if accelerator.distributed_type not in supported:
+        raise ConfigError(
+            f"accelerate is set to {accelerator.distributed_type.value}, which is not supported here. Use "
+            "training/recipes/accelerate-ddp.yaml or accelerate-fsdp2.yaml."
+        )
+
+
+def build_module(config: TrainConfig, folder: Path, device: torch.device) -> tuple[GritModule, GritConfig]:
+    """The module that is trained, in training mode, and the checkpoint's settings."""
+    model = load_for_training(config, folder, device)
+    prove_attention(model, with_bidirectional=config.model.attention.startswith("b"))
+    router_weight = 0.0
+    if hasattr(model.config, "router_aux_loss_coef"):
+        wanted = config.generative.router_weight
+        router_weight = float(model.config.router_aux_loss_coef if wanted is None else wanted)
+    language_model: nn.Module = model
+    if config.adapter.method == "full":
+        model.requires_grad_(True)
+    else:
+        language_model = add_adapters(model, config.adapter, config.run.seed)
+    if config.model.gradient_checkpointing:
+        # Called activation_checkpointing_enable since transformers 5.20; the old name warns from then on.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)  # the same projection on every process
+        core = GritModule(
+            language_model,
+            pooling=config.model.pooling,
+            projection=config.model.projection,
+            kl_weight=config.rag.kl_weight,
+            router_weight=router_weight,
+        )
+    if config.rag.fake_int8:
+        if config.model.kernel != "sdpa":
+            raise ConfigError("rag.fake_int8 is made for model.kernel sdpa. Use that, or leave the rounding out.")
+        use_fake_int8(core.hf_model)
+    return core.to(device).train(), grit_config(config, folder)
+
+
+def load_for_training(config: TrainConfig, folder: Path, device: torch.device) -> PreTrainedModel:
+    """Full fine-tuning keeps float32 master weights (bf16 alone loses small updates); frozen weights take bf16."""
+    method = config.adapter.method
+    if config.model.random_weights:
+        if method != "full":
+            raise ConfigError("model.random_weights leaves nothing to adapt. Use adapter.method full.")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.run.seed)  # the same weights on every process
+            kernel = config.model.kernel
+            model = AutoModelForCausalLM.from_config(
+                load_config(folder), dtype=torch.float32, attn_implementation=kernel
+            )
+        return model.to(device)
+    frozen = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
+    return load_hf_model(
+        folder,
+        device=device,
+        dtype=torch.float32 if method == "full" else frozen,
+        quantization="4bit" if method == "qlora" else "none",
+        attention_kernel=config.model.kernel,
+    )
+
+
+def grit_config(config: TrainConfig, folder: Path) -> GritConfig:
+    """What the checkpoint will say about itself: the starting model's settings, changed by the recipe's."""
+    known = {field.name for field in dataclasses.fields(GritConfig)}
+    unknown = sorted(set(config.grit) - known)
+    if unknown:
+        raise ConfigError(
+            f"grit names {', '.join(unknown)}, which grit_config.json does not know. It knows {sorted(known)}."
+        )
+    longest = max(config.data.passage_max_length, config.data.generative_max_length, config.data.query_max_length)
+    start = GritConfig.load(folder).overridden(
+        attention=config.model.attention, pooling=config.model.pooling, trained_context=longest
+    )
+    return start.overridden(**config.grit)
+
+
+def prepare(accelerator: Accelerator, core: GritModule, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+    """Wraps the module for the processes that accelerate was launched with."""
+    if accelerator.distributed_type == DistributedType.FSDP:
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        plugin = accelerator.state.fsdp_plugin
+        if accelerator.mixed_precision == "bf16":
+            # float32 where gradients are added up; outputs keep their own precision: vectors are pooled in float32.
+            plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None
+            )
+    module, prepared = accelerator.prepare(core, optimizer)
+    if accelerator.distributed_type == DistributedType.FSDP:
+        from torch.distributed.fsdp import FSDPModule
+
+        # accelerate 1.15 falls back to DDP without a word in some settings.
+        assert isinstance(module, FSDPModule), type(module)
+    return module, prepared
