@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"There is no command {arguments[0]!r}.\n{_usage()}", file=sys.stderr)
         return 2
     try:
-        command: Callable[[Sequence[str]], int | None] = import_module(f"grit_app.benchmark.{arguments[0]}").main
+        command: Callable[[Sequence[str]], int | None] = import_module(
+            f"grit_app.benchmark.measure.{arguments[0]}"
+        ).main
         return command(arguments[1:]) or 0
     except GritError as error:
         print(error, file=sys.stderr)

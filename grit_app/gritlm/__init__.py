@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Block": "layout",
-    "Conversation": "generation",
+    "Conversation": "write.generation",
     "Encoding": "model",
-    "GenerationStats": "decoding",
+    "GenerationStats": "write.decoding",
     "GritConfig": "grit_config",
     "GritLM": "model",
-    "KVCache": "kv_cache",
+    "KVCache": "cache.kv_cache",
     "Layout": "layout",
     "Prompts": "prompts",
-    "QuoteConstraint": "quote",
-    "Sampling": "decoding",
-    "join": "kv_cache",
+    "QuoteConstraint": "write.quote",
+    "Sampling": "write.decoding",
+    "join": "cache.kv_cache",
 }
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from grit_app.gritlm import GritLM
 from tests.training.helpers import Workbench, make_config, write_rows
-from tests.training.test_distributed import free_port
+from tests.training.step.test_distributed import free_port
 from training import validate as validation
 from training.config import EvaluationConfig, RagConfig, TrainConfig, TrainError
 from training.data.formats import ContrastiveSample, DataError, Text, text_hash

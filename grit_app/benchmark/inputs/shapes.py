@@ -20,7 +20,7 @@ from grit_app.gritlm.errors import ModelError
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.load.loading import quiet_transformers
 
-SERVED_MODEL: Final = Path(__file__).resolve().parents[2] / "assets" / "gritlm-mini"
+SERVED_MODEL: Final = Path(__file__).resolve().parents[3] / "assets" / "gritlm-mini"
 """Its tokenizer is the default for shapes: the prompts then have the lengths that the app's prompts have."""
 
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")

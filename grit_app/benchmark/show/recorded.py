@@ -15,7 +15,7 @@ from grit_app.benchmark.show.series import Record, baseline_of, speed_up
 from grit_app.benchmark.show.styles import style_of
 from grit_app.errors import GritError
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "assets" / "benchmarks"
+FOLDER: Final = Path(__file__).resolve().parents[3] / "assets" / "benchmarks"
 
 
 class RecordingError(GritError):

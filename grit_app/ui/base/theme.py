@@ -7,7 +7,7 @@ from typing import Final
 
 import gradio as gr
 
-ASSETS: Final = Path(__file__).resolve().parents[2] / "assets"
+ASSETS: Final = Path(__file__).resolve().parents[3] / "assets"
 STYLE_SHEET: Final = ASSETS / "style.css"
 
 MODE_COLOURS: Final = {"full": "#D55E00", "cached": "#0072B2", "accent": "#009E73", "query": "#CC79A7"}

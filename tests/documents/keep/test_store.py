@@ -21,7 +21,7 @@ from grit_app.errors import DocumentError
 from tests.documents.conftest import RIVER
 from tests.documents.store_worker import add
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def check_whole(stored: Stored) -> None:

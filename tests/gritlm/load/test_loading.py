@@ -26,7 +26,7 @@ from grit_app.gritlm.load.size import WORKING_BYTES, Weights, read_weights
 from grit_app.gritlm.load.sources import cached_folder, find_folder, fingerprint
 from tests.conftest import FAMILIES, SENTENCES, tiny_hf_model, tiny_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def published_layout(folder: Path, **changes: Any) -> Path:

@@ -43,7 +43,7 @@ from training.run.setup import build_module, check_pairs
 from training.step.distributed import Ranks
 from training.train import NotFinite, train
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
