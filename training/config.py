@@ -272,7 +272,8 @@ class EvaluationConfig:
     """What is measured during the run, through the serving path."""
 
     files: list[str] = field(default_factory=list)
-    """Held-out files in the forms of `training.data.formats`, or sentence1, sentence2, score: see `training.evaluation.held_out`."""
+    """Held-out files in the forms of `training.data.formats`, or sentence1, sentence2, score: see
+    `training.evaluation.held_out`."""
 
     suite: str | None = None
     """A folder with the public development sets that `training.evaluate` knows."""

@@ -2,8 +2,9 @@
 
     python -m training.mixture --config training/recipes/mini-mixture.yaml --output_dir runs/mini/mixture
 
-Writes one JSON Lines file for each rule below into `output_dir/train`, in the forms of `training.data.formats`, and the same
-from the held-out records (`training.scratch.corpus.is_held_out`: whole articles) into `output_dir/held_out`.
+Writes one JSON Lines file for each rule below into `output_dir/train`, in the forms of
+`training.data.formats`, and the same from the held-out records (`training.scratch.corpus.is_held_out`: whole
+articles) into `output_dir/held_out`.
 
 contrastive
   questions     question → its passage; hard negatives: other passages of the same article without the answer in them

@@ -3,8 +3,9 @@
     python -m training.pretrain --config training/recipes/mini-pretrain.yaml --output_dir D --resume auto
 
 One step = one batch of packed rows through the causal model (next-token loss and a z-loss), then, if `distill_texts` is
-set, one batch of short texts through the bidirectional one (`training.scratch.distill`). Stopped by SIGTERM or a kill, the run
-goes on with `--resume auto` bit for bit (on a CPU); `--init_from FOLDER` starts anew from weights alone.
+set, one batch of short texts through the bidirectional one (`training.scratch.distill`). Stopped by SIGTERM or a
+kill, the
+run goes on with `--resume auto` bit for bit (on a CPU); `--init_from FOLDER` starts anew from weights alone.
 """
 
 from __future__ import annotations

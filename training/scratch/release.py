@@ -1,6 +1,7 @@
 """A pretraining checkpoint as a folder that the app and plain transformers load.
 
-    python -m training.scratch.release --config training/recipes/mini-release.yaml --checkpoint runs/mini/pretrain/latest
+    python -m training.scratch.release --config training/recipes/mini-release.yaml --checkpoint
+    runs/mini/pretrain/latest
                                --export_dir assets/gritlm-mini
 
 Rounds to bfloat16, writes tokenizer, generation settings and grit_config.json, loads the result as the app does and

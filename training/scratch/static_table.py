@@ -1,7 +1,8 @@
 """Train the initial token table as an embedding model of its own: mean of token vectors, no layers.
 
-Before the first step of the real model, its pooled state is the mean of its token vectors (`training.scratch.embedding_init`).
-That mean is a few sparse products to compute, thousands of times cheaper than a forward pass, so what can be learned
+Before the first step of the real model, its pooled state is the mean of its token vectors
+(`training.scratch.embedding_init`). That mean is a few sparse products to compute, thousands of times cheaper than a
+forward pass, so what can be learned
 without word order is learned here: InfoNCE over pairs (question → passage, heading → paragraph, …) with in-batch and
 hard negatives, together with `similarity_distillation` to the teacher, which keeps the geometry general.
 

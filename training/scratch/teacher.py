@@ -2,8 +2,9 @@
 
     python -m training.scratch.teacher --config training/recipes/mini-teacher.yaml --output_dir runs/mini/teacher
 
-They are used in two ways: `training.scratch.embedding_init` fits the initial token table to them, and `training.scratch.distill`
-pulls the pooled states towards them. The encoder is a development tool: nothing of it is served.
+They are used in two ways: `training.scratch.embedding_init` fits the initial token table to them, and
+`training.scratch.distill` pulls the pooled states towards them. The encoder is a development tool: nothing of it is
+served.
 Writes `texts.jsonl` (one JSON string a line) and `vectors.npy` (float16 [n, 384], L2-normalised), in the same order.
 """
 

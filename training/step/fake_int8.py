@@ -1,4 +1,4 @@
-"""Training against 8-bit caches: the tail reads block keys and values rounded as `grit_app.gritlm.cache.pack` stores them.
+"""Training against 8-bit caches: the tail reads block keys and values rounded as serving packs them.
 
 Inside a block attention uses the unrounded numbers, as when a cache is made; only the rows of the tail read rounded
 ones. A block is rounded at the positions at which it is encoded alone, then moved, as serving does. The rounding is
