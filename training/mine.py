@@ -24,7 +24,7 @@ from jsonargparse import auto_cli
 from grit_app.errors import GritError
 from grit_app.gritlm import GritLM
 from training.config import DataFile, TrainError, require
-from training.data.formats import ContrastiveSample, JsonLines, Text, open_datasets, text_hash
+from training.data.formats import ContrastiveSample, JsonLines, Text, open_datasets, open_text, text_hash
 from training.evaluation.held_out import encode
 
 QUERY_ROWS = 256
@@ -67,6 +67,9 @@ class MineConfig:
 
 def mine(config: MineConfig, say: Callable[[str], None] = print) -> int:
     """Writes the rows with their negatives; gives the number of negatives added. Raises GritError with a sentence."""
+    if config.output.is_dir():
+        raise TrainError(f"{config.output} is a folder. Name a file, such as {config.output / 'mined.jsonl'}.")
+    config.output.parent.mkdir(parents=True, exist_ok=True)
     (dataset,) = open_datasets([DataFile(path=str(config.input), instruction=config.instruction)])
     if dataset.kind != "contrastive":
         raise TrainError(f"{config.input} holds {dataset.kind} rows. Mining needs rows with `query` and `pos`.")
@@ -78,8 +81,8 @@ def mine(config: MineConfig, say: Callable[[str], None] = print) -> int:
     place = {text: row for row, text in enumerate(passages)}
     hashes = np.array([text_hash(text.text) for text in passages])
     added = 0
-    temporary = config.output.with_suffix(config.output.suffix + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    temporary = config.output.with_name(f"tmp-{config.output.name}")
+    with open_text(temporary) as file:
         for start in range(0, len(samples), QUERY_ROWS):
             block = samples[start : start + QUERY_ROWS]
             scores = encode(model, [sample.query for sample in block]) @ vectors.T
@@ -89,7 +92,8 @@ def mine(config: MineConfig, say: Callable[[str], None] = print) -> int:
                 chosen = hard_negatives(scores[offset], own, hashes, sample, config, rng)
                 added += len(chosen)
                 row = dataset.rows[start + offset]
-                row["neg"] = [*(row.get("neg") or []), *(_as_written(passages[c], row) for c in chosen)]
+                # From the parsed sample: a single text instead of a list would fall apart into letters.
+                row["neg"] = [_as_written(t, row) for t in (*sample.negatives, *(passages[c] for c in chosen))]
                 row["neg_scores"] = [
                     round(float(scores[offset, place[text]]), 4)
                     for text in (*sample.negatives, *(passages[c] for c in chosen))
@@ -146,7 +150,7 @@ def corpus_texts(path: Path) -> list[Text]:
 def _as_written(text: Text, row: dict[str, Any]) -> Any:
     """In the row's own form: with instruction where its positives have one."""
     has_instruction = isinstance(row["pos"], list) and row["pos"] and isinstance(row["pos"][0], list)
-    return [text.instruction, text.text] if has_instruction else text.text
+    return [text.instruction, text.text] if has_instruction or text.instruction else text.text
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -19,8 +19,8 @@ from grit_app.gritlm import GritLM
 from tests.training.helpers import Workbench, make_config, write_rows
 from tests.training.step.test_distributed import free_port
 from training import validate as validation
-from training.config import EvaluationConfig, RagConfig, TrainConfig, TrainError
-from training.data.formats import ContrastiveSample, DataError, Text, text_hash
+from training.config import DataFile, EvaluationConfig, RagConfig, TrainConfig, TrainError
+from training.data.formats import ContrastiveSample, DataError, Text, open_datasets, text_hash
 from training.evaluation.held_out import retrieval
 from training.mine import MineConfig, hard_negatives, mine
 from training.run.estimate import estimate, read_recipe
@@ -160,6 +160,22 @@ def test_mining_writes_rows_that_training_reads(tmp_path: Path, tiny_model_folde
     write_rows(tmp_path / "chats.jsonl", [{"text": ["a", "b"]}])
     with pytest.raises(TrainError, match="generative rows"):
         mine(replace(config, input=tmp_path / "chats.jsonl"))
+
+
+def test_a_single_negative_stays_one_text(tmp_path: Path, tiny_model_folder: Callable[..., Path]) -> None:
+    """`"neg": "text"` is a legal row: spread into a list it became the hard negatives t, e, x, t."""
+    rows = [{"query": f"q {i}", "pos": f"river {i} sea", "neg": f"bees {i}"} for i in range(6)]
+    write_rows(tmp_path / "in.jsonl", rows)
+    out = tmp_path / "new" / "mined.jsonl.gz"  # the folder is made, the file is packed as its name says
+    mine(MineConfig(model=str(tiny_model_folder("mistral")), input=tmp_path / "in.jsonl", output=out, count=1), print)
+    (mined,) = open_datasets([DataFile(path=str(out))])
+    for number in range(6):
+        sample = mined[number]
+        assert isinstance(sample, ContrastiveSample)
+        assert sample.negatives[0] == Text("", f"bees {number}")
+        assert all(len(text.text) > 1 for text in sample.negatives)
+    with pytest.raises(TrainError, match="is a folder"):
+        mine(MineConfig(model="none", input=tmp_path / "in.jsonl", output=tmp_path))
 
 
 def test_retrieval_metrics_equal_their_definitions(tiny_model: Any) -> None:

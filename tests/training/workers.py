@@ -87,6 +87,44 @@ def contrastive_problem(seed: int) -> dict[str, torch.Tensor]:
     }
 
 
+def evaluated(trainer: Any) -> dict[str, float]:
+    """The evaluation as a run makes it; everybody gets its values, and everybody stops if the first one fails."""
+    from training.config import TrainError
+    from training.run.metrics import Evaluator, RunLog
+
+    if not trainer.config.evaluation.files:
+        return {}
+    with RunLog(trainer.config, trainer.ranks.is_main, 0, lambda line: None) as log:
+        values = Evaluator(trainer).run(3, log)
+        missing = replace(trainer.config.evaluation, files=[str(trainer.config.output_dir / "none.jsonl")])
+        trainer.config = replace(trainer.config, evaluation=missing)
+        try:
+            Evaluator(trainer).run(3, log)
+        except TrainError as error:
+            assert "none.jsonl" in str(error)
+        else:
+            raise AssertionError("a file that is not there was measured")
+    return values
+
+
+def refuses_foreign_weights(trainer: Any, folder: Path) -> None:
+    """Adapters with other names must not be taken for a start."""
+    from safetensors.torch import save_file
+
+    from training.run.checkpoint import CheckpointError, load_weights
+
+    folder.mkdir(exist_ok=True)
+    save_file({"language_model.other.lora_A.weight": torch.zeros(2, 2)}, folder / f"{trainer.ranks.rank}.safetensors")
+    (folder / f"{trainer.ranks.rank}.safetensors").replace(folder / "adapters.safetensors")
+    trainer.ranks.barrier()
+    try:
+        load_weights(trainer, folder)
+    except CheckpointError as error:
+        assert "1 are unknown" in str(error)
+        return
+    raise AssertionError("foreign weights were taken")
+
+
 def train_some(rank: int, world_size: int, port: int, jobs: list[tuple[str, Any]], folder: Path) -> None:
     """For each job (name, settings): the gradient of step 0, then three updates; the first process writes its findings.
 
@@ -119,8 +157,12 @@ def train_some(rank: int, world_size: int, port: int, jobs: list[tuple[str, Any]
             torch.distributed.broadcast(first, 0)
             assert torch.equal(first, value), "processes drifted apart"
         save_checkpoint(trainer, 3, None, "data", is_best=False)
+        measured = evaluated(trainer)
+        if config.adapter.method == "lora":
+            refuses_foreign_weights(trainer, folder / f"foreign-{name}")
         if rank == 0:
             result = {"report": report.values, "gradients": gradients, "losses": losses, "weights": weights}
+            result["measured"] = measured
             torch.save(result, folder / f"{name}.pt")
         loader.close()
         AcceleratorState._reset_state(reset_partial_state=False)

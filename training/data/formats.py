@@ -30,7 +30,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TextIO
 
 import numpy as np
 
@@ -41,6 +41,11 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz")
 
 HELD_OUT_NAME = re.compile(r"(^|[-_./])(test|dev|eval|val|valid|validation)([-_./]|$)", re.IGNORECASE)
 """Files of a hub repository that are not for training, by the hub's own rule for names."""
+
+HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
+"""An escape that can be half of a character."""
+
+BLOCK_BYTES = 2**24
 
 MEASURED_ROWS = 50_000
 """Rows of a hub data set of another form whose length is looked at by a dry run."""
@@ -112,18 +117,25 @@ class JsonLines:
     def __getitem__(self, index: int) -> dict[str, Any]:
         raw = self._buffer[int(self._starts[index]) : int(self._stops[index])]
         try:
-            row = json.loads(bytes(raw))
+            row = json.loads(bytes(raw).decode("utf-8-sig"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"{self.where(index)}: not a JSON object ({error}). Correct or drop the line.") from error
         if not isinstance(row, dict):
             raise DataError(f"{self.where(index)}: a row must be a JSON object, not {type(row).__name__}.")
-        return row
+        return whole_characters(row) if HALF_CHARACTER.search(raw) else row
 
     def where(self, index: int) -> str:
         return f"{self.path.name}, line {int(self._lines[index])}"
 
     def sizes(self) -> np.ndarray:
         return self._stops - self._starts
+
+    def content_hash(self) -> str:
+        """Equal for equal content alone."""
+        digest = hashlib.blake2b(digest_size=16)
+        for start in range(0, len(self._buffer), BLOCK_BYTES):
+            digest.update(self._buffer[start : start + BLOCK_BYTES])
+        return digest.hexdigest()
 
 
 class HubRows:
@@ -245,6 +257,26 @@ def parse(kind: Kind, row: dict[str, Any], where: str, instruction: str = "") ->
     return _rag_sample(row, where)
 
 
+def open_text(path: Path) -> TextIO:
+    """A file to write rows into, packed as its name says (.gz, .xz)."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "wt", encoding="utf-8")
+    if path.suffix == ".xz":
+        return lzma.open(path, "wt", encoding="utf-8")
+    return path.open("w", encoding="utf-8")
+
+
+def whole_characters(value: Any) -> Any:
+    """The value with a replacement sign for every half of a character: JSON can spell them, no tokenizer takes them."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [whole_characters(item) for item in value]
+    if isinstance(value, dict):
+        return {whole_characters(key): whole_characters(item) for key, item in value.items()}
+    return value
+
+
 def text_hash(text: str) -> int:
     """63 bits, equal for equal texts on every machine and in every process; white space at the ends is ignored."""
     return int.from_bytes(hashlib.blake2b(text.strip().encode(), digest_size=8).digest(), "big") >> 1
@@ -299,7 +331,7 @@ def _turns(value: Any, where: str) -> list[str] | str:
 
 def _open_file(path: Path, file: DataFile) -> Dataset:
     rows = JsonLines(path)
-    fingerprint = f"{path.name}:{len(rows)}:{path.stat().st_size}"
+    fingerprint = f"{path.name}:{len(rows)}:{rows.content_hash()}"
     return Dataset(path.name, kind_of(rows[0], rows.where(0)), rows, file, fingerprint)
 
 
@@ -322,11 +354,19 @@ def _line_spans(buffer: bytes | mmap.mmap) -> tuple[np.ndarray, np.ndarray, np.n
     if not len(buffer):
         empty = np.zeros(0, dtype=np.int64)
         return empty, empty, empty
-    newlines = np.flatnonzero(np.frombuffer(buffer, dtype=np.uint8) == ord("\n")).astype(np.int64)
+    characters = np.frombuffer(buffer, dtype=np.uint8)
+    # Block by block: one comparison of the whole file would take as much memory as the file.
+    newlines = np.concatenate(
+        [
+            start + np.flatnonzero(characters[start : start + BLOCK_BYTES] == ord("\n"))
+            for start in range(0, len(buffer), BLOCK_BYTES)
+        ]
+    ).astype(np.int64)
     starts = np.concatenate([[0], newlines + 1])
     stops = np.concatenate([newlines, [len(buffer)]])
-    keep = np.array(
-        [stop > start and bool(bytes(buffer[start:stop]).strip()) for start, stop in zip(starts, stops, strict=True)],
-        dtype=bool,
-    )
+    keep = stops > starts
+    # Only a line that begins with white space can be blank.
+    doubtful = keep & (characters[np.minimum(starts, len(buffer) - 1)] <= ord(" "))
+    for line in np.flatnonzero(doubtful):
+        keep[line] = bool(bytes(buffer[int(starts[line]) : int(stops[line])]).strip())
     return starts[keep], stops[keep], np.flatnonzero(keep) + 1

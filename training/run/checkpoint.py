@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import random
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
@@ -160,9 +160,9 @@ def load_weights(trainer: Trainer, folder: Path) -> None:
     except (OSError, FileNotFoundError) as error:
         raise CheckpointError(f"{folder} holds no weights of this kind of run ({error}).") from error
     if trainer.is_sharded:
-        set_model_state_dict(core, weights, options=StateDictOptions(full_state_dict=True, strict=False))
-        return
-    result = core.load_state_dict(weights, strict=False)
+        result = set_model_state_dict(core, weights, options=StateDictOptions(full_state_dict=True, strict=False))
+    else:
+        result = core.load_state_dict(weights, strict=False)
     trained = {name for name, parameter in core.named_parameters() if parameter.requires_grad}
     missing = sorted(trained & set(result.missing_keys) - _tied(core, weights))
     if missing or result.unexpected_keys:
@@ -185,8 +185,7 @@ def load_training_state(trainer: Trainer, folder: Path, fingerprint: str) -> tup
             "Restore the files, or use --resume weights."
         )
     _check_same(recipe["config"], recipe_values(trainer.config), folder)
-    # Our own file: it holds tensors, numbers and tuples of random states, which weights_only refuses.
-    state = torch.load(folder / "training_state.pt", map_location="cpu", weights_only=False)
+    state = _read_state(folder / "training_state.pt")
     # Not strict: what never got a gradient (an untied head when only embedding is trained) has no state to load.
     options = StateDictOptions(full_state_dict=True, strict=False)
     set_optimizer_state_dict(
@@ -197,6 +196,17 @@ def load_training_state(trainer: Trainer, folder: Path, fingerprint: str) -> tup
     if len(randoms) == trainer.ranks.size:
         _set_random(randoms[trainer.ranks.rank])
     return int(state["step"]), state["best"]
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Tensors, numbers and names alone: a run folder from somebody else must not bring code with it."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}). Take another checkpoint, or use --resume weights."
+        ) from error
+    return state
 
 
 def _forget_untrained(trainer: Trainer, saved: dict[str, Any]) -> None:
@@ -239,7 +249,6 @@ def random_state() -> dict[str, Any]:
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
-        "numpy": np.random.get_state(),
     }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -249,7 +258,6 @@ def random_state() -> dict[str, Any]:
 def _set_random(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
+from grit_app.errors import GritError
 from grit_app.gritlm import GritLM
-from training.config import ConfigError, TrainConfig
+from grit_app.gritlm.load.loading import quiet_transformers
+from training.config import ConfigError, TrainConfig, TrainError
 from training.evaluation.held_out import measure_files
 from training.step.batch import StepBatch
 from training.step.step import StepReport
@@ -135,18 +137,16 @@ class Evaluator:
         """
         if not self._config.files and self._config.suite is None:
             return {}
-        values: dict[str, float] = {}
         # Serving must not disturb the run: dropout off, and the random states as before.
         self._trainer.core.eval()
         with torch.random.fork_rng():
-            hf_model = whole_model(self._trainer)
-            if hf_model is not None:
-                values = self._measure(
-                    GritLM(hf_model, self._trainer.tokenizer, self._trainer.grit, identity=f"step {step}")
-                )
+            mine = self._measured(whole_model(self._trainer), step)
         self._trainer.core.train()
-        # Everybody needs them: whether this is the best checkpoint is decided, and saved, by all together.
-        values = self._trainer.ranks.shared(values)
+        # Everybody needs them: whether this is the best checkpoint is decided, and saved, by all together. And a
+        # failure stops everybody with its own sentence: alone, the others would wait for the first one.
+        values, failure = self._trainer.ranks.shared(mine)
+        if failure:
+            raise TrainError(failure)
         if self._trainer.ranks.is_main:
             run_log.write(step, {f"eval/{name}": value for name, value in values.items()})
             run_log.say(f"evaluation after step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
@@ -154,6 +154,21 @@ class Evaluator:
         if name and name not in values:
             raise ConfigError(f"evaluation.best_metric {name} is not measured. Use one of {', '.join(sorted(values))}.")
         return values
+
+    def _measured(self, hf_model: PreTrainedModel | None, step: int) -> tuple[dict[str, float], str]:
+        """(values, the sentence of an error); both empty on a process that has no model."""
+        if hf_model is None:
+            return {}, ""
+        trainer = self._trainer
+        try:
+            return self._measure(GritLM(hf_model, trainer.tokenizer, trainer.grit, identity=f"step {step}")), ""
+        except GritError as error:
+            return {}, str(error)
+        except Exception as error:
+            if trainer.ranks.size == 1:
+                raise
+            log.exception("evaluation failed")
+            return {}, f"The first process could not evaluate ({type(error).__name__}: {error}). Its log says where."
 
     def _measure(self, model: GritLM) -> dict[str, float]:
         values = measure_files(model, self._config.files, self._config.limit)
@@ -184,14 +199,12 @@ def whole_model(trainer: Trainer) -> PreTrainedModel | None:
     weights = get_model_state_dict(trainer.core, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if not trainer.ranks.is_main:
         return None
-    if trainer.config.adapter.method != "full":
-        raise ConfigError(
-            "Evaluation during a sharded LoRA run is not possible. Set evaluation.files to [], or use DDP."
-        )
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(trainer.core.config)
-    model = model.to_empty(device=trainer.ranks.device)
     own = {name.removeprefix("language_model."): value for name, value in weights.items()}
-    model.load_state_dict(own, strict=False)
-    model.tie_weights()
-    return model.eval()
+    # Not an empty model that a state dict fills: what no state dict holds (rotary frequencies) would be whatever
+    # the memory held before.
+    config = trainer.core.config
+    with quiet_transformers():
+        model: PreTrainedModel = type(trainer.core.hf_model).from_pretrained(
+            None, config=config, state_dict=own, dtype=torch.float32, attn_implementation=config._attn_implementation
+        )
+    return model.to(trainer.ranks.device).eval()

@@ -96,6 +96,11 @@ def check_pairs(config: TrainConfig, accelerator: Accelerator) -> None:
         raise ConfigError(
             "Only FSDP version 2 is supported. Set fsdp_version: 2 as in training/recipes/accelerate-fsdp2.yaml."
         )
+    if is_fsdp and config.adapter.method != "full" and (config.evaluation.files or config.evaluation.suite):
+        raise ConfigError(
+            "Evaluation during a sharded LoRA run is not possible. Set evaluation.files to [] and evaluation.suite to "
+            "null, or use DDP."
+        )
     supported = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP)
     if accelerator.distributed_type not in supported:
         raise ConfigError(

@@ -10,13 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+T = TypeVar("T")
+
 BUCKET_BYTES = 64 * 2**20
+
+PATIENCE = timedelta(days=1)
+"""How long processes wait for one that evaluates."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,17 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
-    def shared(self, value: dict[str, float]) -> dict[str, float]:
-        """What the first process holds, on every process."""
+    def shared(self, value: T) -> T:
+        """What the first process holds, on every process; they wait for it as long as it takes.
+
+        The first one may be evaluating: NCCL's own collectives would give up after ten minutes.
+        """
         if self.size == 1:
             return value
         held = [value]
-        dist.broadcast_object_list(held, src=0)
+        patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        dist.broadcast_object_list(held, src=0, group=patient, device=torch.device("cpu"))
+        dist.destroy_process_group(patient)
         return held[0]
 
     def max(self, number: int) -> int:

@@ -58,6 +58,7 @@ def cached_backward(
 ) -> None:
     """Adds to `.grad` the gradient of the loss behind `vector_gradient`, and of the chunks' own losses.
 
+    chunks  at least one
     count   vectors of all chunks together
 
     Peak memory: the graph of one chunk, and all vectors with their gradients.

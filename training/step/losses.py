@@ -61,7 +61,7 @@ class InfoNCE:
 
     loss_sum: Tensor
     correct: Tensor
-    """Queries whose positive scores highest."""
+    """Queries whose positive scores higher than every negative."""
 
     positive_sum: Tensor
     """Σ cos(query, own positive)"""
@@ -101,7 +101,7 @@ def info_nce(queries: QueryBlock, pool: PassagePool, *, temperature: float) -> I
     losses = F.cross_entropy(scores, target, reduction="none") * has_target
     with torch.no_grad():
         hardest = cosines.masked_fill(hidden | is_target, -torch.inf).amax(1) if columns else positive
-        correct = (positive >= hardest) & has_target
+        correct = (positive > hardest) & has_target  # a tie is no success: a collapsed model ties everywhere
         hardest = torch.where(hardest.isfinite() & has_target, hardest, torch.zeros_like(hardest))
     return InfoNCE(
         losses.sum(), correct.sum(), (positive.detach() * has_target).sum(), hardest.sum(), masked[has_target].sum()

@@ -138,12 +138,12 @@ class Stepper:
             give_free_memory_back()  # the scores' memory, before the graphs of the learning pass
             return found
 
-        if self.is_sharded or (self.config.contrastive.cache_gradients and len(chunks) > 1):
-            cached_backward(chunks, encode, gradient, len(order), self.ranks.device)
-        elif chunks:
-            plain_backward(chunks, encode, gradient)
-        else:  # nothing of this process, but others' gathers wait for it
+        if not chunks:  # nothing of this process, but others' gathers wait for it
             gradient(torch.zeros(0, self.core.vector_size, device=self.ranks.device))
+        elif self.is_sharded or (self.config.contrastive.cache_gradients and len(chunks) > 1):
+            cached_backward(chunks, encode, gradient, len(order), self.ranks.device)
+        else:
+            plain_backward(chunks, encode, gradient)
 
     def _info_nce_gradient(self, name: str, vectors: Tensor, place: Tensor, group: ContrastGroup) -> Tensor:
         """Gradient of the weighted loss with respect to this process's vectors, scores computed in blocks of rows."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from training.config import ConfigError, DataFile
+from training.data import formats
 from training.data.formats import (
     ContrastiveSample,
     DataError,
@@ -186,3 +187,36 @@ def test_settings_that_cannot_be_are_sentences() -> None:
     ]:
         with pytest.raises(ConfigError, match=sentence):
             make()
+
+
+def test_half_a_character_is_read_as_a_replacement_sign(tmp_path: Path) -> None:
+    """JSON can spell half of an emoji; no tokenizer can encode it, and a run died of it in the middle of a step."""
+    text = r'{"query": "a \ud83d b", "pos": ["\ud83d\ude00 whole"], "neg": ["\ude00 half"]}' + "\n"
+    (tmp_path / "half.jsonl").write_text(text, encoding="utf-8")
+    (dataset,) = open_datasets([DataFile(path=str(tmp_path / "half.jsonl"))])
+    assert dataset[0] == ContrastiveSample(
+        Text("", "a \ufffd b"), [Text("", "\U0001f600 whole")], [Text("", "\ufffd half")]
+    )
+    text_hash(dataset[0].query.text)
+    (tmp_path / "raw.jsonl").write_bytes(b'{"query": "a \xed\xa0\xbd", "pos": ["b"]}\n')
+    with pytest.raises(DataError, match=r"raw.jsonl, line 1: not a JSON object"):
+        JsonLines(tmp_path / "raw.jsonl")[0]
+
+
+def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    """Other text of equal length is another file: a run must not go on with it."""
+    prints = []
+    for word in ("wax", "bee"):
+        (tmp_path / "a.jsonl").write_bytes(lines([{"text": f"once {word} upon"}] * 3))
+        prints.append(open_datasets([DataFile(path=str(tmp_path / "a.jsonl"))])[0].fingerprint)
+    assert prints[0] != prints[1]
+
+
+def test_lines_are_found_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is looked through block by block, so that a corpus larger than memory opens."""
+    monkeypatch.setattr(formats, "BLOCK_BYTES", 7)
+    rows = [{"text": "river " * n} for n in range(1, 9)]
+    (tmp_path / "a.jsonl").write_bytes(b"\n  \n" + b"\n \t\n".join(lines([row]).strip() for row in rows) + b"\n   ")
+    found = JsonLines(tmp_path / "a.jsonl")
+    assert [found[i] for i in range(len(found))] == rows
+    assert found.where(0) == "a.jsonl, line 3" and found.where(7) == "a.jsonl, line 17"

@@ -133,6 +133,15 @@ def test_hosts_that_see_different_checkpoints_are_stopped(tmp_path: Path) -> Non
         newest_checkpoint(tmp_path, ranks)
 
 
+def test_a_training_state_with_code_in_it_is_not_run(config: TrainConfig, tmp_path: Path) -> None:
+    """A run folder from somebody else is read as tensors and numbers alone."""
+    train(config, silent)
+    folder = checkpoints(config.output_dir)[-1]
+    torch.save({"step": 1, "best": Path("x")}, folder / "training_state.pt")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        train(replace(config, resume="auto"), silent)
+
+
 def test_resume_refuses_what_would_not_be_the_same_run(config: TrainConfig, tmp_path: Path) -> None:
     short = replace(config, run=replace(config.run, steps=2))
     train(short, silent)

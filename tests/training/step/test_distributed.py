@@ -11,11 +11,21 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.helpers import Workbench, lora, make_config, relative_error
+from grit_app.gritlm import GritLM
+from tests.training.helpers import (
+    Workbench,
+    chat_rows,
+    contrastive_rows,
+    lora,
+    make_config,
+    relative_error,
+    write_rows,
+)
 from tests.training.workers import gathered_gradient, train_some
-from training.config import ConfigError, GenerativeConfig, RagConfig, TrainConfig
+from training.config import ConfigError, EvaluationConfig, GenerativeConfig, RagConfig, TrainConfig
 from training.data.batches import StepLoader
 from training.data.formats import open_datasets
+from training.evaluation.held_out import measure_files
 from training.run.checkpoint import load_training_state, load_weights
 from training.run.setup import set_up
 from training.train import optimizer_step
@@ -33,17 +43,25 @@ def jobs_for(folder: Path, model: Callable[..., Path]) -> dict[str, TrainConfig]
     tied = replace(tied, generative=GenerativeConfig(batch_size=8, chunk_tokens=64, loss="mixed", group_size=3))
     untied = replace(tied, model=replace(tied.model, path=str(model("llama"))))
     untied = replace(untied, generative=replace(untied.generative, loss="token"))
+    files = [
+        str(write_rows(folder / "dev.jsonl", contrastive_rows(6, 9))),
+        str(write_rows(folder / "talk.jsonl", chat_rows(3, 9))),
+    ]
+    evaluated = EvaluationConfig(files=files)
     adapted = replace(untied, adapter=lora(dropout=0.0), rag=RagConfig(batch_size=8, layouts={"docs_cache": 1.0}))
+    without_pairs = make_config(folder / "answers", model("llama"), streams="r")
     # Nobody uses the head in this mode: weight decay must leave it alone, as it does in one process.
     embedding = replace(untied, mode="embedding", optimizer=replace(untied.optimizer, weight_decay=0.5))
     checkpointed = replace(untied, model=replace(untied.model, gradient_checkpointing=True))
     return {
-        "ddp": tied,
+        "ddp": replace(tied, evaluation=evaluated),
         "ddp-lora": adapted,
         "ddp-embedding": embedding,
         "fsdp-lora": adapted,
         "fsdp": checkpointed,
-        "fsdp-tied": tied,
+        "fsdp-tied": replace(tied, evaluation=evaluated),
+        # No step has a block to pool from: the contrast of the answers is empty on every process.
+        "fsdp-no-blocks": replace(without_pairs, rag=RagConfig(batch_size=8, layouts={"rag_doc_query": 1.0})),
     }
 
 
@@ -55,7 +73,10 @@ def one_process(config: TrainConfig) -> dict[str, Any]:
     loader = StepLoader(config, open_datasets(config.data.train), trainer.prompts, trainer.grit)
     losses = [optimizer_step(trainer, loader.load(step), 1e-3)[0].values for step in range(3)]
     weights = {n: p.detach().clone() for n, p in trainer.core.named_parameters() if p.requires_grad}
-    return {"report": report, "gradients": gradients, "losses": losses, "weights": weights}
+    measured = measure_files(
+        GritLM(trainer.core.hf_model.eval(), trainer.tokenizer, trainer.grit), config.evaluation.files
+    )
+    return {"report": report, "gradients": gradients, "losses": losses, "weights": weights, "measured": measured}
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -64,7 +85,8 @@ def test_processes_give_the_gradient_of_one(
 ) -> None:
     """Every process owns a slice of the queries; passages of the others must receive their share of the gradient.
 
-    Also: λ means the same for any number of processes (each stream's loss and the whole gradient agree), weights stay
+    Also: evaluation gives the values of one process, with every buffer of the model that no state dict holds;
+    λ means the same for any number of processes (each stream's loss and the whole gradient agree), weights stay
     equal on all processes, and a checkpoint of several is continued by one.
     """
     jobs = jobs_for(tmp_path, tiny_model_folder)
@@ -80,6 +102,7 @@ def test_processes_give_the_gradient_of_one(
         assert found["report"] == pytest.approx(expected["report"], rel=1e-4, abs=1e-6), name
         for step in range(3):
             assert found["losses"][step] == pytest.approx(expected["losses"][step], rel=2e-3, abs=2e-4), (name, step)
+        assert found["measured"] == pytest.approx(expected["measured"], rel=2e-3, abs=2e-4), name
         moved = max(float((expected["weights"][n] - w).abs().max()) for n, w in found["weights"].items())
         assert moved < 1e-3, name
         resumed = set_up(replace(config, output_dir=tmp_path / name))

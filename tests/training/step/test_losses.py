@@ -60,7 +60,7 @@ def naive_info_nce(queries: QueryBlock, pool: PassagePool) -> tuple[float, int, 
         loss -= math.log(
             math.exp(cosines[target] / TEMPERATURE) / sum(math.exp(c / TEMPERATURE) for c in cosines.values())
         )
-        correct += cosines[target] >= max(cosines.values())
+        correct += all(cosines[target] > cosine for j, cosine in cosines.items() if j != target)
     return loss, correct, masked
 
 
@@ -72,6 +72,16 @@ def test_info_nce_equals_the_definition(seed: int) -> None:
     assert masked >= 3
     assert float(result.loss_sum) == pytest.approx(loss, rel=1e-5)
     assert (int(result.correct), int(result.masked)) == (correct, masked)
+
+
+def test_a_collapsed_embedding_is_never_right() -> None:
+    """Equal vectors everywhere tie with every negative: accuracy is the number that people watch for collapse."""
+    same = nn.functional.normalize(torch.ones(8, 5), dim=1)
+    none = torch.full((8, 1), -1)
+    block = QueryBlock(same, torch.arange(8), none, torch.arange(8), torch.zeros(8, dtype=torch.bool))
+    result = info_nce(block, PassagePool(same, torch.arange(8), torch.arange(8)), temperature=TEMPERATURE)
+    assert int(result.correct) == 0
+    assert float(result.loss_sum) / 8 == pytest.approx(math.log(8))
 
 
 def test_info_nce_rows_add_up() -> None:
