@@ -1,54 +1,9 @@
-"""Start the workbench: settings, the page, and the model behind it (loaded while the page is already up).
+"""Start the workbench from a clone, or on a Hugging Face Space; installed, it is the command `grit-workbench`.
 
 python app.py [--model PATH_OR_NAME|auto] [--quantization auto|none|8bit|4bit] [--device auto|cpu|cuda] [--port P] …
 """
 
-from __future__ import annotations
-
-import os
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-# Before Gradio and the hub are imported: nothing is reported to anyone.
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-from grit_app.errors import GritError
-from grit_app.settings import Settings, load
-
-if TYPE_CHECKING:
-    from grit_app.gritlm import GritLM
-
-BUNDLED_MODEL = Path(__file__).resolve().parent / "assets" / "gritlm-mini"
-
-
-def load_model(settings: Settings) -> GritLM:
-    """The model that the settings name. Raises ModelError with a sentence if there is none to be had."""
-    from grit_app.gritlm import GritLM
-    from grit_app.gritlm.load.loading import resolve_model
-
-    choice = resolve_model(settings.model, BUNDLED_MODEL, settings.quantization, settings.device)
-    if choice.notice:
-        print(choice.notice, flush=True)
-    return GritLM.from_pretrained(choice.source, quantization=settings.quantization, device=settings.device)
-
-
-def main(arguments: list[str]) -> int:
-    """Serve until interrupted. 0: ended by the user; 2: the settings cannot be used."""
-    try:
-        settings = load(arguments)
-    except GritError as error:
-        print(error, file=sys.stderr)
-        return 2
-    # Gradio keeps uploads here; it reads the variable when it is imported. Nothing outside this folder is ever served.
-    os.environ["GRADIO_TEMP_DIR"] = str(settings.data_folder / "uploads")
-    print("Starting GRIT Workbench …", flush=True)  # imports take seconds, and a silent terminal looks dead
-    from grit_app.ui.serving import serve
-
-    serve(settings, lambda: load_model(settings))
-    return 0
-
+from grit_app.start import command
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command()

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from grit_app.errors import DocumentError, GritError, InputError
+from grit_app.places import BUNDLED_MODEL, present
 from grit_app.settings import Settings, load
 
 if TYPE_CHECKING:
     from grit_app.documents.library import FileReport, Library
     from grit_app.gritlm import GritLM
     from grit_app.rag.events import Answer
-
-BUNDLED_MODEL = Path(__file__).resolve().parent.parent / "assets" / "gritlm-mini"
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def _load_model(options: argparse.Namespace) -> tuple[GritLM, str]:
     from grit_app.gritlm.load.loading import resolve_model
 
     choice = resolve_model(options.model, BUNDLED_MODEL, options.quantization, options.device)
-    model = GritLM.from_pretrained(choice.source, quantization=options.quantization, device=options.device)
+    model = GritLM.from_pretrained(present(choice.source), quantization=options.quantization, device=options.device)
     return model, choice.notice
 
 

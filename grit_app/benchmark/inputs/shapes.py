@@ -19,9 +19,7 @@ from transformers import AutoModelForCausalLM, MistralConfig
 from grit_app.gritlm.errors import ModelError
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.load.loading import quiet_transformers
-
-SERVED_MODEL: Final = Path(__file__).resolve().parents[3] / "assets" / "gritlm-mini"
-"""Its tokenizer is the default for shapes: the prompts then have the lengths that the app's prompts have."""
+from grit_app.places import BUNDLED_MODEL
 
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")
 
@@ -57,8 +55,10 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def write_checkpoint(shape: str, folder: Path, *, tokenizer: Path = SERVED_MODEL, seed: int = 0) -> Path:
+def write_checkpoint(shape: str, folder: Path, *, tokenizer: Path = BUNDLED_MODEL, seed: int = 0) -> Path:
     """A checkpoint of random weights in `folder`, in bfloat16; gives the folder.
+
+    tokenizer   the bundled model's by default: prompts then have the lengths that the app's prompts have
 
     Raises ModelError for an unknown shape, or a tokenizer folder without tokenizer.json.
     """
@@ -86,7 +86,7 @@ def checkpoint(model: str | Path | None, shape: str | None, *, tokenizer: Path |
     if model and shape:
         raise ModelError("Name either --model or --shape, not both.")
     if shape is None:
-        yield str(model or SERVED_MODEL)
+        yield str(model or BUNDLED_MODEL)
         return
     with tempfile.TemporaryDirectory(prefix="grit-shape-") as folder:
-        yield str(write_checkpoint(shape, Path(folder) / shape, tokenizer=tokenizer or SERVED_MODEL))
+        yield str(write_checkpoint(shape, Path(folder) / shape, tokenizer=tokenizer or BUNDLED_MODEL))

@@ -14,8 +14,9 @@ from typing import Any, Final
 from grit_app.benchmark.show.series import Record, baseline_of, speed_up
 from grit_app.benchmark.show.styles import style_of
 from grit_app.errors import GritError
+from grit_app.places import ASSETS
 
-FOLDER: Final = Path(__file__).resolve().parents[3] / "assets" / "benchmarks"
+FOLDER: Final = ASSETS / "benchmarks"
 
 
 class RecordingError(GritError):

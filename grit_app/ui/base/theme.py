@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import gradio as gr
 
-ASSETS: Final = Path(__file__).resolve().parents[3] / "assets"
+from grit_app.places import ASSETS
+
 STYLE_SHEET: Final = ASSETS / "style.css"
 
 MODE_COLOURS: Final = {"full": "#D55E00", "cached": "#0072B2", "accent": "#009E73", "query": "#CC79A7"}

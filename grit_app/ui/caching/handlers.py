@@ -21,7 +21,7 @@ from grit_app.ui.base.background import Watch
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import guarded
 from grit_app.ui.base.sessions import Visitors, session_of
-from grit_app.ui.base.theme import ASSETS
+from grit_app.places import ASSETS
 from grit_app.ui.caching import measurements
 from grit_app.ui.caching.race_view import answers_table, frames, picture, preparing
 

@@ -1,0 +1,51 @@
+"""Start the workbench: settings, the page, and the model behind it (loaded while the page is already up)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+# Before Gradio and the hub are imported: nothing is reported to anyone.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from grit_app.errors import GritError
+from grit_app.places import BUNDLED_MODEL, present
+from grit_app.settings import Settings, load
+
+if TYPE_CHECKING:
+    from grit_app.gritlm import GritLM
+
+
+def load_model(settings: Settings) -> GritLM:
+    """The model that the settings name. Raises ModelError or SettingsError with a sentence if there is none."""
+    from grit_app.gritlm import GritLM
+    from grit_app.gritlm.load.loading import resolve_model
+
+    choice = resolve_model(settings.model, BUNDLED_MODEL, settings.quantization, settings.device)
+    if choice.notice:
+        print(choice.notice, flush=True)
+    return GritLM.from_pretrained(present(choice.source), quantization=settings.quantization, device=settings.device)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until interrupted. 0: ended by the user; 2: the settings cannot be used."""
+    try:
+        settings = load(arguments)
+    except GritError as error:
+        print(error, file=sys.stderr)
+        return 2
+    # Gradio keeps uploads here; it reads the variable when it is imported. Nothing outside this folder is ever served.
+    os.environ["GRADIO_TEMP_DIR"] = str(settings.data_folder / "uploads")
+    print("Starting GRIT Workbench …", flush=True)  # imports take seconds, and a silent terminal looks dead
+    from grit_app.ui.serving import serve
+
+    serve(settings, lambda: load_model(settings))
+    return 0
+
+
+def command() -> NoReturn:
+    """The command `grit-workbench`."""
+    sys.exit(main(sys.argv[1:]))
