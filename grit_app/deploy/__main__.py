@@ -1,6 +1,6 @@
 """What publishing needs.
 
-    python -m grit_app.deploy --requirements     write requirements*.txt from pyproject.toml
+python -m grit_app.deploy --requirements     write requirements*.txt from pyproject.toml
 """
 
 from __future__ import annotations

@@ -35,9 +35,7 @@ def app_pins(pyproject: Mapping[str, Any], *, on_zerogpu: bool = False) -> list[
     """Exact requirements of the app. ZeroGPU allows a short list of torch versions and needs `spaces`."""
     settings = pyproject["tool"]["grit-workbench"]
     torch = settings["torch-on-zerogpu" if on_zerogpu else "torch"]
-    pins = [
-        f"torch=={torch}" if line.startswith("torch>") else line for line in pyproject["project"]["dependencies"]
-    ]
+    pins = [f"torch=={torch}" if line.startswith("torch>") else line for line in pyproject["project"]["dependencies"]]
     return pins + (pyproject["project"]["optional-dependencies"]["spaces"] if on_zerogpu else [])
 
 

@@ -81,6 +81,6 @@ def test_without_the_bundled_weights_a_sentence_says_where_they_are(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(places, "BUNDLED_MODEL", tmp_path / "gritlm")
-    with pytest.raises(SettingsError, match="assets/gritlm of the source repository.*--model FOLDER"):
+    with pytest.raises(SettingsError, match=r"assets/gritlm of the source repository.*--model FOLDER"):
         places.present(str(tmp_path / "gritlm"))
     assert places.present("GritLM/GritLM-7B") == "GritLM/GritLM-7B"

@@ -15,13 +15,13 @@ from grit_app.benchmark.measure.race import Race
 from grit_app.benchmark.show.styles import style_of
 from grit_app.errors import Cancelled
 from grit_app.gritlm import Sampling
+from grit_app.places import ASSETS
 from grit_app.rag.strategies import STRATEGIES
 from grit_app.ui.base import texts
 from grit_app.ui.base.background import Watch
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import guarded
 from grit_app.ui.base.sessions import Visitors, session_of
-from grit_app.places import ASSETS
 from grit_app.ui.caching import measurements
 from grit_app.ui.caching.race_view import answers_table, frames, picture, preparing
 

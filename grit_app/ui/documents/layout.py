@@ -8,10 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from grit_app.places import ASSETS
 from grit_app.rag.strategies import STRATEGIES
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
-from grit_app.places import ASSETS
 from grit_app.ui.documents import library_view, sources
 from grit_app.ui.documents.library_actions import FILE_KINDS
 
