@@ -80,9 +80,9 @@ def parse(arguments: Sequence[str], settings: Settings) -> argparse.Namespace:
 def ask(options: argparse.Namespace, settings: Settings) -> tuple[Answer, list[Skipped]]:
     """The answer, and the files that were left out. Raises GritError with a sentence, also if no file could be read."""
     files, skipped = _present(options.files)
-    from grit_app.rag.strategies import STRATEGIES, find_strategy
+    from grit_app.rag.strategies import find_strategy
 
-    if options.strategy is not None and options.strategy not in STRATEGIES:
+    if options.strategy is not None:
         find_strategy(options.strategy)  # raises, before the model is loaded
     model, notice = _load_model(options)
     library = _open_library(model, options.data_dir, settings)

@@ -15,8 +15,6 @@ Positions (H = header length, the tokens before the sample: BOS, instruction, ma
                 `keep_headers` it is visible too, and the block is moved by `offset`.
   colliding     every block stands at 0 with its header visible, and the tail starts at the sum of the lengths: what
                 concatenating unmoved caches gives (the published two-cache runs).
-  parallel      all samples start where the first one does, the tail after the longest: the order of blocks has no
-                effect (if their headers are equal).
 Attention scores depend on differences of positions only, so moving a block changes nothing inside it.
 """
 
@@ -33,7 +31,7 @@ from grit_app.gritlm.errors import InputError
 
 Role = Literal["document", "query", "prompt"]
 Attention = Literal["bidirectional", "causal"]
-Positions = Literal["consecutive", "colliding", "parallel"]
+Positions = Literal["consecutive", "colliding"]
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,6 @@ class Layout:
     @property
     def tail_position(self) -> int:
         """Position id of the tail's first token."""
-        if self.positions == "parallel":
-            shifts = self.block_shifts()
-            return max((shift + len(block) for shift, block in zip(shifts, self.blocks, strict=True)), default=0)
         return self.cached_length
 
     def block_starts(self) -> list[int]:
@@ -103,8 +98,6 @@ class Layout:
             hidden = self._hidden_header(number)
             if self.positions == "colliding":
                 shifts.append(0)
-            elif self.positions == "parallel":
-                shifts.append(self.blocks[0].header_length - hidden if hidden else 0)
             else:
                 shifts.append(offset - hidden)
             offset += len(block) - hidden

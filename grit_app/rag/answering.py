@@ -31,7 +31,7 @@ from grit_app.rag import quoting
 from grit_app.rag.block_caches import gather
 from grit_app.rag.citations import CitedAnswer, align
 from grit_app.rag.events import STAGES, Answer, Citation, Done, Event, FirstToken, Retrieved, Token
-from grit_app.rag.retrieval import Found, answerable, retrieve
+from grit_app.rag.retrieval import Found, answerable, may_answer, retrieve
 from grit_app.rag.strategies import Strategy, build_layout, find_strategy
 
 AnswerMode = Literal["quote", "short", "free"]
@@ -139,7 +139,7 @@ class _Run:
         encoding, found = self._retrieve(search)
         yield Retrieved(found.hits)
         layout, hits = self._fit(found.hits)
-        if self._may_answer(found):
+        if not self.strategy.retrieves or may_answer(found, self.model.config):  # else the refusal is known
             cache = self._load(layout, hits, encoding)
             written = yield from self._write(layout, cache, hits, found, encoding)
         else:
@@ -186,12 +186,6 @@ class _Run:
                 f"of {context} tokens."
             )
         return layout, kept
-
-    def _may_answer(self, found: Found) -> bool:
-        """Passages that cannot answer are not read: the refusal is known without the model."""
-        if not self.strategy.retrieves or found.is_given:
-            return True
-        return bool(found.hits) and (found.is_general or found.score >= self.model.config.answerable_threshold)
 
     def _load(self, layout: Layout, hits: Sequence[Hit], encoding: Encoding | None) -> KVCache | None:
         if not layout.blocks:
@@ -270,7 +264,7 @@ class _Run:
     def _conclude(self, found: Found, written: _Written, layout: Layout) -> Answer:
         config, text = self.model.config, written.text.strip()
         cached_tokens, computed_tokens = (layout.cached_length, len(layout.tail)) if written.prefill_ms else (0, 0)
-        is_answerable = answerable(found.score, text, config, is_general=found.is_general)
+        is_answerable = answerable(found, text, config)
         cited = align((written.quoted or text) if is_answerable else "", found.hits, self.model)
         if is_answerable and written.quoted and text != written.quoted:  # the short words stand for their quote
             numbers = sorted({number for _, found_in in cited.sentences for number in found_in})

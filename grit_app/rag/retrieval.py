@@ -59,12 +59,20 @@ def is_general(question: str) -> bool:
     return not (match[0].lower().endswith("about") and _OWN_SUBJECT.search(question[match.end() - len("about") :]))
 
 
-def answerable(score: float, text: str, config: GritConfig, *, is_general: bool = False) -> bool:
-    """The one definition: the retrieval score reaches the checkpoint's threshold, and the answer is not its refusal.
+def may_answer(found: Found, config: GritConfig) -> bool:
+    """Whether the passages are worth reading for the question.
 
-    A document as a whole can always be asked about, so for such questions only the answer counts.
+    Their retrieval score must reach the checkpoint's threshold. A document as a whole can always be asked about, and
+    passages that the caller chose are read whatever their score.
     """
-    return bool(text.strip()) and (is_general or score >= config.answerable_threshold) and not is_refusal(text, config)
+    if found.is_given or (found.is_general and found.hits):
+        return True
+    return bool(found.hits) and found.score >= config.answerable_threshold
+
+
+def answerable(found: Found, text: str, config: GritConfig) -> bool:
+    """The one definition: the passages may answer, and the answer is not the checkpoint's refusal."""
+    return bool(text.strip()) and may_answer(found, config) and not is_refusal(text, config)
 
 
 def is_refusal(text: str, config: GritConfig) -> bool:

@@ -7,14 +7,14 @@
     query_cache        question                      passages                                   block mask
     doc_cache          best passage                  question                                   block mask
     query_doc_cache    question, passages            closing only                               block mask
-    doc_query_cache    passages, question            closing only                               block mask
     prefix_cache       best passage, causal          other passages, question                   rag_doc_query
     docs_cache         passages                      question                                   block mask
     docs_query_cache   passages, question            closing only                               block mask
 
 "Block mask": joining the caches and running the tail gives the numbers of one forward of the layout under its mask and
 positions. The blocks do not see each other, which plain causal RAG does; what that costs in quality is measured by
-`python -m grit_app.benchmark quality`. Source: GRIT (arXiv 2402.09906), section 4 and its appendix's prompts.
+`python -m grit_app.benchmark quality`. Source: GRIT (arXiv 2402.09906), section 4 and its appendix's prompts. The name
+`doc_query_cache` of that paper means `docs_query_cache` here: the same row with one passage.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ class Strategy:
     is_exact: bool = False
     """Gives the numbers of full causal prefill; otherwise those of the block mask."""
 
+    is_published: bool = True
+    """One of the ways that the paper compares; the others are this project's, for several passages."""
+
     @property
     def caches_documents(self) -> bool:
         return self.documents != "none"
@@ -86,27 +89,30 @@ _ROWS = (
         documents="bidirectional",
         caches_query=True,
     ),
-    Strategy(
-        name="doc_query_cache", label="Passages and question cached", documents="bidirectional", caches_query=True
-    ),
     Strategy(name="prefix_cache", label="Best passage cached causally", documents="causal", is_exact=True),
-    Strategy(name="docs_cache", label="All passages cached", documents="bidirectional"),
+    Strategy(name="docs_cache", label="All passages cached", documents="bidirectional", is_published=False),
     Strategy(
         name="docs_query_cache",
         label="All passages and the question cached",
         documents="bidirectional",
         caches_query=True,
+        is_published=False,
     ),
 )
 
 STRATEGIES: dict[str, Strategy] = {row.name: row for row in _ROWS}
 
 
+ALIASES = {"doc_query_cache": "docs_query_cache"}
+"""Older names, which commands, recipes and the API still take."""
+
+
 def find_strategy(name: str) -> Strategy:
-    """The strategy of that name. Raises InputError that lists the names."""
-    if name not in STRATEGIES:
+    """The strategy of that name or alias. Raises InputError that lists the names."""
+    row = STRATEGIES.get(ALIASES.get(name, name))
+    if row is None:
         raise InputError(f"There is no strategy {name!r}. Use one of {', '.join(STRATEGIES)}.")
-    return STRATEGIES[name]
+    return row
 
 
 def build_layout(

@@ -34,7 +34,7 @@ def layouts(draw: st.DrawFn) -> Layout:
     return Layout(
         blocks=draw(st.lists(blocks(), max_size=4)),
         tail=draw(st.lists(TOKEN, max_size=5)),
-        positions=draw(st.sampled_from(["consecutive", "colliding", "parallel"])),
+        positions=draw(st.sampled_from(["consecutive", "colliding"])),
         keep_headers=draw(st.booleans()),
     )
 
@@ -73,21 +73,13 @@ def naive_positions(layout: Layout) -> list[int]:
     """Written token by token: where each visible token of a block must stand, then its hidden header before it."""
     result: list[int] = []
     next_free = 0
-    longest = 0
     for number, block in enumerate(layout.blocks):
         hidden = [i for i in range(len(block.ids)) if not is_visible(layout, number, i)]
-        if layout.positions == "colliding":
-            start = 0
-        elif layout.positions == "parallel":
-            start = layout.blocks[0].header_length if hidden else 0
-        else:
-            start = next_free
+        start = 0 if layout.positions == "colliding" else next_free
         positions = [start + i - len(hidden) for i in range(len(block.ids))]
         result += positions
         next_free += len(block.ids) - len(hidden)
-        longest = max(longest, positions[-1] + 1)
-    first_of_tail = longest if layout.positions == "parallel" else next_free
-    return result + [first_of_tail + i for i in range(len(layout.tail))]
+    return result + [next_free + i for i in range(len(layout.tail))]
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)
@@ -170,7 +162,7 @@ def one_forward(model: Any, layout: Layout) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", ["mistral", "mixtral", "llama", "qwen2", "qwen3"])
-@pytest.mark.parametrize("positions", ["consecutive", "colliding", "parallel"])
+@pytest.mark.parametrize("positions", ["consecutive", "colliding"])
 def test_one_forward_gives_each_block_its_own_embedding(load_tiny: Any, family: str, positions: Positions) -> None:
     """Neighbours and positions change nothing inside a block: training on layouts trains what serving runs."""
     model = load_tiny(family)
@@ -184,7 +176,7 @@ def test_one_forward_gives_each_block_its_own_embedding(load_tiny: Any, family: 
     torch.testing.assert_close(torch.nn.functional.normalize(pooled), torch.from_numpy(alone), atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("positions", ["consecutive", "colliding", "parallel"])
+@pytest.mark.parametrize("positions", ["consecutive", "colliding"])
 @pytest.mark.parametrize("keep_headers", [False, True])
 def test_joined_caches_give_the_tail_of_one_forward(tiny_model: Any, positions: Positions, keep_headers: bool) -> None:
     """The keystone: serving (blocks alone, caches joined, tail on top) equals training (one forward under the mask)."""
@@ -217,12 +209,3 @@ def test_joined_caches_give_the_tail_of_one_forward(tiny_model: Any, positions: 
         )
         logits = tiny_model.hf_model.lm_head(output.last_hidden_state[0, -1])
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_parallel_positions_do_not_know_the_order_of_blocks(tiny_model: Any) -> None:
-    layout = layout_of(tiny_model, "parallel", keep_headers=True)
-    turned = Layout(layout.blocks[::-1], layout.tail, "parallel", keep_headers=True)
-    assert layout.blocks[0].ids != turned.blocks[0].ids
-    torch.testing.assert_close(
-        one_forward(tiny_model, layout)[-1], one_forward(tiny_model, turned)[-1], atol=2e-5, rtol=1e-4
-    )

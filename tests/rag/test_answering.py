@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from grit_app.documents.chunking import Chunk
+from grit_app.documents.library import Hit
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM, Sampling
 from grit_app.rag.answering import answer
 from grit_app.rag.events import STAGES, Answer, Done, FirstToken, Retrieved, Token
-from grit_app.rag.retrieval import answerable, is_general, is_refusal
+from grit_app.rag.retrieval import Found, answerable, is_general, is_refusal
 from grit_app.rag.strategies import STRATEGIES, build_layout
 
 QUESTION = "How many schools participated in the United States?"
@@ -30,6 +32,12 @@ def with_config(model: GritLM, **changes: Any) -> GritLM:
 def model(tiny_model):
     """By keywords alone: a random model's vectors find nothing."""
     return with_config(tiny_model, vector_weight=0.0, answerable_threshold=0.2)
+
+
+def found(score: float, **how: bool) -> Found:
+    """One passage of that retrieval score."""
+    chunk = Chunk("d:0", "d", "d.txt", 0, "370 schools.", 0, 12, (0,), "1")
+    return Found((Hit(chunk, score, score, score, "both"),), **{"is_general": False} | how)
 
 
 def ask(question: str, library: Any, model: GritLM, **options: Any) -> Answer:
@@ -143,12 +151,15 @@ def test_what_the_documents_do_not_answer_is_refused_without_running_the_model(s
 
 def test_answerable_has_one_definition(model):
     config = replace(model.config, answerable_threshold=0.5)
-    assert answerable(0.5, "370 schools.", config)
-    assert not answerable(0.49, "370 schools.", config)
-    assert not answerable(0.9, config.refusal_sentence, config)
-    assert not answerable(0.9, "the text does not give the answer", config)
-    assert not answerable(0.9, "  ", config)
-    assert answerable(0.0, "It is about bees.", config, is_general=True)
+    assert answerable(found(0.5), "370 schools.", config)
+    assert not answerable(found(0.49), "370 schools.", config)
+    assert not answerable(found(0.9), config.refusal_sentence, config)
+    assert not answerable(found(0.9), "the text does not give the answer", config)
+    assert not answerable(found(0.9), "  ", config)
+    assert answerable(found(0.0, is_general=True), "It is about bees.", config)
+    assert answerable(found(0.0, is_given=True), "370 schools.", config)
+    assert not answerable(found(0.0, is_given=True), config.refusal_sentence, config)
+    assert not answerable(Found((), is_general=True), "Anything.", config)
     assert not is_refusal("The text does not mention it.", config)
 
 
@@ -213,10 +224,13 @@ def test_cancel_stops_a_free_answer_and_an_answer_that_has_not_begun(searchable,
     assert (result.text, result.finish_reason, result.answerable) == ("", "cancelled", False)
 
 
-def test_passages_given_by_the_caller_are_read_whatever_their_score(searchable, model):
+def test_passages_given_by_the_caller_are_read_and_judged_whatever_their_score(searchable, model):
+    """They were read, and then the answer was disowned by their score: a right quote without a mark."""
     hits = searchable.search(model.encode([QUESTION])[0], QUESTION, 1)
     poor = [replace(hits[0], score=0.0)]
-    assert ask(QUESTION, searchable, model, hits=poor, mode="quote").text.startswith("A total of 370")
+    result = ask(QUESTION, searchable, model, hits=poor, mode="quote")
+    assert result.marked == "A total of 370 schools participated in the United States. [1]"
+    assert result.answerable and result.citations[0].is_cited and result.notes == ()
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,12 @@ from dataclasses import dataclass, replace
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.layout import Layout
 from grit_app.gritlm.prompts import Prompts
-from grit_app.rag.strategies import STRATEGIES, build_layout
+from grit_app.rag.strategies import ALIASES, REFERENCE, STRATEGIES, build_layout, find_strategy
 from training.config import ConfigError, RagConfig
 from training.data.formats import RagSample
 
 LAYOUTS = tuple(name for name, strategy in STRATEGIES.items() if strategy.retrieves)
 """Every strategy that reads passages may be trained."""
-
-TEACHER = "rag_doc_query"
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class RagItem:
 def check_layouts(config: RagConfig) -> None:
     """Raises ConfigError for a layout that no strategy serves."""
     for name in config.layouts:
-        if name not in LAYOUTS:
+        if ALIASES.get(name, name) not in LAYOUTS:
             raise ConfigError(
                 f"rag.layouts names {name!r}, which is no strategy with passages. Use {', '.join(LAYOUTS)}."
             )
@@ -65,7 +63,7 @@ def lay_out(
     Draws: the layout by the shares of `config.layouts`; the number of passages; which distractors; their order.
     """
     name = rng.choices(list(config.layouts), weights=list(config.layouts.values()))[0]
-    passages, gold = _drawn_passages(sample, rng, STRATEGIES[name].most_documents, config)
+    passages, gold = _drawn_passages(sample, rng, find_strategy(name).most_documents, config)
     passages = [_cut(prompts, text, config.document_max_length) for text in passages]
     answer = answer_ids(prompts, grit, sample.answer if sample.answerable else grit.refusal_sentence)
     while True:
@@ -83,7 +81,7 @@ def lay_out(
     roles = [block.role for block in bidirectional]
     teacher = None
     if config.kl_weight > 0 and layout.blocks:
-        teacher = _with_answer(build_layout(TEACHER, prompts, grit, sample.question, passages), answer)
+        teacher = _with_answer(build_layout(REFERENCE, prompts, grit, sample.question, passages), answer)
     return RagItem(
         layout,
         labels,

@@ -31,16 +31,13 @@ from grit_app.gritlm.cache import file as kv_file
 from grit_app.gritlm.cache.pack import Scheme
 from grit_app.gritlm.errors import Cancelled, InputError
 from grit_app.gritlm.layout import Block
-from grit_app.rag.strategies import build_layout
+from grit_app.rag.strategies import REFERENCE, build_layout
 
 State = Literal["hot", "warm", "cold", "none"]
 STATES: tuple[State, ...] = ("hot", "warm", "cold")
 
 TWO_MODELS = "two_models"
 """Not a way to use caches but the set-up without any: one copy of the weights retrieves, another one generates."""
-
-UNIFIED = "rag_doc_query"
-"""What `two_models` does with its second copy, and what every speed-up is measured against."""
 
 
 FOUND = 8
@@ -181,7 +178,7 @@ class Case:
         )
 
     def _build_layout(self) -> Layout:
-        strategy = UNIFIED if self.strategy == TWO_MODELS else self.strategy
+        strategy = REFERENCE if self.strategy == TWO_MODELS else self.strategy
         passages = self.workload.passages if strategy != "none" else []
         return build_layout(strategy, self.model.prompts, self.model.config, self.workload.question, passages)
 

@@ -20,7 +20,7 @@ from typing import Any
 from grit_app.benchmark import environment
 from grit_app.benchmark.inputs.texts import TextMaker
 from grit_app.benchmark.measure.baseline import check_baseline
-from grit_app.benchmark.measure.cases import STATES, TWO_MODELS, UNIFIED, CacheShelf, Case, SearchIndex, State, Workload
+from grit_app.benchmark.measure.cases import STATES, TWO_MODELS, CacheShelf, Case, SearchIndex, State, Workload
 from grit_app.benchmark.measure.floors import ModelSize, Rates, floor_summary, measure_rates
 from grit_app.benchmark.options import (
     load_model,
@@ -36,7 +36,7 @@ from grit_app.benchmark.timing import summarize
 from grit_app.errors import Cancelled, InputError
 from grit_app.gritlm import GritLM
 from grit_app.gritlm.cache.pack import Scheme
-from grit_app.rag.strategies import STRATEGIES, build_layout
+from grit_app.rag.strategies import ALIASES, REFERENCE, STRATEGIES, build_layout, find_strategy
 
 Record = dict[str, Any]
 OnRecord = Callable[[Record], None]
@@ -75,7 +75,7 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.strategies) - {*STRATEGIES, TWO_MODELS})
+        unknown = sorted(set(self.strategies) - {*STRATEGIES, *ALIASES, TWO_MODELS})
         if unknown:
             raise InputError(f"There is no strategy {unknown[0]!r}. Known: {', '.join(STRATEGIES)}, {TWO_MODELS}.")
         if strange := sorted(set(self.states) - set(STATES)):
@@ -167,7 +167,7 @@ def _cases(
     """Every strategy, in each state if it reads stored caches; not those that read fewer documents than there are."""
     cases = []
     for strategy in plan.strategies:
-        row = STRATEGIES.get(strategy)
+        row = None if strategy == TWO_MODELS else find_strategy(strategy)
         if row is not None and row.most_documents is not None and row.most_documents < len(work.passages):
             continue
         second = retriever if strategy == TWO_MODELS else None
@@ -208,7 +208,7 @@ def _warm_up(case: Case, plan: Plan, cancel: threading.Event | None) -> float:
 def _record(case: Case, docs: int, rates: Sequence[Rates]) -> Record:
     size = ModelSize.of(case.model)
     work = case.workload
-    full = build_layout(UNIFIED, case.model.prompts, case.model.config, work.question, work.passages)
+    full = build_layout(REFERENCE, case.model.prompts, case.model.config, work.question, work.passages)
     rows, cached = case.computed_tokens, case.cached_tokens
     stages = {name: [sample.stages[name] for sample in case.samples] for name in case.samples[0].stages}
     return {

@@ -101,7 +101,7 @@ def measure(
             for k in ks:
                 known = {"none": without, REFERENCE: reference[k]}
                 for name in wanted:
-                    if scheme != setup.schemes[0] and not STRATEGIES[name].caches_documents:
+                    if scheme != setup.schemes[0] and not find_strategy(name).caches_documents:
                         continue
                     scores = known[name] if name in known else score_all(model, pool, questions, name, k, setup)
                     records.append(_record(stored, name, k, setup, scores, reference[k], without))
@@ -116,7 +116,7 @@ def score_all(
     """Each question's score, in order."""
     scores = []
     for number, question in enumerate(questions):
-        orders = _orders(model, pool, question, number, k, setup) if STRATEGIES[strategy].retrieves else [[]]
+        orders = _orders(model, pool, question, number, k, setup) if find_strategy(strategy).retrieves else [[]]
         judged = [judge(ask(model, pool, question.question, strategy, hits, setup).text, question) for hits in orders]
         scores.append(
             Score(*(sum(getattr(one, name) for one in judged) / len(judged) for name in ("match", "exact", "f1")))
@@ -197,7 +197,7 @@ def _record(
     recovered = (_mean(scores, "f1") - _mean(without, "f1")) / gap if abs(gap) > 1e-9 else None
     return {
         "strategy": name,
-        "passages": setup.passages if STRATEGIES[name].retrieves else "none",
+        "passages": setup.passages if find_strategy(name).retrieves else "none",
         "k": k,
         "n": len(scores),
         "mode": setup.mode,
@@ -208,7 +208,7 @@ def _record(
         "f1_minus_rag": sum(differences) / len(differences),
         "ci95": list(bootstrap_interval(differences, setup.seed)),
         "gap_recovered": None if recovered is None else 100 * recovered,
-        **(stored if STRATEGIES[name].caches_documents else {"scheme": stored["scheme"], "bytes_per_token": 0}),
+        **(stored if find_strategy(name).caches_documents else {"scheme": stored["scheme"], "bytes_per_token": 0}),
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import torch
 
-from grit_app.benchmark.measure.cases import TWO_MODELS, UNIFIED
+from grit_app.benchmark.measure.cases import TWO_MODELS
 from grit_app.benchmark.measure.latency import Plan, measure, one_line
 from grit_app.benchmark.options import (
     load_model,
@@ -30,6 +30,7 @@ from grit_app.benchmark.options import (
     write_result,
 )
 from grit_app.gritlm import GritLM, Sampling
+from grit_app.rag.strategies import REFERENCE
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
     """The command. See `--help`."""
     parser = model_parser("two_models", __doc__ or "")
     parser.add_argument(
-        "--strategies", type=names, default=[UNIFIED, "docs_cache", "docs_query_cache"], help="Of the unified model."
+        "--strategies", type=names, default=[REFERENCE, "docs_cache", "docs_query_cache"], help="Of the unified model."
     )
     parser.add_argument("--doc_tokens", type=numbers, default=[256, 1024, 4096], help="Over all documents.")
     parser.add_argument("--query_tokens", type=numbers, default=[16], help="Tokens of the question.")

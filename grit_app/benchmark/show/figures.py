@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from grit_app.benchmark.show.series import BASELINE, Record, break_even, common, lines, select, speed_up
+from grit_app.benchmark.show.series import Record, break_even, common, lines, select, speed_up
 from grit_app.benchmark.show.styles import (
     STAGE_COLOURS,
     STAGE_PATTERNS,
@@ -21,6 +21,7 @@ from grit_app.benchmark.show.styles import (
     name_of,
     style_of,
 )
+from grit_app.rag.strategies import REFERENCE
 
 CLOCKS = {
     "prefill_ttft_ms": "retrieval done → first token",
@@ -89,7 +90,7 @@ def _by_length(
         figure.add_trace(_line(name, strategy, state, line, chosen, x, clock))
         if floors:
             figure.add_trace(_floor(name, strategy, line, x))
-        crossing = break_even(chosen, strategy, state, clock) if x == "doc_tokens" and strategy != BASELINE else None
+        crossing = break_even(chosen, strategy, state, clock) if x == "doc_tokens" and strategy != REFERENCE else None
         if crossing is not None and crossing > line[0][x]:
             _mark_break_even(figure, crossing, style_of(strategy).colour)
     notes = [words for words in (in_words(fixed), _caches_in_words(chosen)) if words]
@@ -242,7 +243,7 @@ def hover(record: Record, records: Sequence[Record]) -> str:
     for clock, words in CLOCKS.items():
         summary = record[clock]
         factor = speed_up(record, records, clock)
-        ratio = "" if factor is None or record["strategy"] == BASELINE else f", {factor:.1f}× faster"
+        ratio = "" if factor is None or record["strategy"] == REFERENCE else f", {factor:.1f}× faster"
         told.append(
             f"{words}: {summary['median']:,.1f} ms ({summary['p10']:,.1f}–{summary['p90']:,.1f}, "
             f"n={summary['n']:.0f}){ratio}"

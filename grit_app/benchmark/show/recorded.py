@@ -1,7 +1,7 @@
 """Results that ship with the project: `assets/benchmarks/*.json`, each with the hardware it was measured on.
 
 A recording is the unchanged output of a command of this package; its file name ends with the command's name
-(`cpu-2-cores.latency.json`).
+(`cpu-2-cores.latency.json`). Older ones measured a strategy a second time under its alias: the second is not shown.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from grit_app.benchmark.show.series import Record, baseline_of, speed_up
 from grit_app.benchmark.show.styles import style_of
 from grit_app.errors import GritError
 from grit_app.places import ASSETS
+from grit_app.rag.strategies import ALIASES
 
 FOLDER: Final = ASSETS / "benchmarks"
 
@@ -73,7 +74,12 @@ def load(path: Path) -> Recording:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         name, command = path.stem.rsplit(".", 1)
-        return Recording(name, command, dict(content.get("environment", {})), list(content["records"]))
+        return Recording(
+            name,
+            command,
+            dict(content.get("environment", {})),
+            [record for record in content["records"] if record.get("strategy") not in ALIASES],
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordingError(
             f"{path.name} is not a result of the benchmark commands ({error}). Measure it again, or remove the file."

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from grit_app.rag.strategies import REFERENCE
+
 Record = dict[str, Any]
 
-BASELINE = "rag_doc_query"
 KEYS = ("docs", "doc_tokens", "query_tokens")
 """What says that two latency records measured the same work."""
 
@@ -28,13 +29,13 @@ def lines(records: Iterable[Record], x: str) -> dict[tuple[str, str], list[Recor
     return {key: sorted(line, key=lambda record: record[x]) for key, line in found.items()}
 
 
-def baseline_of(record: Record, records: Iterable[Record], baseline: str = BASELINE) -> Record | None:
+def baseline_of(record: Record, records: Iterable[Record], baseline: str = REFERENCE) -> Record | None:
     """The baseline's record of the same work, or None."""
     same = select(records, strategy=baseline, **{key: record[key] for key in KEYS})
     return same[0] if same else None
 
 
-def speed_up(record: Record, records: Iterable[Record], clock: str, baseline: str = BASELINE) -> float | None:
+def speed_up(record: Record, records: Iterable[Record], clock: str, baseline: str = REFERENCE) -> float | None:
     """How many times faster than the baseline the record is, by medians of the same run; None without a baseline."""
     reference = baseline_of(record, records, baseline)
     return None if reference is None else reference[clock]["median"] / record[clock]["median"]

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from grit_app.rag.strategies import ALIASES
+
 GREY: Final = "#808080"
 """Letters of a chart. The page's style sheet gives letters of exactly this grey the page's own colour for small print;
 where there is no style sheet it is readable on white and on near-black."""
@@ -36,7 +38,6 @@ STYLES: Final[dict[str, Style]] = {
     "query_cache": Style("question cached", "#AA4499", "longdash", "star"),
     "doc_cache": Style("document cached", "#56B4E9", "dash", "square"),
     "query_doc_cache": Style("question + document cached", "#999933", "longdashdot", "triangle-left"),
-    "doc_query_cache": Style("document + question cached", "#44AA99", "dashdot", "triangle-right"),
     "docs_cache": Style("documents joined", "#3A86D4", "solid", "diamond"),
     "docs_query_cache": Style("documents + question joined", "#009E73", "solid", "triangle-up"),
     "two_models": Style("two models", "#B3704D", "dot", "hexagon"),
@@ -70,7 +71,7 @@ STATE_WORDS: Final = {"hot": "in memory", "warm": "in the page cache", "cold": "
 
 def style_of(strategy: str) -> Style:
     """The strategy's style; a plain one for a name that is not known here."""
-    return STYLES.get(strategy, Style(strategy, GREY, "solid", "circle-open"))
+    return STYLES.get(ALIASES.get(strategy, strategy), Style(strategy, GREY, "solid", "circle-open"))
 
 
 def name_of(strategy: str, state: str) -> str:

@@ -48,7 +48,6 @@ def save(cache: KVCache, path: Path, scheme: Scheme = "native", *, identity: str
         "header_length": str(cache.header_length),
         "attention": cache.attention,
         "start": str(cache.start),
-        "end": str(cache.end),
         "dtype": str(cache.dtype).removeprefix("torch."),
     }
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -80,7 +79,6 @@ def load(path: Path, *, identity: str) -> KVCache | None:
             header_length=int(metadata["header_length"]),
             attention=metadata["attention"],  # type: ignore[arg-type]  # KVCache checks it
             start=int(metadata["start"]),
-            end=int(metadata["end"]),
             scales=scales,
         )
     except FileNotFoundError:

@@ -92,9 +92,6 @@ class KVCache:
     start: int = 0
     """Position of the first token."""
 
-    end: int = -1
-    """Position of the token that follows. `start` + tokens, except after a join with parallel positions."""
-
     scales: Scales | None = field(default=None, repr=False)
     """Given if keys and values are packed (see `packed`): two channels of `head_size` then share a byte in 4 bits."""
 
@@ -112,13 +109,16 @@ class KVCache:
             )
         if self.attention not in get_args(CacheAttention):
             raise ValueError(f"attention must be one of {get_args(CacheAttention)}, not {self.attention!r}.")
-        if self.end < 0:
-            object.__setattr__(self, "end", self.start + self.length)
 
     @property
     def length(self) -> int:
         """Tokens held."""
         return self.keys.shape[2]
+
+    @property
+    def end(self) -> int:
+        """Position of the token that follows."""
+        return self.start + self.length
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -166,8 +166,6 @@ class KVCache:
 
     def slice(self, first: int, last: int) -> KVCache:
         """Tokens `first` … `last` − 1, at their own positions. Shares memory, unless packed."""
-        if self.end != self.start + self.length:
-            raise ValueError("A cache joined with parallel positions has no consecutive run to slice.")
         if not 0 <= first <= last <= self.length:
             raise ValueError(f"tokens {first} to {last} do not lie within the {self.length} tokens of this cache.")
         whole = self.unpacked()
@@ -239,9 +237,8 @@ def join(
 ) -> KVCache:
     """One cache that a tail can see, of several that were made alone.
 
-    positions   "consecutive": each sample directly behind the one before. "parallel": all samples start where the first
-                does and the tail follows the longest, so that their order means nothing. "colliding": nothing is moved,
-                all headers stay and the tail follows as if they did not overlap: the published two-cache strategies
+    positions   "consecutive": each sample directly behind the one before. "colliding": nothing is moved, all headers
+                stay and the tail follows as if they did not overlap: the published two-cache strategies
     keep_headers  keep the header of every cache, not only of the first; always so with "colliding"
     room_tokens   rows to keep free for the tail and the answer
 
@@ -271,7 +268,6 @@ def join(
         ids=torch.cat([piece.cache.ids[piece.skip :] for piece in pieces]),
         header_length=first.header_length,
         attention=first.attention if all(cache.attention == first.attention for cache in caches) else "mixed",
-        end=layout.tail_position,
         room=room,
     )
 

@@ -46,7 +46,7 @@ class Workspace:
         self.values = values
         self.length = length
         self.position = position
-        """Position id of the next token: differs from `length` after a join with parallel positions."""
+        """Position id of the next token: differs from `length` over a cache that does not start at 0."""
         self._room = room
 
     @property

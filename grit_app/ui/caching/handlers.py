@@ -16,7 +16,7 @@ from grit_app.benchmark.show.styles import style_of
 from grit_app.errors import Cancelled
 from grit_app.gritlm import Sampling
 from grit_app.places import ASSETS
-from grit_app.rag.strategies import STRATEGIES
+from grit_app.rag.strategies import REFERENCE, STRATEGIES
 from grit_app.ui.base import texts
 from grit_app.ui.base.background import Watch
 from grit_app.ui.base.engine import Engine
@@ -25,7 +25,6 @@ from grit_app.ui.base.sessions import Visitors, session_of
 from grit_app.ui.caching import measurements
 from grit_app.ui.caching.race_view import answers_table, frames, picture, preparing
 
-FULL = "rag_doc_query"
 CACHED = [name for name, row in STRATEGIES.items() if row.caches_documents]
 DEFAULT_CACHED = "docs_cache"
 ANSWER_TOKENS = 48
@@ -103,7 +102,7 @@ def lay_out() -> Parts:
             scale=0,
             min_width=99,
         )
-    lanes = gr.HTML(preparing([FULL, DEFAULT_CACHED], None), label="The race", elem_id="race")
+    lanes = gr.HTML(preparing([REFERENCE, DEFAULT_CACHED], None), label="The race", elem_id="race")
     with gr.Accordion("The answers of all strategies, side by side", open=False, elem_id="answers-accordion"):
         compare = gr.Button("Answer with every strategy", size="sm", elem_id="compare-answers")
         answers = gr.HTML(ANSWERS_HINT, label="Answers", elem_id="all-answers")
@@ -127,7 +126,7 @@ class RaceHandlers:
     def run(self, question: str, cached: str, length: float, request: gr.Request) -> Iterator[tuple[str, Race | None]]:
         """Outputs: lanes, result."""
         cancel = self._visitors.current_run(session_of(request), "race")
-        yield from self._measured([FULL, cached], question, length, cancel)
+        yield from self._measured([REFERENCE, cached], question, length, cancel)
 
     def first_sight(
         self, was_seen: bool, question: str, cached: str, length: float, request: gr.Request
@@ -141,7 +140,7 @@ class RaceHandlers:
             yield gr.skip(), gr.skip(), was_seen
             return
         cancel = self._visitors.begin_run(session_of(request), "race")
-        for html, result in self._measured([FULL, cached], question, length, cancel):
+        for html, result in self._measured([REFERENCE, cached], question, length, cancel):
             yield html, result, True
 
     def show(self, result: Race | None) -> Iterator[Any]:
@@ -156,7 +155,7 @@ class RaceHandlers:
     def all_answers(self, question: str, length: float, request: gr.Request) -> Iterator[str]:
         """Every strategy's answer to the same question over the same document."""
         cancel = self._visitors.begin_run(session_of(request), "answers")
-        names = [FULL, *(name for name in STRATEGIES if name not in (FULL, "none"))]
+        names = [REFERENCE, *(name for name in STRATEGIES if name not in (REFERENCE, "none"))]
         for _, result in self._measured(names, question, length, cancel):
             yield answers_table(result) if result else '<p class="quiet">Answering …</p>'
 

@@ -208,15 +208,15 @@ def test_cached_answers_are_the_same_from_memory_page_cache_and_disk(
 
 
 def test_strategies_share_the_blocks_that_they_have_in_common(tiny_model: Any, tmp_path: Path) -> None:
-    """Made once, stored once: docs_cache and doc_query_cache read the same files, prefix_cache another."""
+    """Made once, stored once: docs_cache and docs_query_cache read the same files, prefix_cache another."""
     work = Workload("who makes honey", ["Bees make honey from nectar.", "Wax is made by bees."], 3, 16)
     shelf = CacheShelf(tiny_model, tmp_path)
     with closing(SearchIndex(tiny_model.hidden_size, ["a", "b"])) as search:
         files = {
             name: Case(tiny_model, name, "warm", work, shelf, search).files
-            for name in ("docs_cache", "doc_query_cache", "prefix_cache")
+            for name in ("docs_cache", "docs_query_cache", "prefix_cache")
         }
-    assert files["docs_cache"] == files["doc_query_cache"]
+    assert files["docs_cache"] == files["docs_query_cache"]
     assert len(list(tmp_path.iterdir())) == 3
     shelf.clear()
     assert not list(tmp_path.iterdir())

@@ -36,7 +36,6 @@ def random_cache(tokens: int = 150, dtype: torch.dtype = torch.float32, seed: in
         header_length=4,
         attention="bidirectional",
         start=2,
-        end=tokens + 7,
     )
 
 
