@@ -13,7 +13,7 @@ _CLONE: Final = _PACKAGE.parent / "assets"
 ASSETS: Final = _CLONE if _CLONE.is_dir() else _PACKAGE / "assets"
 """Style sheet, samples and recorded measurements."""
 
-BUNDLED_MODEL: Final = _CLONE / "gritlm-mini"
+BUNDLED_MODEL: Final = _CLONE / "gritlm-135m"
 """The weights that a clone carries and an installed package does not."""
 
 

@@ -1,6 +1,6 @@
 """Finds hard negatives for contrastive rows with a given model.
 
-    python -m training.mine --model assets/gritlm-mini --input pairs.jsonl --output mined.jsonl
+    python -m training.mine --model assets/gritlm-135m --input pairs.jsonl --output mined.jsonl
 
 Each query is scored against all passages of the file (or of `corpus`). From the window of ranks those are taken that
 score below `margin` × the positive's score: the highest candidates are often right answers that nobody marked, the

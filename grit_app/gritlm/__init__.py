@@ -1,7 +1,7 @@
 """The model: formats, layouts, embedding, generation, KV caches. Imports nothing else of the project.
 
     from grit_app.gritlm import GritLM
-    model = GritLM.from_pretrained("assets/gritlm-mini")
+    model = GritLM.from_pretrained("assets/gritlm-135m")
     vectors = model.encode(["a text", "another"])
     answer = model.generate([{"role": "user", "content": "Hi"}])
 

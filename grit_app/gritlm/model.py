@@ -1,6 +1,6 @@
 """GritLM: one model that embeds and writes.
 
-    model = GritLM.from_pretrained("assets/gritlm-mini")
+    model = GritLM.from_pretrained("assets/gritlm-135m")
     vectors = model.encode(["a", "b"], instruction="Represent the sentence")     # float32 [2, hidden]
     text = model.generate([{"role": "user", "content": "Hi"}])
 
@@ -31,6 +31,7 @@ from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.load.loading import (
     PROVEN_FAMILIES,
+    check_vocabulary,
     choose_quantization,
     load_hf_model,
     load_tokenizer,
@@ -62,7 +63,11 @@ class GritLM:
         identity: str = "",
         quantization: str = "none",
     ) -> None:
-        """Wraps a model that is loaded already. `identity` must change whenever the numbers that the model gives do."""
+        """Wraps a model that is loaded already. `identity` must change whenever the numbers that the model gives do.
+
+        Raises ModelError if the tokenizer has more tokens than the model's table has rows.
+        """
+        check_vocabulary(hf_model, tokenizer, name or type(hf_model).__name__)
         self.hf_model = hf_model
         self.tokenizer = tokenizer
         self.config = config or GritConfig()

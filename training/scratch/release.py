@@ -1,8 +1,6 @@
 """A pretraining checkpoint as a folder that the app and plain transformers load.
 
-    python -m training.scratch.release --config training/recipes/mini-release.yaml --checkpoint
-    runs/mini/pretrain/latest
-                               --export_dir assets/gritlm-mini
+    python -m training.scratch.release --config training/recipes/mini-release.yaml --export_dir runs/mini/release
 
 Rounds to bfloat16, writes tokenizer, generation settings and grit_config.json, loads the result as the app does and
 compares vectors. Runs of `training.train` are exported by `training.export`.

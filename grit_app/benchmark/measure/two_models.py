@@ -1,6 +1,6 @@
 """The set-up that one unified model replaces: the same weights loaded twice, one copy to retrieve, one to generate.
 
-    python -m grit_app.benchmark two_models --model assets/gritlm-mini --json OUT
+    python -m grit_app.benchmark two_models --model assets/gritlm-135m --json OUT
 
 Memory and load time of each copy are measured as it is loaded, the first token's time in turns with the unified model.
 `two_models` answers by full prefill: what the other copy computed while embedding is not its own to reuse.

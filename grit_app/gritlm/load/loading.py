@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -22,7 +24,8 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from grit_app.gritlm.errors import ModelError
-from grit_app.gritlm.load.size import WORKING_BYTES, Weights, free_bytes, gigabytes, read_weights
+from grit_app.gritlm.load import int8
+from grit_app.gritlm.load.size import WORKING_BYTES, Weights, free_bytes, gigabytes, read_weights, weight_files
 from grit_app.gritlm.load.sources import cached_folder, remote_weights
 
 log = logging.getLogger(__name__)
@@ -144,6 +147,7 @@ def load_config(folder: Path) -> Any:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         # GritLM's own repositories point to modelling code of 2024 here; the stock classes do the same today.
         values.pop("auto_map", None)
+        values.pop(int8.KEY, None)
         model_type = values.pop("model_type")
         # A window would cut long caches and narrow bidirectional attention; the reference ran without one.
         values.update(sliding_window=None, use_sliding_window=False)
@@ -172,7 +176,11 @@ def load_hf_model(
     Quantising takes the memory of the quantised model and of one tensor of the checkpoint.
     """
     config = load_config(folder)
+    read_weights(folder)  # a file that was cut short is said before anything is loaded
     settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_kernel, "config": config}
+    source: Path | None = folder
+    if int8.file_names(folder) is not None:
+        source, settings["state_dict"] = None, int8.lazy_state(weight_files(folder), dtype)
     if quantization != "none":
         # It remarks on the casts of inputs at every single multiplication.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -181,13 +189,15 @@ def load_hf_model(
     try:
         with quiet_transformers():
             loaded: Any = _model_class(config, separate_experts or quantization != "none").from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, **settings
+                source, local_files_only=True, trust_remote_code=False, output_loading_info=True, **settings
             )
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(
             f"{folder.name} does not fit on the GPU. Use --quantization 4bit, or free its memory."
         ) from error
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except KeyError as error:
+        raise ModelError(f"{folder} holds a {config.model_type}, which is not a causal language model.") from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
     model: PreTrainedModel = loaded[0]
     missing = sorted(loaded[1]["missing_keys"])
@@ -196,13 +206,30 @@ def load_hf_model(
             f"The checkpoint in {folder} lacks {len(missing)} of the model's tensors ({', '.join(missing[:3])} …). "
             "Its names may carry a prefix from training: save it again with save_pretrained."
         )
+    if source is None:
+        model.name_or_path = str(folder)
+        if (folder / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     model.eval().requires_grad_(False)
     return model
 
 
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raises ModelError if the tokenizer has ids that the model's table has no row for."""
+    table: Any = model.get_input_embeddings()
+    rows = int(table.weight.shape[0])
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"The tokenizer of {name} has {len(tokenizer):,} tokens, but the model's table has only {rows:,} rows, so "
+            "they do not belong together. Use the tokenizer that the weights were trained with, or resize the table "
+            "with resize_token_embeddings and save the model again."
+        )
+
+
 def _model_class(config: Any, separate_experts: bool) -> Any:
     if config.model_type != "mixtral" or not separate_experts:
-        return AutoModelForCausalLM
+        # Not the automatic class: it wants a folder's name, and int8 weights come as a state dict.
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     from grit_app.gritlm.load.experts import SeparateMixtralForCausalLM  # loads code that only a Mixtral needs
 
     return SeparateMixtralForCausalLM

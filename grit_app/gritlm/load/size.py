@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from grit_app.gritlm.errors import ModelError
+from grit_app.gritlm.load import int8
 
 WORKING_BYTES: Final = 512 * 2**20
 """Room for activations, a KV cache of moderate length and the allocator's losses."""
@@ -44,10 +45,16 @@ class Weights:
 
 
 def read_weights(folder: Path) -> Weights:
-    """Counts parameters from the headers of all safetensors files; reads no weight."""
+    """Counts parameters from the headers of all safetensors files; reads no weight.
+
+    Raises ModelError for a file that is missing or cut short.
+    """
     parameters = quantizable = 0
+    has_scales = int8.file_names(folder) is not None
     for file in weight_files(folder):
         for name, (_, shape) in safetensors_header(file).items():
+            if has_scales and name.endswith(int8.SCALE):
+                continue
             parameters += prod(shape)
             if is_quantizable(name, shape):
                 quantizable += prod(shape)
@@ -66,13 +73,12 @@ def is_quantizable(name: str, shape: list[int]) -> bool:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint, in order. Raises ModelError if there are none or shards are missing."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    shards = int8.file_names(folder) or _indexed_shards(folder)
+    if shards:
         missing = [name for name in shards if not (folder / name).is_file()]
         if missing:
             raise ModelError(
-                f"{folder} lacks {', '.join(missing)}, which its index names. Copy or download the model again."
+                f"{folder} lacks {', '.join(missing)}, which belong to the model. Copy or download the model again."
             )
         return [folder / name for name in shards]
     single = folder / "model.safetensors"
@@ -84,19 +90,35 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
+def _indexed_shards(folder: Path) -> list[str]:
+    """The files that transformers' index of a checkpoint names; none without an index."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{index} is damaged. Copy or download the model again.") from error
+
+
 def safetensors_header(file: Path) -> dict[str, tuple[str, list[int]]]:
-    """Name → (dtype, shape) of every tensor in a safetensors file."""
+    """Name → (dtype, shape) of every tensor in a safetensors file. Raises ModelError if the file is not whole."""
     try:
         with file.open("rb") as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
             if length > 100_000_000:  # the format's own limit
                 raise ValueError("the header is too long")
             header = json.loads(handle.read(length))
-    except (OSError, ValueError, struct.error) as error:
+        header.pop("__metadata__", None)
+        tensors = {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()}
+        expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if (size := file.stat().st_size) != expected:
+            raise ValueError(f"it has {size:,} bytes instead of {expected:,}")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
         raise ModelError(
             f"{file} is not a whole safetensors file ({error}). Copy or download the model again."
         ) from error
-    return {name: (entry["dtype"], entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    return tensors
 
 
 def free_bytes(device: torch.device) -> int:

@@ -163,6 +163,35 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         GritLM.from_pretrained(tmp_path)
 
 
+def test_a_file_that_was_cut_short_is_not_whole(folder: Path) -> None:
+    """An interrupted copy: the header is there, the last tensors are not. Said before anything is loaded."""
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match=r"model\.safetensors is not a whole .* Copy or download the model again"):
+        GritLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": 3}', "{}"])
+def test_a_damaged_index_is_said(tmp_path: Path, index: str) -> None:
+    published_layout(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ModelError, match=r"index\.json is damaged"):
+        GritLM.from_pretrained(tmp_path)
+
+
+def test_a_tokenizer_with_more_tokens_than_rows_is_refused(tmp_path: Path) -> None:
+    """Added tokens without a resized table: the first text that needs one would end the process on a GPU."""
+    tokenizer = tiny_tokenizer()
+    tiny_hf_model("llama", vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    rows = len(tokenizer)
+    tokenizer.save_pretrained(tmp_path)
+    assert GritLM.from_pretrained(tmp_path, dtype="float32").encode(["text"]).shape == (1, 32)
+    tokenizer.add_tokens([f"<added {number}>" for number in range(3)])
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=f"has {rows + 3} tokens, but the model's table has only {rows} rows"):
+        GritLM.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["no/such/folder", "missing-folder", "/absolute/missing"])
 def test_names_that_are_nothing(name: str) -> None:
     with pytest.raises(ModelError, match="There is no model folder"):
@@ -317,9 +346,9 @@ def test_gpus_share_a_model_only_where_one_is_too_small(
 
 
 def test_auto_without_a_gpu_is_the_bundled_model() -> None:
-    choice = resolve_model("auto", "assets/gritlm-mini", device="cpu")
-    assert (choice.source, choice.notice) == ("assets/gritlm-mini", "")
-    assert resolve_model("some/model", "assets/gritlm-mini").source == "some/model"
+    choice = resolve_model("auto", "assets/gritlm-135m", device="cpu")
+    assert (choice.source, choice.notice) == ("assets/gritlm-135m", "")
+    assert resolve_model("some/model", "assets/gritlm-135m").source == "some/model"
 
 
 @pytest.mark.parametrize(
