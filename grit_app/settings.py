@@ -7,6 +7,7 @@ Sizes that the app shows (`max_file_mb` …) are shown from here, so what a visi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -116,6 +117,26 @@ class Settings:
         24,
         "Requests that may wait for the model; the next one is told that the app is busy.",
     )
+    api_key: str | None = _knob(
+        None,
+        "Keys that programs need for /v1, separated by commas: each as it is, or as sha256:HEX. Unset: none is needed.",
+    )
+    api_rate: int = _knob(
+        0,
+        "Requests to /v1 within a minute for each key; 0: any number.",
+    )
+    api_concurrency: int = _knob(
+        64,
+        "Requests to /v1 that each key may have running.",
+    )
+    api_bytes_mb: int = _knob(
+        1024,
+        "Memory for KV caches that each key keeps through handles; the least recently used go first.",
+    )
+    request_timeout_s: int = _knob(
+        600,
+        "Longest time for one request to /v1.",
+    )
 
     def __post_init__(self) -> None:
         least = {
@@ -130,6 +151,10 @@ class Settings:
             "max_visitors": 1,
             "visitor_idle_minutes": 1,
             "queue_size": 1,
+            "api_rate": 0,
+            "api_concurrency": 1,
+            "api_bytes_mb": 0,
+            "request_timeout_s": 1,
             "port": 1,
         }
         for name, lowest in least.items():
@@ -140,6 +165,9 @@ class Settings:
             raise SettingsError(f"port must be at most 65535, not {self.port}.")
         if not self.model.strip():
             raise SettingsError("model is empty. Give a folder, a Hugging Face name, or auto.")
+        if self.api_key is not None:
+            # Only hashes are kept, so that no log and no traceback can show a key.
+            object.__setattr__(self, "api_key", ",".join(f"sha256:{digest}" for digest in _key_hashes(self.api_key)))
 
     @property
     def data_folder(self) -> Path:
@@ -150,12 +178,30 @@ class Settings:
         return (Path(base) if base else Path.home() / ".local" / "share") / "grit-workbench"
 
     @property
+    def api_key_hashes(self) -> tuple[str, ...]:
+        """SHA-256 of each key, in hexadecimal."""
+        return _key_hashes(self.api_key) if self.api_key else ()
+
+    @property
     def cache_budget_bytes(self) -> int:
         return self.cache_budget_mb * MIB
 
     @property
     def max_file_bytes(self) -> int:
         return self.max_file_mb * MIB
+
+
+def _key_hashes(keys: str) -> tuple[str, ...]:
+    """SHA-256 of each of the keys, which are plain or hashed already. Raises SettingsError for a bad one."""
+    hashes = []
+    for number, key in enumerate(keys.split(","), 1):
+        plain, hashed = key.strip(), re.fullmatch(r"sha256:([0-9a-f]{64})", key.strip())
+        if not plain or (plain.startswith("sha256:") and not hashed):
+            raise SettingsError(
+                f"api_key: key {number} cannot be used. Separate keys by commas; a hash is sha256: and 64 hex digits."
+            )
+        hashes.append(hashed[1] if hashed else hashlib.sha256(plain.encode()).hexdigest())
+    return tuple(dict.fromkeys(hashes))
 
 
 def load(args: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Settings:

@@ -1,4 +1,4 @@
-"""Imports run one way: ui → benchmark → rag → documents → gritlm.
+"""Imports run one way: ui → benchmark → serve → rag → documents → gritlm.
 
 Training uses all rooms but ui; nothing in grit_app imports training.
 """
@@ -7,7 +7,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ["gritlm", "documents", "rag", "benchmark", "ui"]  # each may import those before it
+ROOMS = ["gritlm", "documents", "rag", "serve", "benchmark", "ui"]  # each may import those before it
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -1,4 +1,7 @@
-"""From settings to a served page. Imported only after GRADIO_TEMP_DIR is set: Gradio reads it at import."""
+"""From settings to a served page, with the routes for programs beside it.
+
+Imported only after GRADIO_TEMP_DIR is set: Gradio reads it at import.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from grit_app.documents.library import Library
 from grit_app.gritlm import GritLM
+from grit_app.serve.app import BesideThePage, create_app
 from grit_app.settings import Settings
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.sessions import Visitors
@@ -50,7 +55,8 @@ def serve(settings: Settings, load: Callable[[], GritLM]) -> None:
     try:
         # The page first: Gradio gives up when its own first request takes over 3 s, and on a small machine a model that
         # loads meanwhile takes that long away.
-        app.launch(**launch_options(settings), prevent_thread_lock=True)
+        beside = {"middleware": [Middleware(BesideThePage, api=create_app(engine, settings))]}
+        app.launch(**launch_options(settings), app_kwargs=beside, prevent_thread_lock=True)
         engine.start()
         app.block_thread()
     finally:

@@ -1,0 +1,103 @@
+"""Vectors by OpenAI's protocol."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+
+from grit_app.gritlm import GritLM
+from grit_app.serve.errors import bad_request
+from grit_app.serve.service import Running
+from grit_app.serve.types.embeddings import (
+    MAX_TEXTS,
+    EmbeddingItem,
+    EmbeddingRequest,
+    EmbeddingResponse,
+    EmbeddingUsage,
+)
+
+router = APIRouter(tags=["embeddings"])
+
+FOREIGN_TOKENS = (
+    "input holds token ids. This model has a vocabulary of its own, so ids of another one mean nothing to it. Send "
+    "text; with LangChain's OpenAIEmbeddings set check_embedding_ctx_length=False."
+)
+
+
+@router.post("/v1/embeddings", response_model_exclude_none=True)
+async def embeddings(body: EmbeddingRequest, request: Request, service: Running) -> EmbeddingResponse:
+    """One L2-normalised vector a text."""
+    texts = checked_texts(body.input)
+
+    def work(model: GritLM, cancel: threading.Event) -> EmbeddingResponse:
+        return respond(model, body, texts, cancel)
+
+    return await service.compute(request, work)
+
+
+def checked_texts(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> list[str]:
+    """The texts as a list. Raises ApiError 400 for token ids, for none, for too many, and for an empty one."""
+    texts = [given] if isinstance(given, str) else list(given)
+    if not texts:
+        raise bad_request("input is an empty list. Send at least one text.", "input")
+    if len(texts) > MAX_TEXTS:
+        raise bad_request(f"{len(texts):,} texts are more than one request takes. Send at most {MAX_TEXTS:,}.", "input")
+    checked: list[str] = []
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise bad_request(FOREIGN_TOKENS, "input", "token_ids_unsupported")
+        if not text.strip():
+            raise bad_request(f"Text {index} is empty. An embedding needs at least one visible character.", "input")
+        checked.append(text)
+    return checked
+
+
+def instruction_of(model: GritLM, body: EmbeddingRequest) -> str:
+    """The instruction that was given, else the one that the kind of input stands for."""
+    if body.instruction is not None:
+        return body.instruction
+    return model.config.retrieval_instruction if body.input_type in ("query", "search_query") else ""
+
+
+def respond(model: GritLM, body: EmbeddingRequest, texts: list[str], cancel: threading.Event) -> EmbeddingResponse:
+    """Vectors, cut and packed as asked for, and the tokens that were read."""
+    if body.dimensions is not None and body.dimensions > model.hidden_size:
+        raise bad_request(
+            f"dimensions {body.dimensions} is above this model's width of {model.hidden_size}.", "dimensions"
+        )
+    encodings = list(model.encode_iter(texts, instruction_of(model, body), cancel=cancel))
+    for index, encoding in enumerate(encodings):
+        if encoding.truncated and not body.truncate:
+            raise bad_request(
+                f"Text {index} is longer than the {model.context:,} tokens that this model reads. Split it, or send "
+                "truncate: true to embed its beginning.",
+                "input",
+                "context_length_exceeded",
+            )
+    items = [
+        EmbeddingItem(index=index, embedding=packed(shortened(encoding.vector, body.dimensions), body.encoding_format))
+        for index, encoding in enumerate(encodings)
+    ]
+    tokens = sum(encoding.tokens for encoding in encodings)
+    usage = EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
+    return EmbeddingResponse(data=items, model=model.name, usage=usage)
+
+
+def shortened(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+    """The first `dimensions` numbers with length 1 again; all of them if None."""
+    if dimensions is None or dimensions == len(vector):
+        return vector
+    kept = vector[:dimensions]
+    return (kept / max(float(np.linalg.norm(kept)), 1e-12)).astype(np.float32)
+
+
+def packed(vector: NDArray[np.float32], encoding_format: str) -> list[float] | str:
+    """A list of numbers, or the base64 text of their little-endian float32 bytes."""
+    if encoding_format == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+    return [float(number) for number in vector]

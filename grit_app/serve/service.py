@@ -1,0 +1,114 @@
+"""What all routes share: the model, the settings, threads to compute in, and who may ask.
+
+Routes are asynchronous and compute nothing themselves. Work with the model runs in a thread of `Service.workers`, with
+an event that tells it to stop once the client is gone or the time is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Annotated, Protocol, TypeVar
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from grit_app.gritlm import GritLM
+from grit_app.serve.errors import ApiError
+from grit_app.serve.keys import Caller, Gate
+from grit_app.settings import Settings
+
+T = TypeVar("T")
+
+WORKERS = 64
+"""Threads that may wait for the model at once. They hold little; what computes is limited by the model's own lock."""
+
+DISCONNECT_POLL_S = 0.2
+
+
+class ModelSource(Protocol):
+    """Where the model comes from; it may still be loading."""
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def failure(self) -> str: ...
+
+    def ready_model(self) -> GritLM | None: ...
+
+    def using(self, cancel: threading.Event | None = None) -> AbstractContextManager[GritLM]: ...
+
+
+class Service:
+    """One for each running server; `app.state.service`."""
+
+    def __init__(self, source: ModelSource, settings: Settings) -> None:
+        self.source = source
+        self.settings = settings
+        self.gate = Gate(settings)
+        self.workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="serve")
+
+    def close(self) -> None:
+        """Lets running work end; takes no more."""
+        self.workers.shutdown(wait=False, cancel_futures=True)
+
+    async def compute(self, request: Request, work: Callable[[GritLM, threading.Event], T]) -> T:
+        """`work(model, cancel)` in a thread. `cancel` is set when the client goes, or when the time is up.
+
+        Raises ApiError 504 after `request_timeout_s`, and what `work` raises.
+        """
+        cancel = threading.Event()
+
+        def run() -> T:
+            with self.source.using(cancel) as model:
+                return work(model, cancel)
+
+        future = asyncio.get_running_loop().run_in_executor(self.workers, run)
+        deadline = asyncio.get_running_loop().time() + self.settings.request_timeout_s
+        try:
+            while True:
+                done, _ = await asyncio.wait([future], timeout=DISCONNECT_POLL_S)
+                if done:
+                    return future.result()
+                if await request.is_disconnected():
+                    raise ApiError(499, "The client went away.")
+                if asyncio.get_running_loop().time() > deadline:
+                    raise self.too_slow()
+        finally:
+            cancel.set()
+
+    def too_slow(self) -> ApiError:
+        seconds = self.settings.request_timeout_s
+        return ApiError(504, f"No answer within {seconds} seconds. Send less at once, or raise request_timeout_s.")
+
+
+def service_of(request: Request) -> Service:
+    """The running server's service."""
+    service: Service = request.app.state.service
+    return service
+
+
+Running = Annotated[Service, Depends(service_of)]
+
+bearer = HTTPBearer(auto_error=False, description="A key of --api_key; none is needed if none was set.")
+
+
+def caller_of(service: Running, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
+    """Who sent this request."""
+    return service.gate.identify(credentials.credentials if credentials else None)
+
+
+async def counted(service: Running, caller: Annotated[Caller, Depends(caller_of)]) -> AsyncIterator[Caller]:
+    """Who sent this request; counted among the running ones until its answer, streamed or not, has ended."""
+    service.gate.enter(caller)
+    try:
+        yield caller
+    finally:
+        service.gate.leave(caller)
+
+
+Asking = Annotated[Caller, Depends(counted)]
