@@ -30,6 +30,7 @@ from jsonargparse import auto_cli
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
+from grit_app.gritlm.load.loading import resolve_dtype
 from grit_app.gritlm.prompts import Prompts
 from training.run.schedule import wsd
 from training.scratch.checkpoints import RunState, checkpoints, load_state, save_checkpoint
@@ -46,7 +47,6 @@ from training.scratch.embedding_init import fit_head, initial_table
 from training.scratch.fused_head import head_loss
 from training.scratch.muon import Muon, parameter_groups
 from training.scratch.packing import RowOrder, TokenSource
-from training.scratch.precision import fast_dtype
 from training.scratch.static_table import train_static
 from training.scratch.teacher import load_teacher_vectors
 
@@ -228,7 +228,7 @@ class Trainer:
                 optimizer.load_state_dict(values)
             print(f"resumed from step {self.state.step}", flush=True)
         self.model.set_attn_implementation(config.kernel)
-        wide = config.precision == "fp32" or fast_dtype(config.device) == torch.float32
+        wide = config.precision == "fp32" or resolve_dtype(torch.device(config.device)) == torch.float32
         self.dtype = torch.float32 if wide else torch.bfloat16
         self.causal_states: Callable[[Any, Tensor], Tensor] = (
             torch.compile(causal_states, dynamic=False) if config.compile else causal_states

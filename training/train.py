@@ -72,7 +72,7 @@ def train(config: TrainConfig, say: Callable[[str], None] = print) -> dict[str, 
     try:
         describe(trainer, loader, say)
         if config.dry_run:
-            return print_memory(trainer, loader, say)
+            return print_memory(trainer, loader, say, optimizer_step)
         start, best = _resume(trainer, fingerprint, say)
         return _loop(trainer, loader, fingerprint, start, best, say)
     finally:

@@ -19,10 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grit_app.gritlm.cache.kv_cache import KVCache
-from grit_app.gritlm.cache.rope import Rope
 from grit_app.gritlm.embed.attention import prove_attention
 from grit_app.gritlm.embed.encoding import Encoding as Encoding
 from grit_app.gritlm.embed.encoding import encode_stream
@@ -31,7 +29,6 @@ from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.load.loading import (
     PROVEN_FAMILIES,
-    check_vocabulary,
     choose_quantization,
     load_hf_model,
     load_tokenizer,
@@ -40,8 +37,7 @@ from grit_app.gritlm.load.loading import (
 )
 from grit_app.gritlm.load.size import read_weights
 from grit_app.gritlm.load.sources import find_folder, fingerprint
-from grit_app.gritlm.lock import ModelLock
-from grit_app.gritlm.prompts import Prompts
+from grit_app.gritlm.loaded import Loaded
 from grit_app.gritlm.write import generation
 from grit_app.gritlm.write.decoding import Constraint, Sampling, TokenStream
 
@@ -50,35 +46,8 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 
-class GritLM:
-    """A loaded model with its formats. Methods may be called from several threads at once."""
-
-    def __init__(
-        self,
-        hf_model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        config: GritConfig | None = None,
-        *,
-        name: str = "",
-        identity: str = "",
-        quantization: str = "none",
-    ) -> None:
-        """Wraps a model that is loaded already. `identity` must change whenever the numbers that the model gives do.
-
-        Raises ModelError if the tokenizer has more tokens than the model's table has rows.
-        """
-        check_vocabulary(hf_model, tokenizer, name or type(hf_model).__name__)
-        self.hf_model = hf_model
-        self.tokenizer = tokenizer
-        self.config = config or GritConfig()
-        self.prompts = Prompts(tokenizer)
-        self.rope = Rope.of(hf_model)
-        self.name = name
-        self.identity = identity
-        self.quantization = quantization
-        self.lock = ModelLock()
-        self.hidden_size = int(hf_model.config.hidden_size)
-        self.context = int(hf_model.config.max_position_embeddings)
+class GritLM(Loaded):
+    """A loaded model that embeds and writes. Methods may be called from several threads at once."""
 
     @classmethod
     def from_pretrained(
@@ -119,16 +88,6 @@ class GritLM:
         identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         name = str(name_or_path) if not Path(name_or_path).is_dir() else Path(name_or_path).resolve().name
         return cls(hf_model, load_tokenizer(folder), config, name=name, identity=identity, quantization=chosen)
-
-    @property
-    def device(self) -> torch.device:
-        """Where input ids go."""
-        return self.hf_model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision of states, and so of caches."""
-        return self.hf_model.dtype
 
     def describe(self) -> dict[str, Any]:
         """Facts for a badge or a report: name, parameters, device, dtype, quantization, memory_bytes, context."""

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from grit_app.gritlm.embed.attention import prove_attention
 from grit_app.gritlm.grit_config import GritConfig
+from grit_app.gritlm.load.kernels import use_steady_attention
 from grit_app.gritlm.load.loading import load_config, load_hf_model, load_tokenizer
 from grit_app.gritlm.load.sources import find_folder
 from grit_app.gritlm.prompts import Prompts
@@ -54,6 +55,7 @@ class Trainer:
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """The processes that this one was launched with: one without `accelerate launch`."""
+    use_steady_attention()
     return Accelerator(mixed_precision="bf16" if config.run.precision == "bf16" else "no")
 
 

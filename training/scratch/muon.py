@@ -13,13 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.scratch.precision import fast_dtype
+from grit_app.gritlm.load.loading import resolve_dtype
 
 
 def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
     """About the nearest semi-orthogonal matrix of [m, n]: singular values go to 0.7 … 1.2 (quintic Newton-Schulz)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    dtype = fast_dtype(matrix.device)
+    dtype = resolve_dtype(matrix.device)
     x = matrix.to(dtype)
     transposed = x.shape[0] > x.shape[1]
     if transposed:

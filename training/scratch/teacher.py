@@ -24,8 +24,8 @@ import torch
 from jsonargparse import auto_cli
 from transformers import AutoModel, AutoTokenizer
 
+from grit_app.gritlm.load.loading import resolve_dtype
 from training.scratch.corpus import CorpusError, is_held_out, read_records
-from training.scratch.precision import fast_dtype
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Teacher:
             size = max(1, batch_tokens // len(ids[order[min(start + 255, len(order) - 1)]]))
             rows = order[start : start + min(size, 256)]
             batch = self.tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt")
-            with torch.autocast("cpu", torch.bfloat16, enabled=fast_dtype("cpu") == torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=resolve_dtype(torch.device("cpu")) == torch.bfloat16):
                 hidden = self.model(**batch).last_hidden_state.float()
             mask = batch["attention_mask"].unsqueeze(-1).float()
             pooled = (hidden * mask).sum(1) / mask.sum(1)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from grit_app.gritlm.cache.buffers import empty_buffer
 from grit_app.gritlm.cache.pack import BITS, Scheme, pack_keys, pack_values, unpack_keys, unpack_values
+from grit_app.gritlm.cache.staging import to_device
 from grit_app.gritlm.errors import InputError, ModelError
 from grit_app.gritlm.layout import Block, Layout, Positions
 
@@ -34,6 +35,9 @@ CacheAttention = Literal["bidirectional", "causal", "mixed"]
 
 ROOM_TOKENS = 768
 """Rows kept free behind a join for the tail and the answer, so that answering copies nothing. 0.1 GB for a 7B model."""
+
+GPU_JOIN_NUMBERS = 1 << 25
+"""Keys turned by one launch on a GPU, where float32 intermediates of 128 MB are worth fewer launches."""
 
 
 class Room:
@@ -137,15 +141,20 @@ class KVCache:
         """The precision in which the model computed, and computes on."""
         return self.scales.dtype if self.scales else self.keys.dtype
 
-    def layer(self, index: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Keys and values [kv_heads, T, d] of one layer, on `device` and unpacked: what is used for computing."""
-        keys, values = _to_device(self.keys[index], device), _to_device(self.values[index], device)
+    def layers(self, group: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Keys and values [layers, kv_heads, T, d] of some layers, on `device` and unpacked: for computing."""
+        keys, values = to_device(self.keys[group], device), to_device(self.values[group], device)
         if self.scales is None:
             return keys, values
         return (
-            unpack_keys(keys, _to_device(self.scales.keys[index], device), self.dtype),
-            unpack_values(values, _to_device(self.scales.values[index], device), self.dtype),
+            unpack_keys(keys, to_device(self.scales.keys[group], device), self.dtype),
+            unpack_values(values, to_device(self.scales.values[group], device), self.dtype),
         )
+
+    def layer(self, index: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Keys and values [kv_heads, T, d] of one layer, on `device` and unpacked."""
+        keys, values = self.layers(slice(index, index + 1), device)
+        return keys[0], values[0]
 
     def packed(self, scheme: Scheme) -> KVCache:
         """The same as a scheme keeps it: in 8 or 4 bits with a small error, or unchanged. A packed one stays so."""
@@ -273,25 +282,27 @@ def join(
 
 
 def _write(pieces: Sequence[_Piece], rope: Rope, capacity: int) -> Room:
-    """All pieces in one buffer on the model's device, a layer at a time: what is unpacked stays in fast memory."""
+    """All pieces in one buffer on the model's device, some layers at a time."""
     layers, kv_heads, head_size = pieces[0].cache.shape
     shape, dtype = (layers, kv_heads, capacity, head_size), pieces[0].cache.dtype
     keys, values = empty_buffer(shape, dtype, rope.device), empty_buffer(shape, dtype, rope.device)
-    for layer in range(layers):
+    longest = max(piece.length for piece in pieces)
+    for group in layer_groups(layers, kv_heads * longest * head_size, rope.device):
         row = 0
         for piece in pieces:
             rows = slice(row, row + piece.length)
-            layer_keys, layer_values = piece.cache.layer(layer, rope.device)
-            rope.move(layer_keys[:, piece.skip :], piece.delta, out=keys[layer, :, rows])
-            values[layer, :, rows].copy_(layer_values[:, piece.skip :])
+            group_keys, group_values = piece.cache.layers(group, rope.device)
+            rope.move(group_keys[:, :, piece.skip :], piece.delta, out=keys[group, :, rows])
+            values[group, :, rows].copy_(group_values[:, :, piece.skip :])
             row += piece.length
     return Room(keys, values)
 
 
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on `device`; to a GPU through pinned memory: several times faster, and in the background."""
-    if tensor.device == device:
-        return tensor
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+def layer_groups(layers: int, numbers_a_layer: int, device: torch.device) -> list[slice]:
+    """Layers that are moved together.
+
+    On a CPU one: what is unpacked and turned stays in the processor's caches. On a GPU as many as fit into a bounded
+    intermediate: each launch then turns all of them.
+    """
+    size = 1 if device.type == "cpu" else max(1, GPU_JOIN_NUMBERS // max(1, numbers_a_layer))
+    return [slice(first, min(first + size, layers)) for first in range(0, layers, size)]

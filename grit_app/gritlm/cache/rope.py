@@ -77,15 +77,16 @@ class Rope:
         """Cosines and sines [d/2], or [T, d/2] for one delta a token."""
         # float64: at delta 100,000 a float32 angle is off by up to 0.004 radians before the cosine is taken. The
         # model's own angles carry such rounding, each at its own position; a move adds none.
-        steps = torch.as_tensor(delta, dtype=torch.float64, device=device)
-        angles = steps[..., None] * self.inv_freq.to(device=device, dtype=torch.float64)
+        frequencies = self.inv_freq.to(device=device, dtype=torch.float64)
+        # A number goes to the device as an argument of the product: no copy that would wait for the device.
+        angles = frequencies * delta if isinstance(delta, int) else delta.to(frequencies)[..., None] * frequencies
         return angles.cos().float(), angles.sin().float()
 
 
 def _turn_into(keys: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
     """Writes the turned `keys` [..., T, d] into `out`."""
     half = keys.shape[-1] // 2
-    x, y = keys[..., :half].float(), keys[..., half:].float()
+    x, y = keys[..., :half], keys[..., half:]  # products with float32 angles are float32 in any precision
     if out.dtype == torch.float32 and out.data_ptr() != keys.data_ptr():
         torch.mul(x, cos, out=out[..., :half]).addcmul_(y, sin, value=-1)
         torch.mul(y, cos, out=out[..., half:]).addcmul_(x, sin)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grit_app.gritlm.cache.kv_cache import KVCache
+from grit_app.gritlm.cache.staging import to_device
 from grit_app.gritlm.embed.attention import run_trunk
 from grit_app.gritlm.embed.pooling import l2_normalize, pool
-from grit_app.gritlm.errors import Cancelled, InputError
+from grit_app.gritlm.errors import Cancelled, InputError, ModelError
 from grit_app.gritlm.layout import Attention
+from grit_app.gritlm.loaded import Loaded
 from grit_app.gritlm.prompts import EmbedPrompt
-
-if TYPE_CHECKING:
-    from grit_app.gritlm.model import GritLM
 
 TYPICAL_TOKENS: Final = 256
 """Tokens of the text that `batch_size` counts."""
@@ -62,7 +61,7 @@ class Encoding:
 
 
 def encode_stream(
-    model: GritLM,
+    model: Loaded,
     texts: Iterable[str],
     instruction: str,
     *,
@@ -110,7 +109,7 @@ def batch_tokens(batch_size: int, device: torch.device) -> int:
 
 
 def _windows(
-    model: GritLM, texts: Iterable[str], instruction: str, limit: int, return_cache: bool
+    model: Loaded, texts: Iterable[str], instruction: str, limit: int, return_cache: bool
 ) -> Iterator[list[EmbedPrompt]]:
     """Tokenised texts in groups that may be held in memory together."""
     bytes_a_token = cache_bytes_per_token(model) if return_cache else 0
@@ -130,7 +129,7 @@ def _windows(
         yield window
 
 
-def _tokenised(model: GritLM, texts: list[str], instruction: str, limit: int, start: int) -> list[EmbedPrompt]:
+def _tokenised(model: Loaded, texts: list[str], instruction: str, limit: int, start: int) -> list[EmbedPrompt]:
     for index, text in enumerate(texts, start):
         if not isinstance(text, str) or not text.strip():
             kind = "empty" if isinstance(text, str) else f"not a string but of kind {type(text).__name__}"
@@ -154,14 +153,15 @@ def batches(prompts: Sequence[EmbedPrompt], budget: int) -> list[list[int]]:
     return groups
 
 
-def _encode_batch(model: GritLM, prompts: list[EmbedPrompt], return_cache: bool, normalize: bool) -> list[Encoding]:
+def _encode_batch(model: Loaded, prompts: list[EmbedPrompt], return_cache: bool, normalize: bool) -> list[Encoding]:
     ids, lengths = right_padded([prompt.ids for prompt in prompts], model.device)
-    headers = torch.tensor([prompt.header_length for prompt in prompts], device=model.device)
+    headers = host_numbers([prompt.header_length for prompt in prompts], model.device)
     columns = torch.arange(ids.shape[1], device=model.device)
     real = columns < lengths[:, None]
     is_causal = model.config.embedding_is_causal
     # Without padding no mask: sdpa then takes its faster path. Causal rows never see the padding behind them anyway.
-    attention_mask = None if is_causal or bool(real.all()) else real.long()
+    is_padded = len({len(prompt.ids) for prompt in prompts}) > 1
+    attention_mask = real.long() if is_padded and not is_causal else None
     with model.lock, torch.inference_mode():
         output: Any = run_trunk(
             model.hf_model, ids, is_causal=is_causal, attention_mask=attention_mask, use_cache=return_cache
@@ -169,7 +169,9 @@ def _encode_batch(model: GritLM, prompts: list[EmbedPrompt], return_cache: bool,
         vectors = pool(output.last_hidden_state, real & (columns >= headers[:, None]), model.config.pooling)
         if normalize:
             vectors = l2_normalize(vectors)
-        rows = vectors.cpu().numpy()
+        rows = vectors.cpu().numpy()  # the one wait of a batch
+    if not np.isfinite(rows).all():
+        raise ModelError("The model gave no numbers for a text. In float16 some models overflow: load it in float32.")
     caches: list[KVCache | None] = [None] * len(prompts)
     if return_cache:
         # On one device, also where the layers are spread over several.
@@ -187,10 +189,15 @@ def right_padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tu
     padded = np.zeros((len(sequences), max(lengths)), dtype=np.int64)
     for row, sequence in enumerate(sequences):
         padded[row, : lengths[row]] = sequence
-    return torch.from_numpy(padded).to(device), torch.tensor(lengths, device=device)
+    return to_device(torch.from_numpy(padded), device), host_numbers(lengths, device)
 
 
-def cache_bytes_per_token(model: GritLM) -> int:
+def host_numbers(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """int64 [n] on `device`, sent without waiting for it."""
+    return to_device(torch.from_numpy(np.array(numbers, dtype=np.int64)), device)
+
+
+def cache_bytes_per_token(model: Loaded) -> int:
     """Bytes of keys and values of one token in all layers."""
     config = model.hf_model.config
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

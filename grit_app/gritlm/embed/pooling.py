@@ -18,10 +18,11 @@ def pool(hidden: Tensor, mask: Tensor, method: str = "mean") -> Tensor:
             lasttoken      h at the last token of the mask
             cls            h at position 0, whatever the mask
 
-    Returns float32 [batch, hidden]. Raises InputError for a row without any token to pool.
+    Returns float32 [batch, hidden]. A row without any token to pool raises InputError on a CPU; on a GPU it gives nan,
+    because the question would make the device wait at every call.
     """
     m = mask.to(device=hidden.device, dtype=torch.float32)
-    if not bool(m.any(dim=1).all()):
+    if m.device.type == "cpu" and not bool(m.any(dim=1).all()):
         raise InputError("A text has no token left to make an embedding from.")
     if method == "mean":
         return _weighted(hidden, m)

@@ -25,6 +25,7 @@ from transformers import logging as transformers_logging
 
 from grit_app.gritlm.errors import ModelError
 from grit_app.gritlm.load import int8
+from grit_app.gritlm.load.kernels import use_steady_attention
 from grit_app.gritlm.load.size import WORKING_BYTES, Weights, free_bytes, gigabytes, read_weights, weight_files
 from grit_app.gritlm.load.sources import cached_folder, remote_weights
 
@@ -175,6 +176,7 @@ def load_hf_model(
 
     Quantising takes the memory of the quantised model and of one tensor of the checkpoint.
     """
+    use_steady_attention()
     config = load_config(folder)
     read_weights(folder)  # a file that was cut short is said before anything is loaded
     settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_kernel, "config": config}

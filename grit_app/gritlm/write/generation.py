@@ -10,26 +10,23 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.errors import InputError
+from grit_app.gritlm.loaded import Loaded
 from grit_app.gritlm.write.decoding import Constraint, Sampling, TokenStream
 from grit_app.gritlm.write.runtime import Decoder, Workspace
 from grit_app.gritlm.write.scoring import score as score
-
-if TYPE_CHECKING:
-    from grit_app.gritlm.model import GritLM
 
 ANSWER_ROOM_TOKENS = 512
 """Rows made ready for an answer at first; a longer one moves to a larger buffer when it gets there."""
 
 
 def stream_ids(
-    model: GritLM,
+    model: Loaded,
     tail_ids: Sequence[int],
     cache: KVCache | None = None,
     sampling: Sampling | None = None,
@@ -50,7 +47,7 @@ def stream_ids(
 
 
 def stream(
-    model: GritLM,
+    model: Loaded,
     messages: Sequence[Mapping[str, str]],
     sampling: Sampling | None = None,
     cancel: threading.Event | None = None,
@@ -65,7 +62,7 @@ def stream(
 
 
 def _stream(
-    model: GritLM,
+    model: Loaded,
     reader: _CacheReader | _ConversationReader,
     ids: Sequence[int],
     sampling: Sampling,
@@ -91,14 +88,14 @@ def _stream(
     )
 
 
-def stop_ids(model: GritLM) -> frozenset[int]:
+def stop_ids(model: Loaded) -> frozenset[int]:
     """Tokens that end an answer: the tokenizer's EOS, and those of the checkpoint's generation settings."""
     settings = model.hf_model.generation_config
     extra = settings.eos_token_id if settings is not None else None
     return frozenset([model.prompts.eos_id, *([extra] if isinstance(extra, int) else extra or [])])
 
 
-def causal_cache(model: GritLM, ids: Sequence[int]) -> KVCache:
+def causal_cache(model: Loaded, ids: Sequence[int]) -> KVCache:
     """Keys and values of `ids` read as a prompt's beginning: what follows is answered as after the full prompt."""
     if not ids:
         raise InputError("There are no tokens to read into a KV cache.")
@@ -118,7 +115,7 @@ def causal_cache(model: GritLM, ids: Sequence[int]) -> KVCache:
 class _CacheReader:
     """Reads on top of a cache, into a workspace of its own that lives as long as the answer."""
 
-    def __init__(self, model: GritLM, cache: KVCache | None, tail_tokens: int, sampling: Sampling) -> None:
+    def __init__(self, model: Loaded, cache: KVCache | None, tail_tokens: int, sampling: Sampling) -> None:
         self.cached_tokens = cache.length if cache else 0
         self.prompt_tokens = self.cached_tokens + tail_tokens
         self._model = model
@@ -130,7 +127,7 @@ class _CacheReader:
     def read(self, ids: Sequence[int], cancel: threading.Event | None) -> Tensor:
         if self._space is None:
             self._space = self._decoder.workspace(self._cache, self._new_tokens)
-        self._space = self._decoder.grow(self._space, len(ids))
+        self._space.make_room(len(ids))
         with self._model.lock:
             return self._decoder.logits(ids, self._space, cancel)
 
@@ -188,7 +185,7 @@ class _ConversationReader:
     """Reads a whole chat prompt on top of what the conversation holds of it."""
 
     def __init__(
-        self, model: GritLM, conversation: Conversation, prompt_ids: Sequence[int], sampling: Sampling
+        self, model: Loaded, conversation: Conversation, prompt_ids: Sequence[int], sampling: Sampling
     ) -> None:
         self.cached_tokens = 0
         self.prompt_tokens = len(prompt_ids)
@@ -203,7 +200,7 @@ class _ConversationReader:
         if self._space is None:
             ids = self._open(ids)
         assert self._space is not None
-        self._space = self._decoder.grow(self._space, len(ids))
+        self._space.make_room(len(ids))
         with self._model.lock:
             logits = self._decoder.logits(ids, self._space, cancel)
         self._conversation.extend(ids, self._space)

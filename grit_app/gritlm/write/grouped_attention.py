@@ -1,8 +1,9 @@
 """Causal attention of new tokens over cached ones, where several query heads share a key head.
 
-Keys and values are never repeated for each query head. Few new tokens: the query heads of a key head become rows of one
-small matrix, so that each key is read once for all of them. Many: key heads take the batch axis and their query heads
-share them through a stride of zero. A mask is made once for all layers, and only where one is needed.
+Keys and values are never repeated for each query head. On a CPU: for few new tokens the query heads of a key head
+become rows of one small matrix, so that each key is read once for all of them; for many, key heads take the batch axis
+and their query heads share them through a stride of zero. On a GPU the flash kernel knows groups of heads, and a causal
+triangle in the lower right corner, by itself: no mask is built. Elsewhere a mask is made once for all layers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -33,22 +35,39 @@ def attention_plan(cached: int, count: int, group: int, like: Tensor, may_attend
     """
     if count == 1:
         return _folded
+    on_gpu = like.device.type == "cuda"
+    if on_gpu and may_attend is None:
+        return lower_right(cached, count)
     if cached == 0 and may_attend is None:
         return lambda q, k, v, scale: _shared(q, k, v, scale, is_causal=True)
     rows = count if may_attend is not None else min(count, CHUNK_TOKENS)
     allowed = torch.ones(rows, rows, dtype=torch.bool).tril() if may_attend is None else may_attend
     square = like.new_zeros(rows, rows).masked_fill_(~allowed.to(like.device), float("-inf"))
-    if count <= FOLDED_TOKENS and like.device.type == "cpu":
+    if count <= FOLDED_TOKENS and not on_gpu:
         return _Products(square)
     # All zero but for the square at its end. Of a longer tail these are the last rows; earlier ones use its right part.
     mask = like.new_zeros(rows, cached + count)
     mask[:, -rows:] = square
-    if count <= FOLDED_TOKENS:
+    if count <= FOLDED_TOKENS or on_gpu:  # a GPU's kernels with a mask do not take a stride of zero for granted
         mask = mask.repeat(group, 1)
         return lambda q, k, v, scale: _folded(q, k, v, scale, mask)
     if count <= rows:
         return lambda q, k, v, scale: _shared(q, k, v, scale, mask)
     return lambda q, k, v, scale: _in_chunks(q, k, v, scale, mask)
+
+
+def lower_right(cached: int, count: int) -> Attend:
+    """Causal attention of the last `count` of `cached` + `count` tokens, without a mask where a flash kernel runs."""
+    triangle = causal_lower_right(count, cached + count)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        heads = q.flatten(0, 1)[None]
+        mixed: Tensor = scaled_dot_product_attention(
+            heads, k[None], v[None], attn_mask=triangle, scale=scale, enable_gqa=True
+        )
+        return mixed.view(q.shape)
+
+    return attend
 
 
 class _Products:

@@ -29,6 +29,9 @@ from grit_app.gritlm.write.grouped_attention import Attend, attention_plan
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+GROWTH_TOKENS = 256
+"""Rows added at least when an answer outgrows its workspace."""
+
 FAMILIES = ("mistral", "mixtral", "llama", "qwen2", "qwen3")
 
 
@@ -58,6 +61,21 @@ class Workspace:
         room, self._room = self._room, None
         if room is not None:
             room.release()
+
+    def make_room(self, new_tokens: int) -> None:
+        """Moves to larger buffers unless there is room for `new_tokens` more; a borrowed room is given back.
+
+        A layer at a time, so that on a GPU no more than one layer is held twice.
+        """
+        if self.length + new_tokens <= self.capacity:
+            return
+        capacity = self.length + new_tokens + max(GROWTH_TOKENS, self.length // 4)
+        for buffers in (self.keys, self.values):
+            for layer, old in enumerate(buffers):
+                new = empty_buffer((old.shape[0], capacity, old.shape[2]), old.dtype, old.device)
+                new[:, : self.length].copy_(old[:, : self.length])
+                buffers[layer] = new
+        self.close()
 
     def crop(self, length: int) -> None:
         """Forgets all tokens after the first `length`. Only for sequences on consecutive positions."""
@@ -164,22 +182,11 @@ class Decoder:
     def _allocate(self, capacity: int, length: int, position: int) -> Workspace:
         def rows() -> list[Tensor]:
             shape = (self.kv_heads, capacity, self.head_size)
-            if len({layer.device for layer in self.layers}) == 1:
+            if all(layer.device.type == "cpu" for layer in self.layers):  # one buffer, for its huge pages
                 return list(empty_buffer((len(self.layers), *shape), self.dtype, self.layers[0].device))
             return [empty_buffer(shape, self.dtype, layer.device) for layer in self.layers]
 
         return Workspace(rows(), rows(), length, position)
-
-    def grow(self, space: Workspace, new_tokens: int) -> Workspace:
-        """A workspace with the same rows and room for `new_tokens` more: the same one if it has that already."""
-        if space.length + new_tokens <= space.capacity:
-            return space
-        larger = self._allocate(2 * space.length + new_tokens, space.length, space.position)
-        for old, new in ((space.keys, larger.keys), (space.values, larger.values)):
-            for source, target in zip(old, new, strict=True):
-                target[:, : space.length].copy_(source[:, : space.length])
-        space.close()
-        return larger
 
     def logits(self, ids: Sequence[int], space: Workspace, cancel: threading.Event | None = None) -> Tensor:
         """Float32 [vocabulary] on the CPU: what follows `ids`, which are added to the workspace."""

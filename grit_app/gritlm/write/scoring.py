@@ -8,18 +8,15 @@ numbers are those of scoring every continuation alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.errors import InputError
+from grit_app.gritlm.loaded import Loaded
 from grit_app.gritlm.write.runtime import Decoder, Workspace
 from grit_app.gritlm.write.token_tree import TokenTree
-
-if TYPE_CHECKING:
-    from grit_app.gritlm.model import GritLM
 
 MAX_TREE_TOKENS = 768
 """Tokens of continuations in one forward: more share more, but the mask grows with the square."""
@@ -29,7 +26,7 @@ LOGIT_ROWS = 128
 
 
 def score(
-    model: GritLM, prompt_ids: Sequence[int], continuations: Sequence[Sequence[int]], cache: KVCache | None = None
+    model: Loaded, prompt_ids: Sequence[int], continuations: Sequence[Sequence[int]], cache: KVCache | None = None
 ) -> list[float]:
     """Log-likelihood of each continuation after `cache` (may be None) and `prompt_ids`, summed in float32 over its ids.
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from grit_app.gritlm.cache import kv_cache
 from grit_app.gritlm.cache.kv_cache import KVCache, join
 from grit_app.gritlm.cache.rope import Rope
 from grit_app.gritlm.errors import InputError, ModelError
@@ -231,3 +232,19 @@ def test_what_cannot_be_joined_says_why() -> None:
         join([cache, encode(other, document(4, seed=1))], rope)
     with pytest.raises(InputError, match="consecutive, colliding"):
         join([cache], rope, positions="sideways")  # type: ignore[arg-type]
+
+
+def test_layers_joined_together_are_those_joined_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU one launch turns many layers; packed caches are unpacked in the same groups."""
+    hf_model = tiny_hf_model("mistral", num_hidden_layers=5)
+    caches = [encode(hf_model, document(9 + seed, seed)) for seed in range(3)]
+    caches[1] = caches[1].packed("int8")
+    rope = Rope.of(hf_model)
+    alone = join(caches, rope)
+    assert kv_cache.layer_groups(5, 100, torch.device("cpu")) == [slice(layer, layer + 1) for layer in range(5)]
+    monkeypatch.setattr(kv_cache, "GPU_JOIN_NUMBERS", 250)
+    groups = kv_cache.layer_groups(5, 100, torch.device("cuda"))
+    assert groups == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    monkeypatch.setattr(kv_cache, "layer_groups", lambda *_: groups)
+    together = join(caches, rope)
+    assert torch.equal(together.keys, alone.keys) and torch.equal(together.values, alone.values)

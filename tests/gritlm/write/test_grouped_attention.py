@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from grit_app.gritlm.write.grouped_attention import CHUNK_TOKENS, FOLDED_TOKENS, attention_plan
+from grit_app.gritlm.write.grouped_attention import CHUNK_TOKENS, FOLDED_TOKENS, attention_plan, lower_right
 
 KV_HEADS, GROUP, SIZE = 2, 3, 16
 
@@ -66,3 +66,13 @@ def test_a_tree_attends_to_its_ancestors_only(cached: int, count: int) -> None:
     may_attend = torch.cat([torch.ones(count, cached, dtype=torch.bool), ancestors], dim=1)
     result = attention_plan(cached, count, GROUP, q, ancestors)(q, k, v, 0.25)
     torch.testing.assert_close(result.double(), naive(q, k, v, 0.25, may_attend), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("cached", "count"), [(7, 2), (0, 5), (9, FOLDED_TOKENS + 1), (3, CHUNK_TOKENS + 2)])
+def test_the_triangle_of_the_gpu_kernels_sees_the_same_tokens(cached: int, count: int) -> None:
+    """What a GPU runs without a mask: grouped heads and a causal triangle in the lower right corner."""
+    q, k, v = tensors(cached, count, torch.float32)
+    causal = torch.ones(count, cached + count, dtype=torch.bool).tril(cached)
+    rows = slice(max(0, count - 8), None)
+    result = lower_right(cached, count)(q, k, v, 0.3)[:, :, rows].double()
+    torch.testing.assert_close(result, naive(q[:, :, rows], k, v, 0.3, causal[rows]), atol=1e-5, rtol=0)

@@ -12,7 +12,8 @@ from torch import Tensor
 from grit_app.gritlm.cache.kv_cache import KVCache, join
 from grit_app.gritlm.cache.rope import Rope
 from grit_app.gritlm.errors import Cancelled, InputError, ModelError
-from grit_app.gritlm.write.grouped_attention import CHUNK_TOKENS, FOLDED_TOKENS
+from grit_app.gritlm.write import runtime
+from grit_app.gritlm.write.grouped_attention import CHUNK_TOKENS, FOLDED_TOKENS, lower_right
 from grit_app.gritlm.write.runtime import Decoder
 from tests.conftest import FAMILIES, tiny_hf_model
 
@@ -132,10 +133,13 @@ def test_growing_keeps_what_was_read() -> None:
     decoder, ids = Decoder(hf_model), random_ids(30)
     space = decoder.workspace(None, new_tokens=10)
     decoder.hidden(ids[:10], space)
-    larger = decoder.grow(space, 20)
-    assert larger is not space and larger.capacity >= 30
-    assert decoder.grow(larger, 5) is larger
-    assert (decoder.logits(ids[10:], larger) - stock_logits(hf_model, ids)[-1]).abs().max() < TOLERANCE
+    keys = space.keys[0]
+    space.make_room(20)
+    assert space.keys[0] is not keys and space.capacity >= 30
+    keys = space.keys[0]
+    space.make_room(5)
+    assert space.keys[0] is keys
+    assert (decoder.logits(ids[10:], space) - stock_logits(hf_model, ids)[-1]).abs().max() < TOLERANCE
 
 
 def test_a_joined_cache_lends_its_room_to_one_answer() -> None:
@@ -195,3 +199,14 @@ def test_on_a_gpu_a_cache_from_the_cpu_gives_the_same_tokens() -> None:
     for part in (cache, join([cache], Rope.of(hf_model))):
         logits = device.logits(ids[20:], device.workspace(part, 10))
         assert (logits - expected).abs().max() < 1e-3
+
+
+def test_the_plan_of_a_gpu_gives_the_same_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts and tails without a mask, run here on the CPU."""
+    monkeypatch.setattr(runtime, "attention_plan", lambda cached, count, *rest: lower_right(cached, count))
+    hf_model = tiny_hf_model("mistral")
+    ids = random_ids(7 + CHUNK_TOKENS + 40)
+    decoder = Decoder(hf_model)
+    space = decoder.workspace(None, new_tokens=len(ids))
+    parts = [decoder.hidden(part, space)[0] for part in (ids[:7], ids[7:30], ids[30:31], ids[31:])]
+    assert (decoder.project(torch.cat(parts)) - stock_logits(hf_model, ids)).abs().max() < TOLERANCE
