@@ -40,19 +40,33 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A stretch of a document's text that stands under the same headings, or in the same table."""
+
+    start: int
+    stop: int
+    title: str
+    """Headings from the outermost in, `Chapter 3 › Traps`; for rows of a table its caption and column heads."""
+
+
+@dataclass(frozen=True)
 class Document:
     """A file's text as people read it: one paragraph, heading or table row a line."""
 
     name: str
     sha256: str
     kind: str
-    """pdf, text or markdown."""
+    """pdf, text, markdown …: see `read.reading.KINDS`."""
     pages: tuple[Page, ...]
     text: str
     notes: tuple[str, ...] = ()
     """What a person should know about the reading, e.g. which pages are pictures without text."""
     headings: tuple[tuple[int, str], ...] = field(default=())
     """(where it starts in the text, heading or caption)."""
+    sections: tuple[Section, ...] = ()
+    """In order of their start; stretches under no heading are left out."""
+    encoding: str = ""
+    """Of a text file, as Python names it."""
 
     @property
     def id(self) -> str:

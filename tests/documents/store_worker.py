@@ -13,7 +13,7 @@ import numpy as np
 
 from grit_app.documents.chunking import chunk_document
 from grit_app.documents.keep.store import FolderStore, Stored
-from grit_app.documents.read.plain_text import read_text
+from grit_app.documents.read.text.plain import read_text
 
 PASSAGE = "The river crosses three provinces and the mills on its banks were sold when the railway came. "
 
@@ -23,7 +23,7 @@ def add(store: FolderStore, folder: Path, number: int) -> Stored:
     text = f"Document {number}. {PASSAGE * 6}"
     source = folder / f"source-{number}.txt"
     source.write_text(text)
-    document = read_text(text, f"{number}.txt", f"{number:064d}"[::-1], markdown=False)
+    document = read_text(text, f"{number}.txt", f"{number:064d}"[::-1])
     chunks = chunk_document(document, lambda t: len(t.split()), 40)
 
     def embed(caches: Path | None) -> np.ndarray:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from grit_app.documents.chunking import Chunk, chunk_document, sentence_spans
 from grit_app.documents.document import Document, Page
-from grit_app.documents.read.plain_text import read_text
+from grit_app.documents.read.text.plain import read_text
 from tests.documents.conftest import HONEY, RIVER
 
 
@@ -173,6 +173,6 @@ def test_sentences(line: str, sentences: list[str]) -> None:
 
 
 def test_a_document_of_one_word() -> None:
-    made = read_text("Hello", "a.txt", "0" * 64, markdown=False)
+    made = read_text("Hello", "a.txt", "0" * 64)
     chunks = chunk_document(made, count_words, 200)
     assert [c.text for c in chunks] == ["Hello"] and chunks[0].pages == (0,)

@@ -31,6 +31,7 @@ _RTL = re.compile(r"[\u0590-\u08FF\uFB1D-\uFDFF\uFE70-\uFEFF\U00010800-\U00010FF
 _ACCENTS = dict(zip("´`¨ˆ˜¯˘˙˚ˇ¸", "\u0301\u0300\u0308\u0302\u0303\u0304\u0306\u0307\u030a\u030c\u0327", strict=True))
 _LOOSE_ACCENT = re.compile(f"([{''.join(_ACCENTS)}]) ?([^\\W\\d_])")
 _HYPHENS = {0x2010: "-", 0x2011: "-"}  # the typographic one and the one that does not break: people type neither
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a character that needs two, which nothing can write
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
@@ -42,12 +43,16 @@ def _plain(character: str) -> str:
     return unicodedata.normalize("NFKC", character) if tag in _DRAWN_ONLY else character
 
 
-def normalise(text: str) -> str:
-    """The text with ligatures, presentation forms, widths and odd spaces made plain, and accents composed (NFC)."""
-    text = _CONTROL.sub("", text.translate(_INVISIBLE))
+def normalise(text: str, *, loose_accents: bool = True) -> str:
+    """The text with ligatures, presentation forms, widths and odd spaces made plain, and accents composed (NFC).
+
+    loose_accents   accents drawn before their letters join them, as TeX's old fonts need; in typed text ` is a mark
+    """
+    text = _SURROGATE.sub("\ufffd", _CONTROL.sub("", text.translate(_INVISIBLE)))
     if text.isascii():
         return text
-    text = _LOOSE_ACCENT.sub(_attach, "".join(map(_plain, text))).translate(_HYPHENS)
+    text = "".join(map(_plain, text))
+    text = (_LOOSE_ACCENT.sub(_attach, text) if loose_accents else text).translate(_HYPHENS)
     return unicodedata.normalize("NFC", text)
 
 

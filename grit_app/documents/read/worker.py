@@ -1,22 +1,24 @@
-"""The process that reads one PDF: `python -m grit_app.documents.read.worker` < request > answers.
+"""The process that works on one file: `python -m grit_app.documents.read.worker` < request > answers.
 
-A PDF can be made to run forever or to eat all memory, and a thread cannot be stopped. A process can: it is limited here
-and killed from `reading` when its time is up. Request: one JSON object. Answers: JSON lines `{"page": i, "pages": n}`,
-then `{"document": {…}}` or `{"error": class, "message": sentence}`.
+Request: one line of JSON with `task`, then perhaps bytes. Answers: JSON lines `{"page": i, "pages": n}` while it works,
+then the result or `{"error": class, "message": sentence}`. Started and watched by process.py.
 """
 
+import base64
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from grit_app.documents.document import Limits
-from grit_app.documents.read.pdf.reader import read_pdf
 from grit_app.errors import DocumentError
 
 MAX_MEMORY_BYTES = 4 << 30
+
+Request = dict[str, Any]
 
 
 def _limit_memory() -> None:
@@ -33,23 +35,60 @@ def _answer(**fields: Any) -> None:
     sys.stdout.flush()
 
 
+def _read_pdf(request: Request, data: bytes) -> dict[str, Any]:
+    from grit_app.documents.read.pdf.reader import read_pdf
+
+    document = read_pdf(
+        Path(request["path"]),
+        request["name"],
+        request["sha256"],
+        password=request["password"],
+        limits=Limits(**request["limits"]),
+        progress=lambda page, pages: _answer(page=page, pages=pages),
+        plain_copy=Path(request["plain_copy"]) if request["plain_copy"] else None,
+    )
+    return {"document": asdict(document)}
+
+
+def _read_text(request: Request, data: bytes) -> dict[str, Any]:
+    from grit_app.documents.read.text.files import read_text_file
+
+    document = read_text_file(
+        Path(request["path"]).read_bytes(),
+        request["name"],
+        request["sha256"],
+        Limits(**request["limits"]),
+        request["encoding"],
+    )
+    return {"document": asdict(document)}
+
+
+def _draw(request: Request, data: bytes) -> dict[str, Any]:
+    from grit_app.documents.read.drawing import draw
+
+    picture, size, boxes = draw(
+        data or Path(request["path"]), request["page"], request["passage"], request["password"], request["scale"]
+    )
+    return {"picture": base64.b64encode(picture).decode(), "size": size, "boxes": boxes}
+
+
+TASKS: dict[str, Callable[[Request, bytes], dict[str, Any]]] = {
+    "read_pdf": _read_pdf,
+    "read_text": _read_text,
+    "draw": _draw,
+}
+
+
 def main() -> None:
-    request = json.load(sys.stdin)
+    request = json.loads(sys.stdin.buffer.readline())
+    data = sys.stdin.buffer.read()
     _limit_memory()
     try:
-        document = read_pdf(
-            Path(request["path"]),
-            request["name"],
-            request["sha256"],
-            password=request["password"],
-            limits=Limits(**request["limits"]),
-            progress=lambda page, pages: _answer(page=page, pages=pages),
-            plain_copy=Path(request["plain_copy"]) if request["plain_copy"] else None,
-        )
+        result = TASKS[request["task"]](request, data)
     except DocumentError as error:
         _answer(error=type(error).__name__, message=str(error))
     else:
-        _answer(document=asdict(document))
+        _answer(**result)
 
 
 if __name__ == "__main__":

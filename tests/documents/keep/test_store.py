@@ -16,7 +16,7 @@ import pytest
 
 from grit_app.documents.chunking import chunk_document
 from grit_app.documents.keep.store import FolderStore, Stored
-from grit_app.documents.read.plain_text import read_text
+from grit_app.documents.read.text.plain import read_text
 from grit_app.errors import DocumentError
 from tests.documents.conftest import RIVER
 from tests.documents.store_worker import add
@@ -52,7 +52,7 @@ def test_names_are_never_paths(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "data")
     source = tmp_path / "s.txt"
     source.write_text(RIVER)
-    document = read_text(RIVER, "../../../evil.txt", "e" * 64, markdown=False)
+    document = read_text(RIVER, "../../../evil.txt", "e" * 64)
     chunks = chunk_document(document, lambda t: len(t.split()), 50)
     store.write(document, chunks, "model", source, lambda caches: np.zeros((len(chunks), 8), dtype=np.float32))
     assert [s.document.name for s in store.load()] == ["../../../evil.txt"]
@@ -87,7 +87,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "data")
     source = tmp_path / "s.txt"
     source.write_text(RIVER)
-    document = read_text(RIVER, "s.txt", "e" * 64, markdown=False)
+    document = read_text(RIVER, "s.txt", "e" * 64)
 
     def fail(caches: Path | None) -> np.ndarray:
         raise RuntimeError("the model broke down")

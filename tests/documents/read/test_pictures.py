@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from pypdf import PdfWriter
+from pypdf.generic import ArrayObject, DecodedStreamObject, DictionaryObject, NameObject, NumberObject
 
-from grit_app.documents.read.pictures import MAX_PIXELS, Picture, page_picture
-from grit_app.errors import DocumentError
+from grit_app.documents.read.drawing import MAX_PIXELS
+from grit_app.documents.read.pictures import Picture, page_picture
+from grit_app.errors import Cancelled, DocumentError
 from tests.documents.conftest import HONEY, RIVER
 from tests.documents.pdf_maker import Pdf, encrypted, width, wrap
 
@@ -117,13 +122,54 @@ def test_huge_pages_make_no_huge_images() -> None:
     assert width_ * height_ <= 1.01 * MAX_PIXELS
 
 
+def nested_forms(depth: int, times: int) -> bytes:
+    """A page that draws a form that draws a form …: `times` to the power of `depth` draws in a file of some KB."""
+    writer = PdfWriter()
+    page = writer.add_blank_page(200, 200)
+    inner = None
+    for _ in range(depth):
+        form = DecodedStreamObject()
+        form.update({NameObject("/Type"): NameObject("/XObject"), NameObject("/Subtype"): NameObject("/Form"),
+                     NameObject("/BBox"): ArrayObject([NumberObject(n) for n in (0, 0, 200, 200)])})  # fmt: skip
+        form.set_data(b"0 0 9 9 re f" if inner is None else b"/F Do " * times)
+        if inner is not None:
+            form[NameObject("/Resources")] = DictionaryObject(
+                {NameObject("/XObject"): DictionaryObject({NameObject("/F"): inner})}
+            )
+        inner = writer._add_object(form)
+    page[NameObject("/Resources")] = DictionaryObject(
+        {NameObject("/XObject"): DictionaryObject({NameObject("/F"): inner})}
+    )
+    contents = DecodedStreamObject()
+    contents.set_data(b"/F Do " * times)
+    page[NameObject("/Contents")] = writer._add_object(contents)
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def test_a_page_that_draws_for_ever_is_given_up() -> None:
+    """2.6 KB of forms drawn in forms kept the drawing, and with it every visitor, busy for hours."""
+    started = time.monotonic()
+    with pytest.raises(DocumentError, match="cannot be shown"):
+        page_picture(nested_forms(9, 10), 0, RIVER, seconds=-4.0)
+    assert time.monotonic() - started < 30
+
+
+def test_drawing_can_be_stopped() -> None:
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        page_picture(nested_forms(9, 10), 0, RIVER, cancel=cancel)
+
+
 def test_threads_may_draw_at_once() -> None:
-    """PDFium is not thread-safe: without the lock this crashes the process."""
+    """PDFium is not thread-safe; each page is drawn by a process of its own."""
     pdf, _, _ = two_columns()
     data, found = pdf.bytes(), []
-    threads = [threading.Thread(target=lambda: found.append(page_picture(data, 0, RIVER).boxes)) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: found.append(page_picture(data, 0, RIVER).boxes)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8 and len(set(found)) == 1 and found[0]
+    assert len(found) == 4 and len(set(found)) == 1 and found[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from grit_app.documents.document import Document, Limits, page_list
-from grit_app.documents.read import reading
+from grit_app.documents.read import process
 from grit_app.documents.read.reading import read_document
 from grit_app.errors import Cancelled, DocumentError, NoTextFound, PasswordNeeded, SettingsError
 from tests.documents.conftest import HONEY, RIVER
@@ -168,7 +168,7 @@ def test_damage_anywhere_never_gives_another_error(tmp_path: Path) -> None:
         ("letter.pdf", b"Dear reader, this is no PDF at all.", "is not a PDF"),
         ("photo.jpg", b"\xff\xd8\xff\xe0" + bytes(100), "kind that cannot be read"),
         ("letter.docx", b"PK\x03\x04" + bytes(100), "kind that cannot be read"),
-        ("binary.txt", b"abc\x00\x01\x02def", "kind that cannot be read"),
+        ("binary.txt", b"abc\x00\x01\x02def", "binary data"),
         ("blank.txt", b" \n\n  \t\n", "no text"),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_limit_below_one_is_refused() -> None:
 
 def test_a_reader_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page can be made so that its parser never returns; then nothing inside the process can see the deadline."""
-    monkeypatch.setattr(reading, "_GRACE_S", -1000.0)
+    monkeypatch.setattr(process, "_GRACE_S", -1000.0)
     with pytest.raises(DocumentError) as error:
         read_document(saved(tmp_path, two_pages().bytes()))
     assert "took longer" in sentence(error.value)
@@ -214,7 +214,7 @@ def test_a_reader_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_reader_that_dies_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system kills a process that eats all memory."""
-    monkeypatch.setattr(reading.sys, "executable", "/bin/false")
+    monkeypatch.setattr(process.sys, "executable", "/bin/false")
     with pytest.raises(DocumentError) as error:
         read_document(saved(tmp_path, two_pages().bytes()))
     assert "broke down" in sentence(error.value)

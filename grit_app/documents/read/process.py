@@ -1,0 +1,127 @@
+"""A process for work on other people's files, with a clock, a limit of memory and a way to stop it.
+
+A file can be made to run forever or to eat all memory, and a thread cannot be stopped. A process can. The work itself
+is in worker.py; here is the side that starts it, listens and, when its time is up, kills it.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import grit_app
+from grit_app.errors import Cancelled, DocumentError, NoTextFound, PasswordNeeded
+
+Progress = Callable[[int, int], None]
+_ERRORS = {c.__name__: c for c in (DocumentError, PasswordNeeded, NoTextFound)}
+_GRACE_S = 5.0  # the worker sees its own deadline between pages; past this it hangs inside one
+_PATIENCE = 10.0  # times the limit, in wall-clock time: a worker that waits for ever spends no processor time
+
+
+class OutOfTime(Exception):
+    """The work used up its seconds. `page`: the last one that was finished, from 1; 0: none."""
+
+    def __init__(self, page: int) -> None:
+        super().__init__(f"given up after page {page}")
+        self.page = page
+
+
+class BrokeDown(Exception):
+    """The process died: out of memory, or by a fault in a library. `page` as in `OutOfTime`."""
+
+    def __init__(self, page: int) -> None:
+        super().__init__(f"broke down after page {page}")
+        self.page = page
+
+
+def run(
+    task: str,
+    request: dict[str, Any],
+    seconds: float,
+    *,
+    data: bytes = b"",
+    progress: Progress | None = None,
+    cancel: threading.Event | None = None,
+) -> dict[str, Any]:
+    """What the worker answers to one request.
+
+    task      a name in `worker.TASKS`
+    data      bytes that the worker gets besides, e.g. a file that lies on no disk
+    seconds   of processor time
+    Raises what the worker raised of DocumentError and its kinds; Cancelled; OutOfTime; BrokeDown.
+    """
+    root = str(Path(grit_app.__file__).resolve().parent.parent)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "grit_app.documents.read.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)},
+    )
+    watch = _Watch(process, seconds + _GRACE_S, cancel)
+    last_page, result = 0, None
+    with process, watch:
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it died at once: told below
+            process.stdin.write(json.dumps({"task": task, **request}).encode() + b"\n" + data)
+            process.stdin.close()
+        for line in process.stdout:
+            answer: dict[str, Any] = json.loads(line)
+            if "page" not in answer:
+                result = answer
+                continue
+            last_page = answer["page"]
+            if progress:
+                progress(last_page, answer["pages"])
+    if watch.cancelled:
+        raise Cancelled("Stopped.")
+    if result is None:
+        raise OutOfTime(last_page) if watch.timed_out else BrokeDown(last_page)
+    if "error" in result:
+        raise _ERRORS[result["error"]](result["message"])
+    return result
+
+
+class _Watch:
+    """Kills a process when it has used up its seconds of processor time or when it is cancelled."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", seconds: float, cancel: threading.Event | None) -> None:
+        self.process, self.seconds, self.cancel = process, seconds, cancel
+        self._give_up = time.monotonic() + _PATIENCE * seconds
+        self.timed_out = self.cancelled = False
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "_Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is not None:
+            self.process.kill()
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(0.05):
+            self.cancelled = self.cancel is not None and self.cancel.is_set()
+            self.timed_out = time.monotonic() > self._give_up or _processor_s(self.process.pid) > self.seconds
+            if self.cancelled or self.timed_out:
+                self.process.kill()
+                return
+
+
+def _processor_s(pid: int) -> float:
+    """Processor time that the process has used so far; 0 if it has ended."""
+    with contextlib.suppress(psutil.Error):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+    return 0.0

@@ -1,0 +1,113 @@
+"""Text files as running text: one paragraph, heading or table row a line."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from grit_app.documents.document import Document, Page, Section
+from grit_app.documents.read.clean import normalise
+from grit_app.documents.read.hyphens import HyphenMender
+
+_LIST_ITEM = re.compile(r"\s*([-*+•]|\d{1,3}[.)])\s+")
+
+
+@dataclass(slots=True)
+class TextLine:
+    """One line of a document's text as people read it."""
+
+    text: str
+    level: int = 0
+    """1 … 6: a heading of this level."""
+    kind: Literal["prose", "row", "code"] = "prose"
+    table: str = ""
+    """For a row: the caption and the column heads of its table."""
+
+
+def read_text(data: str, name: str, sha256: str) -> Document:
+    """The document of a plain text file. Form feeds divide pages; without them it is one page."""
+    mender = HyphenMender(data.splitlines())
+    return compose(data, name, sha256, "text", lambda page: _paragraphs(page.split("\n"), mender))
+
+
+def compose(data: str, name: str, sha256: str, kind: str, lines_of: Callable[[str], list[TextLine]]) -> Document:
+    """The document whose pages, divided by form feeds, have the lines that `lines_of` finds."""
+    pages = data.split("\f")
+    while len(pages) > 1 and not pages[-1].strip():
+        pages.pop()
+    return of_pages([(str(i + 1), lines_of(page)) for i, page in enumerate(pages)], name, sha256, kind)
+
+
+def of_pages(
+    pages: Sequence[tuple[str, list[TextLine]]], name: str, sha256: str, kind: str, notes: Sequence[str] = ()
+) -> Document:
+    """The document of pages given as (label, lines)."""
+    parts: list[str] = []
+    borders: list[tuple[str, int, int]] = []
+    headings: list[tuple[int, str]] = []
+    marks: list[tuple[int, TextLine]] = []
+    written = 0
+    for label, lines in pages:
+        start = written
+        for line in lines:
+            if line.level:
+                headings.append((written, line.text))
+            marks.append((written, line))
+            parts.append(line.text)
+            written += len(line.text) + 1
+        borders.append((label, start, written))
+    text = "\n".join(parts)
+    fitted = tuple(Page(i, label, min(a, len(text)), min(b, len(text))) for i, (label, a, b) in enumerate(borders))
+    return Document(
+        name, sha256, kind, fitted, text, tuple(notes), tuple(headings), sections=sections(marks, len(text))
+    )
+
+
+def sections(lines: Sequence[tuple[int, TextLine]], length: int) -> tuple[Section, ...]:
+    """What each stretch of the text stands under: the headings above it, outermost first, and a row's table.
+
+    lines   (where it begins, the line), in order
+    """
+    path: list[tuple[int, str]] = []
+    found: list[tuple[int, str]] = []
+    for at, line in lines:
+        if line.level:
+            while path and path[-1][0] >= line.level:
+                path.pop()
+            path.append((line.level, line.text))
+            title = " › ".join(text for _, text in path[:-1])
+        else:
+            title = " › ".join([text for _, text in path] + ([line.table] if line.table else []))
+        if not found or found[-1][1] != title:
+            found.append((at, title))
+    stops = [*(at for at, _ in found[1:]), length]
+    return tuple(Section(at, stop, title) for (at, title), stop in zip(found, stops, strict=False) if title)
+
+
+def _paragraphs(lines: Sequence[str], mender: HyphenMender) -> list[TextLine]:
+    wrapped = is_wrapped(lines)
+    found: list[TextLine] = []
+    is_open = False
+    for raw in lines:
+        line = normalise(raw, loose_accents=False)
+        columns = "\t" in line.strip() or re.search(r"\S {3,}\S", line) is not None
+        starts = bool(_LIST_ITEM.match(line))
+        line = " ".join(line.split())
+        if not line:
+            is_open = False
+        elif is_open and wrapped and not starts and not columns:
+            found[-1] = TextLine(mender.continued(found[-1].text, line))
+        else:
+            found.append(TextLine(line))
+            is_open = not columns
+    return found
+
+
+def is_wrapped(lines: Sequence[str]) -> bool:
+    """True if lines were broken at a fixed width: most lines that are followed by text are about equally long."""
+    full = [len(a.rstrip()) for a, b in pairwise(lines) if a.strip() and b.strip() and b[:1].strip()]
+    if len(full) < 2:
+        return len(full) == 1 and full[0] >= 40
+    width = sorted(full)[int(0.9 * (len(full) - 1))]
+    return 40 <= width <= 200 and sum(n >= 0.7 * width for n in full) >= 0.6 * len(full)
