@@ -1,16 +1,17 @@
 """The tree of user-facing errors; see also `grit_app.gritlm.errors`, whose classes it re-exports.
 
 GritError
-├── ModelError, InputError, Cancelled     raised by the model
+├── ModelError, InputError, Busy, Cancelled     raised by the model
 ├── SettingsError                         a flag, variable or setting has a value that cannot be used
 └── DocumentError                         a file cannot be read or kept; names the file
     ├── PasswordNeeded                    encrypted, and no (or a wrong) password was given
     └── NoTextFound                       scanned or empty: there is no text to index
 """
 
-from grit_app.gritlm.errors import Cancelled, GritError, InputError, ModelError
+from grit_app.gritlm.errors import Busy, Cancelled, GritError, InputError, ModelError
 
 __all__ = [
+    "Busy",
     "Cancelled",
     "DocumentError",
     "GritError",

@@ -3,6 +3,7 @@
 GritError
 ├── ModelError      a model cannot be found, does not fit, or is not usable as asked
 ├── InputError      a text, a number or a set of messages cannot be used
+├── Busy            too many requests are under way
 └── Cancelled       the caller's cancel event was set; nothing is wrong
 """
 
@@ -21,3 +22,7 @@ class InputError(GritError):
 
 class Cancelled(GritError):
     """The caller asked to stop. Work done so far is dropped or kept as the function's docstring says."""
+
+
+class Busy(GritError):
+    """As many requests are under way as the settings allow. Nothing is wrong: try again a little later."""

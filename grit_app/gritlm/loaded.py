@@ -6,14 +6,15 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grit_app.gritlm.cache.rope import Rope
+from grit_app.gritlm.embed.attention import base_model
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.load.loading import check_vocabulary
-from grit_app.gritlm.lock import ModelLock
 from grit_app.gritlm.prompts import Prompts
+from grit_app.gritlm.scheduler import Scheduler
 
 
 class Loaded:
-    """A loaded model with its formats. Every forward of its weights, in any thread, holds `lock`."""
+    """A loaded model with its formats. Every forward of its weights, in any thread, is a turn at `scheduler`."""
 
     def __init__(
         self,
@@ -38,9 +39,17 @@ class Loaded:
         self.name = name
         self.identity = identity
         self.quantization = quantization
-        self.lock = ModelLock()
+        self.scheduler = Scheduler()
         self.hidden_size = int(hf_model.config.hidden_size)
         self.context = int(hf_model.config.max_position_embeddings)
+        breathe = self.scheduler.breathe
+        for layer in base_model(hf_model).layers:  # type: ignore[union-attr]  # a list of modules
+            layer.register_forward_pre_hook(lambda *_: breathe())
+
+    @property
+    def lock(self) -> Scheduler:
+        """`with model.lock:` is a turn of the thread's own job."""
+        return self.scheduler
 
     @property
     def device(self) -> torch.device:

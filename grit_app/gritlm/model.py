@@ -4,7 +4,7 @@
     vectors = model.encode(["a", "b"], instruction="Represent the sentence")     # float32 [2, hidden]
     text = model.generate([{"role": "user", "content": "Hi"}])
 
-Every forward of the weights, in any thread, holds `model.lock` and states `is_causal` (see attention.py).
+Every forward of the weights, in any thread, is a turn at `model.scheduler` and states `is_causal` (see attention.py).
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ class GritLM(Loaded):
                       say so in `Encoding.truncated`; quality beyond `config.trained_context` is unproven
         normalize     None: as the checkpoint says (L2 by default)
         progress      called with (texts done, all texts); 0 for "all" while a generator's end is unknown
-        cancel        an event; once it is set, Cancelled is raised before the next batch
+        cancel        an event; once it is set, Cancelled is raised before the next batch. A `Job` also says whose work
+                      it is, and how urgent
 
         Raises InputError naming the index of an empty text, or if the instruction alone fills max_length.
         """
@@ -212,9 +213,9 @@ class GritLM(Loaded):
         """
         return generation.stream_ids(self, tail_ids, cache, sampling, constraint, cancel, beyond_context)
 
-    def causal_cache(self, ids: Sequence[int]) -> KVCache:
+    def causal_cache(self, ids: Sequence[int], cancel: threading.Event | None = None) -> KVCache:
         """Keys and values of ids as the beginning of a prompt: exact for whatever follows."""
-        return generation.causal_cache(self, ids)
+        return generation.causal_cache(self, ids, cancel)
 
     def score(
         self, prompt_ids: Sequence[int], continuations: Sequence[Sequence[int]], cache: KVCache | None = None

@@ -23,7 +23,7 @@ def block_cache(model: GritLM, block: Block) -> KVCache:
     if block.attention == "causal":
         return replace(model.causal_cache(list(block.ids)), header_length=block.header_length)
     ids = torch.tensor([list(block.ids)], device=model.device)
-    with model.lock, torch.inference_mode():
+    with model.scheduler.turn(work="stock", tokens=len(block.ids)), torch.inference_mode():
         output = run_trunk(model.hf_model, ids, is_causal=False, use_cache=True)
     cache: Any = output.past_key_values
     layers = [(layer.keys, layer.values) for layer in cache.layers]

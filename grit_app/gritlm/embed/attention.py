@@ -3,7 +3,8 @@
 transformers (5.2 and later) switches a decoder to bidirectional attention by `is_causal=False` in the call of its base
 model. It does so by writing `config.is_causal` for the time of the call, which is shared between threads: a causal call
 in another thread comes out bidirectional, and the value can stay behind. So two rules hold everywhere in this project:
-every forward states `is_causal`, and every forward holds the model's one lock (`GritLM.lock`).
+every forward states `is_causal`, and every forward of this kind is a turn for "stock" work at `GritLM.scheduler`, of
+which one is under way at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def run_trunk(
     use_cache: bool = False,
     **kwargs: Any,
 ) -> BaseModelOutputWithPast:
-    """One forward through the trunk; the caller holds the lock.
+    """One forward through the trunk; the caller holds a turn (scheduler.py).
 
     input_ids       [batch, seq], right-padded
     attention_mask  [batch, seq], 0 for padding; None where nothing is padded, which spares building a mask
@@ -52,7 +53,7 @@ def first_position_moves(hf_model: PreTrainedModel, *, is_causal: bool, padded: 
 
     padded   go through the path with an attention mask, which builds other masks than the path without
 
-    The caller holds the lock. Two tiny forwards, whose last tokens differ.
+    The caller holds a turn. Two tiny forwards, whose last tokens differ.
     """
     vocabulary = int(hf_model.config.get_text_config().vocab_size)
     ids = torch.arange(3, 3 + PROOF_TOKENS, device=hf_model.device).remainder(vocabulary).repeat(2, 1)

@@ -10,7 +10,6 @@ or few long ones make forwards of about the same cost.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -38,6 +37,9 @@ CPU_BATCH_TOKENS: Final = (1024, 4096)
 """On a CPU a batch is not larger than this (least, most). Its activations should stay in the processor's caches, and
 below the size at which the allocator maps fresh pages for each tensor. Measured with 36 M parameters on one thread and
 11,464 tokens: batches of 1,024 tokens 12.5 s, of 2,048 14.2 s, of 8,192 22.7 s."""
+
+BATCH_S: Final = 0.3
+"""Longest forward, but for a single text that takes longer."""
 
 WINDOW_TEXTS: Final = 2048
 """Texts that are sorted together."""
@@ -77,19 +79,18 @@ def encode_stream(
         raise InputError(f"batch_size must be at least 1, not {batch_size}.")
     limit = model.context if max_length is None else min(max_length, model.context)
     total = len(texts) if isinstance(texts, Sequence) else 0
-    budget = batch_tokens(batch_size, model.device)
     done = 0
     for window in _windows(model, texts, instruction, limit, return_cache):
         results: list[Encoding | None] = [None] * len(window)
+        budget = batch_tokens(batch_size, model.device, model.scheduler.speed("stock"))
         for batch in batches(window, budget):
             if cancel is not None and cancel.is_set():
                 raise Cancelled("Embedding was stopped.")
             prompts = [window[index] for index in batch]
-            started = time.monotonic()
-            for index, encoding in zip(batch, _encode_batch(model, prompts, return_cache, normalize), strict=True):
+            for index, encoding in zip(
+                batch, _encode_batch(model, prompts, return_cache, normalize, cancel), strict=True
+            ):
                 results[index] = encoding
-            if model.lock.is_busy:
-                model.lock.give_way(time.monotonic() - started)
             done += len(batch)
             if progress is not None:
                 progress(done, total)
@@ -99,9 +100,14 @@ def encode_stream(
             yield result
 
 
-def batch_tokens(batch_size: int, device: torch.device) -> int:
-    """Tokens in one forward, padding included, for batches of `batch_size` texts of typical length."""
+def batch_tokens(batch_size: int, device: torch.device, speed: float | None = None) -> int:
+    """Tokens in one forward, padding included, for batches of `batch_size` texts of typical length.
+
+    speed   tokens a second, as measured: other people's embeddings wait for at most one forward
+    """
     budget = batch_size * TYPICAL_TOKENS
+    if speed is not None:
+        budget = min(budget, max(1, int(BATCH_S * speed)))
     if device.type != "cpu":
         return budget
     least, most = CPU_BATCH_TOKENS
@@ -153,7 +159,9 @@ def batches(prompts: Sequence[EmbedPrompt], budget: int) -> list[list[int]]:
     return groups
 
 
-def _encode_batch(model: Loaded, prompts: list[EmbedPrompt], return_cache: bool, normalize: bool) -> list[Encoding]:
+def _encode_batch(
+    model: Loaded, prompts: list[EmbedPrompt], return_cache: bool, normalize: bool, cancel: threading.Event | None
+) -> list[Encoding]:
     ids, lengths = right_padded([prompt.ids for prompt in prompts], model.device)
     headers = host_numbers([prompt.header_length for prompt in prompts], model.device)
     columns = torch.arange(ids.shape[1], device=model.device)
@@ -162,7 +170,7 @@ def _encode_batch(model: Loaded, prompts: list[EmbedPrompt], return_cache: bool,
     # Without padding no mask: sdpa then takes its faster path. Causal rows never see the padding behind them anyway.
     is_padded = len({len(prompt.ids) for prompt in prompts}) > 1
     attention_mask = real.long() if is_padded and not is_causal else None
-    with model.lock, torch.inference_mode():
+    with model.scheduler.turn(cancel, "stock", ids.numel()), torch.inference_mode():
         output: Any = run_trunk(
             model.hf_model, ids, is_causal=is_causal, attention_mask=attention_mask, use_cache=return_cache
         )

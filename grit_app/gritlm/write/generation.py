@@ -1,7 +1,7 @@
 """Everything that writes with the model: answers over caches, chats that keep their cache, likelihoods.
 
-`GritLM` has thin methods for these functions. Forwards hold the model's lock one at a time, not for a whole answer: an
-answer owns its keys and values, so texts can be embedded between two of its tokens.
+`GritLM` has thin methods for these functions. Each forward is a turn at the model's scheduler, not a whole answer: an
+answer owns its keys and values, so other work goes on between two of its tokens, and between two layers.
 """
 
 from __future__ import annotations
@@ -95,14 +95,14 @@ def stop_ids(model: Loaded) -> frozenset[int]:
     return frozenset([model.prompts.eos_id, *([extra] if isinstance(extra, int) else extra or [])])
 
 
-def causal_cache(model: Loaded, ids: Sequence[int]) -> KVCache:
+def causal_cache(model: Loaded, ids: Sequence[int], cancel: threading.Event | None = None) -> KVCache:
     """Keys and values of `ids` read as a prompt's beginning: what follows is answered as after the full prompt."""
     if not ids:
         raise InputError("There are no tokens to read into a KV cache.")
-    decoder = Decoder(model.hf_model)
+    decoder = Decoder(model.hf_model, model.scheduler.breathe)
     space = decoder.workspace(None, new_tokens=len(ids))
-    with model.lock:
-        decoder.hidden(ids, space)
+    with model.scheduler.turn(cancel, tokens=len(ids)):
+        decoder.hidden(ids, space, cancel)
     return KVCache(
         keys=torch.stack([keys.to(model.device) for keys in space.keys]),
         values=torch.stack([values.to(model.device) for values in space.values]),
@@ -119,7 +119,7 @@ class _CacheReader:
         self.cached_tokens = cache.length if cache else 0
         self.prompt_tokens = self.cached_tokens + tail_tokens
         self._model = model
-        self._decoder = Decoder(model.hf_model)
+        self._decoder = Decoder(model.hf_model, model.scheduler.breathe)
         self._cache = cache
         self._new_tokens = tail_tokens + min(sampling.max_new_tokens, ANSWER_ROOM_TOKENS)
         self._space: Workspace | None = None
@@ -128,7 +128,7 @@ class _CacheReader:
         if self._space is None:
             self._space = self._decoder.workspace(self._cache, self._new_tokens)
         self._space.make_room(len(ids))
-        with self._model.lock:
+        with self._model.scheduler.turn(cancel, tokens=len(ids)):
             return self._decoder.logits(ids, self._space, cancel)
 
     def close(self) -> None:
@@ -190,7 +190,7 @@ class _ConversationReader:
         self.cached_tokens = 0
         self.prompt_tokens = len(prompt_ids)
         self._model = model
-        self._decoder = Decoder(model.hf_model)
+        self._decoder = Decoder(model.hf_model, model.scheduler.breathe)
         self._conversation = conversation
         self._new_tokens = min(sampling.max_new_tokens, ANSWER_ROOM_TOKENS)
         self._space: Workspace | None = None
@@ -201,7 +201,7 @@ class _ConversationReader:
             ids = self._open(ids)
         assert self._space is not None
         self._space.make_room(len(ids))
-        with self._model.lock:
+        with self._model.scheduler.turn(cancel, tokens=len(ids)):
             logits = self._decoder.logits(ids, self._space, cancel)
         self._conversation.extend(ids, self._space)
         return logits

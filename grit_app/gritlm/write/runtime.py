@@ -14,7 +14,7 @@ Attention here is causal by construction: nothing is read from, or written to, t
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +138,8 @@ class Decoder:
     Raises ModelError for a model family whose layers are not known here, or with a sliding window.
     """
 
-    def __init__(self, hf_model: PreTrainedModel) -> None:
+    def __init__(self, hf_model: PreTrainedModel, between_layers: Callable[[], None] | None = None) -> None:
+        """`between_layers` is called before each layer (`Scheduler.breathe`)."""
         config: Any = hf_model.config
         if config.model_type not in FAMILIES:
             raise ModelError(
@@ -159,6 +160,7 @@ class Decoder:
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
         self.dtype: torch.dtype = self.norm.weight.dtype
+        self._between_layers = between_layers
 
     def workspace(self, cache: KVCache | None, new_tokens: int) -> Workspace:
         """Room for the cached tokens and `new_tokens` more. Raises ModelError for a cache of another model."""
@@ -224,6 +226,8 @@ class Decoder:
         for index, layer in enumerate(self.layers):
             if cancel is not None and cancel.is_set():
                 raise Cancelled("Stopped while the prompt was being read.")
+            if self._between_layers is not None:
+                self._between_layers()
             if attend is None or layer.device != h.device:  # the layers of a large model may lie on several devices
                 h = h.to(layer.device)
                 cos, sin = self._angles(h, depths + space.position)

@@ -35,17 +35,17 @@ def score(
     """
     if not prompt_ids:
         raise InputError("The prompt is empty: at least one token must come before what is scored.")
-    decoder = Decoder(model.hf_model)
+    decoder = Decoder(model.hf_model, model.scheduler.breathe)
     groups = _groups(continuations)
     largest = max((sum(len(continuations[index]) for index in group) for group in groups), default=0)
     space = decoder.workspace(cache, new_tokens=len(prompt_ids) + largest)  # no more: it may fit into the cache's room
     try:
-        with model.lock:
+        with model.scheduler.turn(tokens=len(prompt_ids)):
             opening = decoder.hidden(prompt_ids, space)[:, -1]
         scores = [0.0] * len(continuations)
         for indices in groups:
             tree = TokenTree(continuations[index] for index in indices)
-            with model.lock:
+            with model.scheduler.turn(tokens=len(tree)):
                 node_scores = _node_scores(decoder, space, opening, tree)
             for index, end in zip(indices, tree.ends, strict=True):
                 scores[index] = float(node_scores[end])
