@@ -118,10 +118,10 @@ def test_bulk_work_runs_only_while_nobody_else_wants_the_model(kind: Kind) -> No
     bulk, other = Job("bulk", "benchmark"), Job(kind, "visitor")
     turns = busy(scheduler, [bulk, other], 0.5)
     assert turns[other] > 50 and turns[bulk] <= 2
-    begun = time.monotonic()
+    with scheduler.turn(other):
+        begun = time.monotonic()
     with scheduler.turn(bulk):
         assert time.monotonic() - begun > 0.5 * BULK_IDLE_S
-    assert bulk.interruptions <= 1
 
 
 def test_a_bulk_job_knows_that_somebody_computed_in_between() -> None:
