@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -285,9 +286,13 @@ def test_more_jobs_than_the_limit_are_refused_with_a_sentence() -> None:
     scheduler = Scheduler()
     scheduler.limit = 1
     job = Job()
-    with scheduler.working(job), scheduler.working(job):
-        with pytest.raises(Busy, match="under way already"), scheduler.working(Job()):
-            pass
+    with (
+        scheduler.working(job),
+        scheduler.working(job),
+        pytest.raises(Busy, match="under way already"),
+        scheduler.working(Job()),
+    ):
+        pass
     with scheduler.working(Job()):
         pass
 
@@ -364,12 +369,10 @@ def test_a_chat_begins_while_a_document_is_embedded(tiny_model: GritLM, monkeypa
     at_work, end = threading.Event(), Job("background", "uploader")
 
     def index() -> None:
-        try:
+        with contextlib.suppress(Cancelled):
             tiny_model.encode(
                 [f"text {i} " * 30 for i in range(40)], batch_size=1, progress=lambda *_: at_work.set(), cancel=end
             )
-        except Cancelled:
-            pass
 
     try:
         thread = start(index)
