@@ -14,7 +14,7 @@ from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import escape, guarded, message_text
 from grit_app.ui.base.sessions import Visitors, new_key, session_of
 from grit_app.ui.base.status import badge, count
-from grit_app.ui.base.theme import HEAD, STYLE_SHEET, theme
+from grit_app.ui.base.theme import STYLE_SHEET, head, theme
 from grit_app.ui.caching import handlers as caching
 from grit_app.ui.chat import handlers as chat
 from grit_app.ui.documents import handlers as documents
@@ -99,7 +99,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {
         "theme": theme(),
         "css_paths": [STYLE_SHEET],
-        "head": HEAD,
+        "head": head(),
         "share": settings.share,
         "max_file_size": settings.max_file_bytes,
         "allowed_paths": [],

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.conftest import tiny_hf_model, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 300.0
+WAIT_MS = 60_000
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @dataclass(frozen=True)
@@ -93,3 +98,53 @@ def running_app(served_model_folder: Path, tmp_path_factory: pytest.TempPathFact
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        reason = "Chromium is not installed (Debian: apt-get install chromium)."
+        if os.environ.get("GRIT_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, running_app: RunningApp) -> Iterator[Callable[..., Page]]:
+    """`open_page(width=1280, theme="light", context=None)` → a page of a new browser profile, or of the one given."""
+    complaints: list[str] = []
+    contexts: list[Any] = []
+
+    def watch(page: Page) -> None:
+        page.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(f"script: {error}"))
+        page.on(
+            "request",
+            lambda request: (
+                complaints.append(f"left the machine: {request.url}")
+                if not request.url.startswith((running_app.url, "data:", "blob:"))
+                else None
+            ),
+        )
+
+    def make(width: int = 1280, theme: str = "light", context: Any = None) -> Page:
+        if context is None:
+            context = browser.new_context(viewport={"width": width, "height": 860})
+            contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        watch(page)
+        page.goto(f"{running_app.url}/?__theme={theme}")
+        expect(page.locator("#status .badge-state.ready, #status .badge-state.busy")).to_be_visible(timeout=WAIT_MS)
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert complaints == []

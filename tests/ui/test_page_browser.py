@@ -7,102 +7,15 @@ without a network. Without Chromium the tests are skipped; with GRIT_REQUIRE_BRO
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import expect
 
-from tests.ui.conftest import ROOT, RunningApp
+from tests.ui.steps import SAMPLE, WAIT_MS, OpenPage, add, ask, file_row, open_tab, wait_for
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SAMPLE = ROOT / "assets" / "samples" / "field_guide.pdf"
-WAIT_MS = 60_000
-OpenPage = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        reason = "Chromium is not installed (Debian: apt-get install chromium)."
-        if os.environ.get("GRIT_REQUIRE_BROWSER") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        )
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser, running_app: RunningApp) -> Iterator[OpenPage]:
-    """`open_page(width=1280, theme="light", context=None)` → a page of a new browser profile, or of the one given."""
-    complaints: list[str] = []
-    contexts: list[Any] = []
-
-    def watch(page: Page) -> None:
-        page.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(f"script: {error}"))
-        page.on(
-            "request",
-            lambda request: (
-                complaints.append(f"left the machine: {request.url}")
-                if not request.url.startswith((running_app.url, "data:", "blob:"))
-                else None
-            ),
-        )
-
-    def make(width: int = 1280, theme: str = "light", context: Any = None) -> Page:
-        if context is None:
-            context = browser.new_context(viewport={"width": width, "height": 860})
-            contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        watch(page)
-        page.goto(f"{running_app.url}/?__theme={theme}")
-        expect(page.locator("#status .badge-state.ready, #status .badge-state.busy")).to_be_visible(timeout=WAIT_MS)
-        return page
-
-    yield make
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def open_tab(page: Page, name: str) -> None:
-    """By its tab, or by the menu into which narrow pages fold it."""
-    wait_for(page.get_by_role("tab").first)  # after a reload the page is empty for a moment
-    tab = page.get_by_role("tab", name=name)
-    if tab.first.is_visible():
-        tab.first.click()
-        return
-    page.locator(".overflow-menu > button").click()
-    page.locator(".overflow-dropdown button", has_text=name).click()
-
-
-def add(page: Page, *paths: Path) -> None:
-    page.locator("#upload input[type=file]").set_input_files([str(path) for path in paths])
-
-
-def file_row(page: Page, name: str) -> Any:
-    return page.locator("#files li.file", has_text=name)
-
-
-def ask(page: Page, question: str) -> None:
-    page.locator("#question textarea").fill(question)
-    page.locator("#question textarea").press("Enter")
-
-
-def wait_for(locator: Any) -> None:
-    expect(locator).to_be_visible(timeout=WAIT_MS)
 
 
 def test_upload_ask_cite_and_a_second_visitor_sees_nothing_of_it(open_page: OpenPage, tmp_path: Path) -> None:
@@ -139,6 +52,12 @@ def test_upload_ask_cite_and_a_second_visitor_sees_nothing_of_it(open_page: Open
     open_tab(mine, "Document Q&A")
     wait_for(file_row(mine, "field_guide.pdf").locator(".chip.ready"))
     file_row(mine, "field_guide.pdf").get_by_role("button", name="Remove").click()
+    file_row(mine, "field_guide.pdf").get_by_role("button", name="Undo").click()
+    wait_for(file_row(mine, "field_guide.pdf").locator(".chip.ready"))
+    file_row(mine, "field_guide.pdf").get_by_role("button", name="Remove").click()
+    wait_for(file_row(mine, "field_guide.pdf").get_by_role("button", name="Undo"))
+    ask(mine, "How many terabytes would the caches take?")  # a removed document is not searched while it can come back
+    wait_for(mine.get_by_text("There is nothing to search"))
     wait_for(mine.get_by_text("No documents yet"))
 
 
@@ -209,6 +128,9 @@ def test_wrong_files_are_sentences_and_the_good_one_still_goes_in(open_page: Ope
     for name in ("fake.pdf", "empty.txt"):
         wait_for(file_row(page, name).locator(".chip.failed"))
         assert name in file_row(page, name).locator(".detail").inner_text()
+    file_row(page, "fake.pdf").get_by_role("button", name="Dismiss").click()
+    expect(file_row(page, "fake.pdf")).to_have_count(0)
+    wait_for(file_row(page, "empty.txt"))
     add(page, large)
     toast = page.get_by_test_id("toast-body")
     wait_for(toast.first)
@@ -225,15 +147,21 @@ def test_an_encrypted_file_asks_for_its_password(open_page: OpenPage, tmp_path: 
     page = open_page()
     open_tab(page, "Document Q&A")
     add(page, locked)
-    wait_for(page.locator("#password input"))
-    wait_for(file_row(page, "locked.pdf").locator(".chip.locked"))
-    page.locator("#password input").fill("wrong")
-    page.locator("#unlock").click()
-    wait_for(file_row(page, "locked.pdf").locator(".chip.locked"))
-    page.locator("#password input").fill("open sesame")
-    page.locator("#password input").press("Enter")
+    row = file_row(page, "locked.pdf")
+    wait_for(row.locator(".chip.locked"))
+    other = tmp_path / "other.md"
+    other.write_text("# Bees\n\n" + "Bees make honey from nectar and keep it in combs of wax. " * 10, encoding="utf-8")
+    row.locator("input[data-password]").fill("wrong")
+    add(page, other)
+    wait_for(file_row(page, "other.md").locator(".chip.ready"))
+    expect(row.locator("input[data-password]")).to_have_value("wrong")  # the row outlives another upload
+    row.get_by_role("button", name="Open it").click()
+    expect(row.locator(".detail")).to_contain_text("password")
+    wait_for(row.locator(".chip.locked"))
+    row.locator("input[data-password]").fill("open sesame")
+    row.locator("input[data-password]").press("Enter")
     wait_for(file_row(page, "locked.pdf").locator(".chip.ready"))
-    expect(page.locator("#password")).to_be_hidden()
+    expect(page.locator("input[data-password]")).to_have_count(0)
 
 
 def test_text_of_documents_cannot_run_code_in_the_page(open_page: OpenPage, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import functools
 import html
 import inspect
 import logging
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -99,14 +98,6 @@ def steady(
 def escape(text: object) -> str:
     """Text for HTML. What comes from a visitor, a document or a model goes through here: gr.HTML does not sanitise."""
     return html.escape(str(text), quote=True)
-
-
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$&:])")
-
-
-def plain_markdown(text: str) -> str:
-    """Text that a Markdown view shows literally: a passage with `*`, `_`, `$` or `<` keeps them as they are."""
-    return _MARKDOWN.sub(r"\\\1", text).replace("\n", "  \n")
 
 
 def message_text(content: Any) -> str:

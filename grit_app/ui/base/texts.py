@@ -16,6 +16,8 @@ CHAT_STARTERS: Final = (
 CHAT_EMPTY: Final = (
     "### Talk with the model\nPick a starter or write below. Enter sends, Shift + Enter breaks the line, Esc stops."
 )
+UNDO_TOO_LATE: Final = "The document is gone already. Add the file again."
+DESK_FULL: Final = "Twenty questions wait already. Wait for an answer, or take one of them back."
 SMALL_MODEL: Final = (
     "The model that is running is small ({parameters} parameters). It finds passages and quotes them well; "
     "what it writes freely may be nonsense. A larger GritLM takes its place with `--model`."

@@ -13,21 +13,12 @@ STYLE_SHEET: Final = ASSETS / "style.css"
 MODE_COLOURS: Final = {"full": "#D55E00", "cached": "#0072B2", "accent": "#009E73", "query": "#CC79A7"}
 """Okabe and Ito's palette: told apart with every common kind of colour blindness. One colour per meaning."""
 
-HEAD: Final = """
-<meta name="color-scheme" content="light dark">
-<script>
-document.addEventListener("keydown", (event) => {
-  const shown = (selector) => [...document.querySelectorAll(selector)].find((node) => node.offsetParent !== null);
-  const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) || event.target.isContentEditable;
-  if (event.key === "Escape") { shown("button.stop-button")?.click(); }
-  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
-    const box = shown(".main-box textarea");
-    if (box) { event.preventDefault(); box.focus(); }
-  }
-});
-</script>
-"""
-"""Two keys: Esc stops the running answer, "/" goes to the visible question box."""
+SCRIPT: Final = ASSETS / "page.js"
+
+
+def head() -> str:
+    """What the page's head holds: the colour schemes and the page's own script."""
+    return f'<meta name="color-scheme" content="light dark"><script>{SCRIPT.read_text(encoding="utf-8")}</script>'
 
 
 def theme() -> gr.themes.Base:

@@ -15,12 +15,10 @@ from grit_app.gritlm.layout import Positions
 from grit_app.rag.answering import AnswerMode, answer
 from grit_app.rag.events import Answer, Citation, Done, Retrieved, Token
 from grit_app.ui.base import texts
-from grit_app.ui.base.handlers import escape, plain_markdown, steady
+from grit_app.ui.base.handlers import escape, steady
+from grit_app.ui.base.messages import Message, literal, reply
 from grit_app.ui.base.status import seconds
-from grit_app.ui.chat.handlers import reply
 from grit_app.ui.documents import sources
-
-Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,9 @@ class Asking:
         text = ""
         for text in steady(self._pieces(events)):
             cards, self._cards = self._cards, None
-            yield reply(plain_markdown(text)), cards
+            yield reply(literal(text)), cards
         if self._done is None:
-            yield reply(plain_markdown(text), "stopped by you"), None
+            yield reply(literal(text), "stopped by you"), None
             return
         self.turn = turn_of(self.number, self._done.citations)
         yield finished(self.number, self._done), self.turn.cards(None)
@@ -111,8 +109,8 @@ def body(number: int, done: Answer) -> str:
     if not done.answerable and done.strategy != "none":
         words = ""
     else:
-        words = cited_markdown(number, done.sentences, done.short) or plain_markdown(done.text) or "*(no words)*"
-    notes = [f"*{plain_markdown(note)}*" for note in done.notes]
+        words = cited_markdown(number, done.sentences, done.short) or literal(done.text) or "*(no words)*"
+    notes = [f"*{literal(note)}*" for note in done.notes]
     return "\n\n".join([part for part in (words, *notes) if part])
 
 
@@ -124,8 +122,8 @@ def cited_markdown(turn: int, sentences: Sequence[tuple[str, Sequence[int]]], sh
         before, found, behind = text.partition(short) if short else (text, "", "")
         if found:
             short = ""  # once is enough
-            found = f"<strong>{plain_markdown(found)}</strong>"
-        parts.append(plain_markdown(before) + found + plain_markdown(behind) + marks)
+            found = f"<strong>{literal(found)}</strong>"
+        parts.append(literal(before) + found + literal(behind) + marks)
     return " ".join(parts)
 
 

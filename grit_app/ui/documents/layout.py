@@ -11,7 +11,8 @@ import gradio as gr
 from grit_app.places import ASSETS
 from grit_app.rag.strategies import STRATEGIES
 from grit_app.settings import Settings
-from grit_app.ui.base import texts
+from grit_app.ui.base import desk, texts
+from grit_app.ui.chat.layout import stop_button
 from grit_app.ui.documents import library_view, sources
 from grit_app.ui.documents.library_actions import FILE_KINDS
 
@@ -27,9 +28,6 @@ class Parts:
     upload: gr.File
     sample: gr.Button
     halt: gr.Button
-    locked_box: gr.Group
-    password: gr.Textbox
-    unlock: gr.Button
     table: gr.HTML
     meter: gr.HTML
     clear: gr.Button
@@ -37,6 +35,8 @@ class Parts:
     box: gr.Textbox
     send: gr.Button
     stop: gr.Button
+    waiting: gr.HTML
+    desk: gr.State
     strategy: gr.Dropdown
     k: gr.Slider
     mode: gr.Radio
@@ -44,7 +44,7 @@ class Parts:
     cards: gr.HTML
     picture: gr.HTML
     unused: gr.State
-    locked: gr.State
+    held: gr.State
 
 
 def lay_out(settings: Settings, shared: bool) -> Parts:
@@ -57,7 +57,7 @@ def lay_out(settings: Settings, shared: bool) -> Parts:
             gr.HTML('<h3 class="part">Sources</h3>')
             picture = gr.HTML(label="Page of the chosen passage", elem_id="page-picture")
             cards = gr.HTML(NO_SOURCES, label="Sources", elem_id="sources", js_on_load=sources.SCRIPT)
-    return Parts(**left, **middle, cards=cards, picture=picture, unused=gr.State([]), locked=gr.State([]))
+    return Parts(**left, **middle, cards=cards, picture=picture, unused=gr.State([]), held=gr.State([]))
 
 
 def _left(settings: Settings, shared: bool) -> dict[str, Any]:
@@ -69,15 +69,6 @@ def _left(settings: Settings, shared: bool) -> dict[str, Any]:
     sample = gr.Button("Try the sample documents", size="md", elem_id="sample")
     halt = gr.Button("Stop reading", variant="stop", size="sm", visible=False, elem_id="upload-stop")
     table = gr.HTML(WAITING, label="Documents", elem_id="files", js_on_load=library_view.SCRIPT)
-    with gr.Group(visible=False, elem_id="locked") as locked_box:
-        password = gr.Textbox(
-            value="",
-            label="Password",
-            type="password",
-            info="For the locked file in the list above. It is not kept.",
-            elem_id="password",
-        )
-        unlock = gr.Button("Open it", size="sm", elem_id="unlock")
     meter = gr.HTML(label="Disk space of caches", elem_id="meter")
     clear = gr.Button("Remove all", size="sm", elem_id="clear-library")
     privacy = texts.PRIVACY_SHARED.format(idle_minutes=settings.visitor_idle_minutes) if shared else texts.PRIVACY_LOCAL
@@ -85,7 +76,6 @@ def _left(settings: Settings, shared: bool) -> dict[str, Any]:
         gr.Markdown(privacy, elem_classes="quiet")
     return {
         "upload": upload, "sample": sample, "halt": halt, "table": table, "meter": meter, "clear": clear,
-        "locked_box": locked_box, "password": password, "unlock": unlock,
     }  # fmt: skip
 
 
@@ -104,10 +94,12 @@ def _middle() -> dict[str, Any]:
         placeholder=texts.DOCUMENTS_EMPTY,
         examples=starters(()),
         editable="user",
-        buttons=["copy", "copy_all"],
+        elem_classes="conversation",
+        buttons=["copy"],
         layout="bubble",
         latex_delimiters=[],
     )
+    waiting = gr.HTML(label="Waiting for their turn", elem_id="answers-waiting", js_on_load=desk.SCRIPT)
     with gr.Row(elem_classes="ask-row", equal_height=True):
         box = gr.Textbox(
             label="Question",
@@ -122,15 +114,7 @@ def _middle() -> dict[str, Any]:
             elem_classes="main-box",
         )
         send = gr.Button("Ask", variant="primary", scale=1, min_width=84, elem_id="ask")
-        stop = gr.Button(
-            "Stop",
-            variant="stop",
-            scale=1,
-            min_width=84,
-            visible=False,
-            elem_id="answer-stop",
-            elem_classes="stop-button",
-        )
+        stop = stop_button("answer-stop")
     with gr.Accordion("Settings", open=False, elem_id="answer-settings"):
         strategy = gr.Dropdown(
             choices=[(f"{row.label} ({name})", name) for name, row in STRATEGIES.items()],
@@ -154,5 +138,5 @@ def _middle() -> dict[str, Any]:
         )
     return {
         "chatbot": chatbot, "box": box, "send": send, "stop": stop, "strategy": strategy, "k": k, "mode": mode,
-        "positions": positions,
+        "positions": positions, "waiting": waiting, "desk": gr.State(desk.Desk()),
     }  # fmt: skip

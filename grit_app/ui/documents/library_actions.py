@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def library_limits(settings: Settings) -> Limits:
     return Limits(max_bytes=settings.max_file_bytes, max_pages=settings.max_pages, max_documents=settings.max_files)
 
 
-def listed(library: Library, unused: Collection[str] = ()) -> list[Row]:
-    """The documents as rows; those in `unused` are not searched."""
+def listed(library: Library, unused: Collection[str] = (), leaving: Mapping[str, float] | None = None) -> list[Row]:
+    """The documents as rows; those in `unused` are not searched, those in `leaving` go after so many seconds."""
     return [
         Row(
             name=info.name,
@@ -33,6 +33,7 @@ def listed(library: Library, unused: Collection[str] = ()) -> list[Row]:
             cache_bytes=info.cache_bytes,
             is_used=info.id not in unused,
             detail=" ".join(info.notes),
+            leaves_in_s=(leaving or {}).get(info.id),
         )
         for info in library.documents()
     ]
@@ -45,54 +46,85 @@ def searched(library: Library, unused: Collection[str]) -> list[str] | None:
     return None if len(chosen) == len(ids) else chosen
 
 
+@dataclass(frozen=True)
+class Held:
+    """A file that did not become a document: its row stays until it is dismissed or opened."""
+
+    number: int
+    name: str
+    state: str
+    reason: str
+    path: Path | None = None
+    """The upload, while a password may still open it."""
+
+    def row(self) -> Row:
+        return Row(self.name, self.state, detail=self.reason, held=self.number)
+
+
 @dataclass
 class Adding:
-    """Files on their way into a library. Iterate for the rows as they change; then `reports` is there."""
+    """Files on their way into a library. Iterate for the rows as they change; then `reports` and `held` are there.
+
+    earlier   files of earlier uploads that are still held; their rows stay
+    """
 
     library: Library
     paths: Sequence[Path]
     cancel: threading.Event
     password: str | None = None
     unused: Collection[str] = ()
+    earlier: Sequence[Held] = ()
     reports: list[FileReport] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[list[Row]]:
-        names = [path.name for path in self.paths]
         last: Progress | None = None
-        watch: Watch[Progress, list[FileReport]] = Watch(
-            lambda report: self.library.add(self.paths, self.password or None, progress=report, cancel=self.cancel),
-            self.cancel,
-        )
-        yield listed(self.library, self.unused) + [Row(name, "queued") for name in names]
+        watch: Watch[Progress | FileReport, None] = Watch(self._work, self.cancel)
+        yield self._rows(None)
         for news in watch:
+            for one in news:
+                if isinstance(one, FileReport):
+                    self.reports.append(one)
+                    last = None
+                else:
+                    last = one
             if news:
-                last = news[-1]
-                yield listed(self.library, self.unused) + working(names, last)
-        self.reports = watch.result
-        yield listed(self.library, self.unused) + refused(self.reports)
+                yield self._rows(last)
+
+    def _work(self, report: Callable[[Progress | FileReport], None]) -> None:
+        for path in self.paths:
+            (made,) = self.library.add([path], self.password or None, progress=report, cancel=self.cancel)
+            report(made)
+
+    @property
+    def held(self) -> list[Held]:
+        """What stands in the list beside the documents: earlier files, and those of this upload that were refused."""
+        count = max((one.number for one in self.earlier), default=0)
+        return [*self.earlier, *refused(self.paths, self.reports, count)]
+
+    def _rows(self, now: Progress | None) -> list[Row]:
+        names = [path.name for path in self.paths[len(self.reports) :]]
+        rows = listed(self.library, self.unused) + [one.row() for one in self.held]
+        return rows + (working(names, now) if now and names else [Row(name, "queued") for name in names])
 
 
 def working(names: Sequence[str], now: Progress) -> list[Row]:
-    """Rows of the files that are not finished: the one at work with its progress, those behind it queued."""
+    """Rows of the files that are not finished: the first is at work with its progress, those behind it queued."""
     words = {"reading": f"page {now.done:,} of {now.total:,}", "embedding": f"passage {now.done:,} of {now.total:,}"}
     fraction = now.done / now.total if now.total else 0.0
     current = Row(now.name, now.stage, detail=words[now.stage], fraction=fraction)
-    return [current, *(Row(name, "queued") for name in names[now.file + 1 :])]
+    return [current, *(Row(name, "queued") for name in names[1:])]
 
 
-def refused(reports: Sequence[FileReport]) -> list[Row]:
-    """Rows of the files that did not become documents, each with its sentence."""
+def refused(paths: Sequence[Path], reports: Sequence[FileReport], count: int = 0) -> list[Held]:
+    """The files that did not become documents, each with its sentence; numbered from `count` + 1."""
     states = {"failed": "failed", "cancelled": "stopped", "duplicate": "duplicate"}
-    return [
-        Row(r.name, "locked" if r.needs_password else states[r.state], detail=r.reason)
-        for r in reports
-        if r.state in states
-    ]
-
-
-def locked_paths(paths: Sequence[Path], reports: Sequence[FileReport]) -> list[str]:
-    """Files that wait for a password."""
-    return [str(path) for path, report in zip(paths, reports, strict=True) if report.needs_password]
+    held: list[Held] = []
+    for path, report in zip(paths, reports, strict=False):  # a report comes when its file is done
+        if report.state in states:
+            state = "locked" if report.needs_password else states[report.state]
+            kept = path if report.needs_password else None
+            held.append(Held(count + len(held) + 1, report.name, state, report.reason, kept))
+    return held
 
 
 class CacheFilling:

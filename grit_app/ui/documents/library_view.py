@@ -10,16 +10,45 @@ from grit_app.ui.base.handlers import escape
 from grit_app.ui.base.status import size
 
 SCRIPT: Final = """
+const unlock = (number) => {
+  const field = element.querySelector(`input[data-password="${number}"]`);
+  trigger('unlock', {id: number, password: field.value});
+};
 element.addEventListener('change', (event) => {
   const box = event.target.closest('input[data-use]');
   if (box) { trigger('choose', {id: box.dataset.use, on: box.checked}); }
 });
 element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-remove]');
-  if (button) { trigger('remove', {id: button.dataset.remove}); }
+  const button = event.target.closest('button');
+  if (!button) { return; }
+  const {remove, undo, dismiss, open} = button.dataset;
+  if (remove) { trigger('remove', {id: remove}); }
+  if (undo) { trigger('undo', {id: undo}); }
+  if (dismiss) { trigger('dismiss', {id: dismiss}); }
+  if (open) { unlock(open); }
 });
+element.addEventListener('keydown', (event) => {
+  const field = event.target.closest('input[data-password]');
+  if (field && event.key === 'Enter') { unlock(field.dataset.password); }
+});
+element.addEventListener('animationend', (event) => {
+  if (event.target.matches('.leaving-time')) { trigger('settle', {}); }
+});
+const typed = new Map();
+let focused = '';
+element.addEventListener('input', (event) => {
+  const field = event.target.closest('input[data-password]');
+  if (field) { typed.set(field.dataset.password, field.value); focused = field.dataset.password; }
+});
+new MutationObserver(() => {
+  for (const field of element.querySelectorAll('input[data-password]')) {
+    const before = typed.get(field.dataset.password);
+    if (before && !field.value) { field.value = before; }
+    if (field.dataset.password === focused && document.activeElement === document.body) { field.focus(); }
+  }
+}).observe(element, {childList: true, subtree: true});
 """
-"""The table's own events: a box was ticked, a document is to go. Ids are checked on the server."""
+"""The table's own events. Ids are checked on the server. A half typed password outlives the table's next picture."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +64,10 @@ class Row:
     cache_bytes: int = 0
     fraction: float | None = None
     is_used: bool = True
+    held: int = 0
+    """The number of a file that was refused and waits to be dismissed; 0: none."""
+    leaves_in_s: float | None = None
+    """Removed, and gone after so many seconds."""
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -45,33 +78,63 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _row(row: Row) -> str:
-    name = escape(row.name)
+    if row.leaves_in_s is not None:
+        return _leaving_row(row)
+    name, state = escape(row.name), escape(row.state)
+    use = act = ""
+    detail = escape(row.detail)
     if row.document_id:
         ticked = " checked" if row.is_used else ""
         use = f'<input type="checkbox" data-use="{escape(row.document_id)}"{ticked} aria-label="Search in {name}">'
-        remove = (
-            f'<button type="button" data-remove="{escape(row.document_id)}" aria-label="Remove '
-            f'{name}" title="Remove">✕</button>'
-        )
-        facts = [plural(row.pages, "page"), plural(row.chunks, "passage")]
-        if row.cache_bytes:
-            facts.append(f"{size(row.cache_bytes)} cached")
-        detail = " · ".join(facts)
-    else:
-        use = remove = ""
-        detail = escape(row.detail)
-    bar = ""
-    if row.fraction is not None:
-        percent = round(100 * min(1.0, max(0.0, row.fraction)))
-        bar = (
-            f'<span class="bar" role="progressbar" aria-valuenow="{percent}" aria-valuemin="0" aria-valuemax="100">'
-            f'<span style="width:{percent}%"></span></span>'
-        )
-    state = escape(row.state)
+        act = _button("remove", row.document_id, f"Remove {row.name}")
+        detail = _facts(row)
+    elif row.held:
+        act = _button("dismiss", str(row.held), f"Dismiss {row.name}")
     return (
         f'<li class="file {state}"><span class="use">{use}</span><span class="name" title="{name}">{name}</span>'
-        f'<span class="chip {state}">{state}</span><span class="act">{remove}</span><span class="detail">'
-        f"{detail}{bar}</span></li>"
+        f'<span class="chip {state}">{state}</span><span class="act">{act}</span><span class="detail">'
+        f"{detail}{_bar(row)}</span>{_password(row) if row.state == 'locked' else ''}</li>"
+    )
+
+
+def _button(action: str, value: str, label: str) -> str:
+    shown = escape(label)
+    return f'<button type="button" data-{action}="{escape(value)}" aria-label="{shown}" title="{shown}">✕</button>'
+
+
+def _facts(row: Row) -> str:
+    facts = [plural(row.pages, "page"), plural(row.chunks, "passage")]
+    if row.cache_bytes:
+        facts.append(f"{size(row.cache_bytes)} cached")
+    notes = f'<span class="lost">{escape(row.detail)}</span>' if row.detail else ""
+    return " · ".join(facts) + notes
+
+
+def _bar(row: Row) -> str:
+    if row.fraction is None:
+        return ""
+    percent = round(100 * min(1.0, max(0.0, row.fraction)))
+    return (
+        f'<span class="bar" role="progressbar" aria-label="{escape(row.state)} {escape(row.name)}" '
+        f'aria-valuenow="{percent}" aria-valuemin="0" aria-valuemax="100"><span style="width:{percent}%"></span></span>'
+    )
+
+
+def _password(row: Row) -> str:
+    return (
+        f'<span class="unlock"><input type="password" data-password="{row.held}" autocomplete="off" '
+        f'placeholder="Password" aria-label="Password of {escape(row.name)}">'
+        f'<button type="button" class="plain-button" data-open="{row.held}">Open it</button></span>'
+    )
+
+
+def _leaving_row(row: Row) -> str:
+    name = escape(row.name)
+    return (
+        f'<li class="file leaving"><span class="use"></span><span class="name" title="{name}">Removed: {name}</span>'
+        f'<button type="button" class="plain-button" data-undo="{escape(row.document_id)}">Undo</button>'
+        f'<span class="leaving-time" aria-hidden="true" style="animation-duration:{row.leaves_in_s or 0.0:.1f}s">'
+        "</span></li>"
     )
 
 

@@ -9,10 +9,9 @@ from itertools import pairwise
 
 import gradio as gr
 import pytest
-from markdown_it import MarkdownIt
 
 from grit_app.errors import Cancelled, DocumentError, InputError
-from grit_app.ui.base.handlers import escape, guarded, message_text, plain_markdown, steady
+from grit_app.ui.base.handlers import escape, guarded, message_text, steady
 
 
 def test_an_expected_error_reaches_the_visitor_as_its_own_sentence() -> None:
@@ -101,30 +100,6 @@ def test_steady_shows_everything_but_not_every_token() -> None:
 
 def test_steady_yields_nothing_for_nothing() -> None:
     assert list(steady([])) == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a *star* and _line_ and `code` and ~tilde~",
-        "# not a heading",
-        "1. not a list",
-        "- not a list either",
-        "<b>not bold</b> & not an entity &amp;",
-        "[not](a link) ![nor](an image)",
-        "a|b|c $x^2$ {curly} ~~gone~~",
-        "two\nlines",
-        "> not a quote",
-        "http://example.org/not_a_link",
-    ],
-)
-def test_text_of_documents_stays_literal_in_markdown(text: str) -> None:
-    """A quote with stars or a link in it must look like the passage, and must not become markup of the page."""
-    rendered = MarkdownIt("js-default").render(plain_markdown(text))
-    assert rendered.count("<p>") == 1 and rendered.startswith("<p>")
-    inside = rendered.strip().removeprefix("<p>").removesuffix("</p>").replace("<br />", "").replace("<br>", "")
-    assert "<" not in inside
-    assert html.unescape(inside) == text
 
 
 def test_escape_covers_quotes_too() -> None:

@@ -8,15 +8,14 @@ import pytest
 
 from grit_app.errors import InputError
 from grit_app.gritlm.write.decoding import GenerationStats
+from grit_app.ui.base.messages import reply
 from grit_app.ui.chat.handlers import (
     KEPT_MESSAGES,
     kept,
-    reply,
     seed_of,
+    seed_slip,
     spoken,
     statistics,
-    turn_index,
-    up_to_question,
 )
 
 
@@ -28,6 +27,7 @@ def test_an_empty_seed_is_a_new_draw_and_0_is_a_seed() -> None:
 def test_a_seed_that_is_no_number_is_a_sentence(text: str) -> None:
     with pytest.raises(InputError, match="whole number"):
         seed_of(text)
+    assert 'role="alert"' in seed_slip(text) and seed_slip("7") == seed_slip("") == ""
 
 
 def user(text: str) -> dict[str, Any]:
@@ -64,15 +64,6 @@ def test_a_long_conversation_is_cut_at_a_question() -> None:
     history = [message for n in range(KEPT_MESSAGES) for message in (user(str(n)), reply(str(n)))][:-1]
     short = kept(history)
     assert len(short) <= KEPT_MESSAGES and short[0]["role"] == "user" and short[-1] == kept(history[-1:])[0]
-
-
-def test_trying_again_goes_back_to_the_question() -> None:
-    history = [user("a"), reply("1"), user("b"), reply("2")]
-    assert up_to_question(history, 3) == history[:3]
-    assert up_to_question(history, 2) == history[:3]
-    assert up_to_question(history, 1) == history[:1]
-    assert up_to_question([], 0) == []
-    assert turn_index(3) == 3 and turn_index((3, 1)) == 3
 
 
 def test_the_statistics_line_tells_cache_speed_and_end() -> None:

@@ -17,15 +17,15 @@ from grit_app.rag.events import Answer, Citation
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
 from grit_app.ui.base.handlers import message_text
+from grit_app.ui.base.messages import literal, words_behind
+from grit_app.ui.documents.answer_handlers import find_source
 from grit_app.ui.documents.answers import Asking, body, cited_markdown, source_picture, statistics
-from grit_app.ui.documents.handlers import find_source
 from grit_app.ui.documents.layout import SAMPLES, starters
 from grit_app.ui.documents.library_actions import (
     Adding,
     CacheFilling,
     library_limits,
     listed,
-    locked_paths,
     refused,
     searched,
 )
@@ -62,7 +62,7 @@ def test_an_answer_streams_then_carries_its_citation_and_its_numbers(library: Li
     assert asking.turn.cited >= 1 and len(asking.turn.hits) == 3
     start, stop = asking.turn.marks[0][0]
     quoted = asking.turn.hits[0].chunk.text[start:stop]
-    assert quoted in words[-2].replace("\\", "")
+    assert quoted in words_behind(words[-2])
 
 
 def test_a_citation_opens_the_page_on_which_its_passage_is_boxed(library: Library, model: Any) -> None:
@@ -116,13 +116,14 @@ def done(**changes: Any) -> Answer:
 
 def test_marks_are_links_and_unsupported_sentences_have_none() -> None:
     marked = cited_markdown(4, done().sentences)
-    assert marked == "A \\*b\\*\\. [\\[2\\]](#cite-4-2) [\\[1\\]](#cite-4-1) C\\."
+    assert marked == f"{literal('A *b*.')} [\\[2\\]](#cite-4-2) [\\[1\\]](#cite-4-1) {literal('C.')}"
 
 
 def test_the_short_answer_is_bold_where_it_first_stands() -> None:
     """Its characters stay literal, and what is in no sentence changes nothing."""
     marked = cited_markdown(1, [("In *all* 370 took part.", (1,)), ("370 more.", ())], "*all* 370")
-    assert marked == "In <strong>\\*all\\* 370</strong> took part\\. [\\[1\\]](#cite-1-1) 370 more\\."
+    shown = f"In <strong>{literal('*all* 370')}</strong>{literal(' took part.')}"
+    assert marked == f"{shown} [\\[1\\]](#cite-1-1) 370 more{literal('.')}"
     assert "<strong>" not in cited_markdown(1, [("A.", (1,))], "B") + cited_markdown(1, [("A.", (1,))])
 
 
@@ -187,7 +188,22 @@ def test_starters_ask_about_the_documents_that_are_there() -> None:
 
 def test_a_file_that_waits_for_its_password_is_locked_and_not_failed() -> None:
     reports = [FileReport("a.pdf", "failed", "Why.", needs_password=True), FileReport("b.pdf", "failed", "Why.")]
-    assert [(row.name, row.state) for row in refused(reports)] == [("a.pdf", "locked"), ("b.pdf", "failed")]
+    held = refused([Path("up/a.pdf"), Path("up/b.pdf")], reports, 4)
+    assert [(one.number, one.name, one.state) for one in held] == [(5, "a.pdf", "locked"), (6, "b.pdf", "failed")]
+    assert [one.path for one in held] == [Path("up/a.pdf"), None]
+
+
+def test_refused_files_stay_in_the_list_through_later_uploads(model: Any, tmp_path: Path) -> None:
+    """A locked file must not have to be uploaded again because another came after it."""
+    fake, good = tmp_path / "fake.pdf", tmp_path / "good.txt"
+    fake.write_bytes(b"not a pdf at all")
+    good.write_text("Bees make honey. They store it in combs made of wax. " * 20, encoding="utf-8")
+    library = Library(model, None)
+    list(first := Adding(library, [fake], threading.Event()))
+    tables = list(second := Adding(library, [good], threading.Event(), earlier=first.held))
+    library.close()
+    assert all("fake.pdf" in [row.name for row in table] for table in tables)
+    assert [(one.number, one.name) for one in second.held] == [(1, "fake.pdf")]
 
 
 def test_adding_shows_every_file_with_its_state_and_goes_on_after_a_bad_one(model: Any, tmp_path: Path) -> None:
@@ -207,7 +223,7 @@ def test_adding_shows_every_file_with_its_state_and_goes_on_after_a_bad_one(mode
     for name in ("empty.txt", "fake.pdf"):
         assert last[name].state == "failed" and name in last[name].detail and last[name].detail.endswith(".")
     assert [row.name for row in library_rows] == ["good.txt"]
-    assert locked_paths([fake, empty, good], adding.reports) == []
+    assert [(one.name, one.path) for one in adding.held] == [("fake.pdf", None), ("empty.txt", None)]
 
 
 def test_stopping_keeps_whole_documents_only(model: Any, tmp_path: Path) -> None:

@@ -1,0 +1,174 @@
+"""Where a visitor's questions wait while one is answered: one desk a page and conversation.
+
+    desk.put(question)                      # from any event, at any time
+    for history, extra in converse(desk, history, answer): ...     # one event answers, whichever claims the desk
+
+Nothing that was sent is lost: it waits in order, is shown, and can be taken back. An answer that fails leaves the
+conversation as it was before, and its question goes back to the visitor.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Final
+
+import gradio as gr
+
+from grit_app.errors import Cancelled
+from grit_app.ui.base.handlers import as_visitor_error, escape
+from grit_app.ui.base.messages import Message, asked
+
+MAX_WAITING: Final = 20
+SCRIPT: Final = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-take]');
+  if (button) { trigger('take', {id: button.dataset.take}); }
+});
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A question to be answered.
+
+    base     the conversation that it continues; None: whatever the conversation is when its turn comes
+    before   what a failure brings back
+    """
+
+    number: int
+    question: str
+    base: list[Message] | None = None
+    before: list[Message] | None = None
+
+
+class Desk:
+    """Questions in order, and whether somebody answers them. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.returned: list[str] = []
+        """Questions whose answers failed: they go back into the box."""
+        self.is_running = False
+        self.is_cleared = False
+        self._count = 0
+        self._guard = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Desk:
+        return Desk()  # Gradio copies a state's first value for each page
+
+    def put(self, question: str, base: list[Message] | None = None, before: list[Message] | None = None) -> bool:
+        """Whether its turn is now. False also when the desk is full: then it was not taken (see `is_full`)."""
+        with self._guard:
+            self._count += 1
+            is_next = not self.is_running and not self.jobs
+            self.jobs.append(Job(self._count, question, base, before))
+            return is_next
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.jobs) >= MAX_WAITING
+
+    def claim(self) -> bool:
+        """Whether the caller is the one that answers now."""
+        with self._guard:
+            if self.is_running or not self.jobs:
+                return False
+            self.is_running, self.is_cleared = True, False
+            return True
+
+    def next(self) -> Job | None:
+        """The next question; None ends the caller's turn at the desk."""
+        with self._guard:
+            if self.jobs:
+                return self.jobs.pop(0)
+            self.is_running = False
+            return None
+
+    def release(self) -> None:
+        """The caller went away in the middle: others may claim."""
+        with self._guard:
+            self.is_running = False
+
+    def take_back(self, number: int) -> str:
+        """The waiting question of this number, which waits no more; empty if it is not there."""
+        with self._guard:
+            found = next((job for job in self.jobs if job.number == number), None)
+            if found:
+                self.jobs.remove(found)
+            return found.question if found else ""
+
+    def waiting(self) -> list[Job]:
+        """Those behind the one that is answered now, or that is about to be."""
+        with self._guard:
+            return list(self.jobs) if self.is_running else self.jobs[1:]
+
+    def clear(self) -> None:
+        """The conversation was wiped: nothing waits, and a running answer is not shown."""
+        with self._guard:
+            self.jobs.clear()
+            self.is_cleared = self.is_running
+
+    def returned_to(self, box: str) -> str:
+        """The box's text with the questions that came back before it."""
+        with self._guard:
+            texts, self.returned = self.returned, []
+        return "\n".join([*texts, *([box] if box.strip() else [])])
+
+
+def waiting(desk: Desk) -> str:
+    """The questions that wait, each with a button that takes it back."""
+    jobs = desk.waiting()
+    if not jobs:
+        return ""
+    rows = "".join(
+        f'<li><span class="waiting-text">{escape(job.question)}</span><button type="button" data-take="{job.number}" '
+        f'aria-label="Take back: {escape(job.question[:60])}">Take back</button></li>'
+        for job in jobs
+    )
+    return f'<ol class="waiting" aria-label="Waiting for their turn">{rows}</ol>'
+
+
+Frames = Iterator[tuple[Message, Any]]
+Answer = Callable[[list[Message], Job], Frames]
+"""(conversation that ends with the question, job) → (answer so far, whatever else the page shows)."""
+
+
+def converse(desk: Desk, history: list[Message], answer: Answer) -> Iterator[tuple[list[Message], Any]]:
+    """Answers what lies on the desk, one question after another. (conversation, what else changed or None)."""
+    if not desk.claim():
+        return
+    try:
+        while (job := desk.next()) is not None:
+            with closing(_one(desk, job, history, answer)) as frames:
+                for history, extra in frames:
+                    if desk.is_cleared:
+                        history = []
+                        break
+                    yield history, extra
+            desk.is_cleared = False
+    finally:
+        desk.release()
+    yield history, None
+
+
+def _one(desk: Desk, job: Job, history: list[Message], answer: Answer) -> Generator[tuple[list[Message], Any]]:
+    base = history if job.base is None else job.base
+    before = history if job.before is None else job.before
+    question = [*base, asked(job.question)]
+    last: Message | None = None
+    yield question, None
+    try:
+        for last, extra in answer(question, job):
+            yield [*question, last], extra
+    except Cancelled:
+        if last is None:
+            desk.returned.append(job.question)
+        yield ([*question, last] if last else before), None
+    except Exception as error:
+        told = as_visitor_error(error)
+        gr.Warning(str(told.message), duration=told.duration)
+        desk.returned.append(job.question)
+        yield before, None

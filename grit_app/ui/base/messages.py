@@ -1,0 +1,88 @@
+"""Messages of a conversation: words as a person typed them, answers with the line of numbers under them.
+
+A message view reads Markdown and LaTeX. What a person typed must stand there letter by letter, so it is kept in the
+view in an escaped form; `words_of` gives it back. The browser's copy and edit buttons undo it too (`assets/page.js`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from grit_app.ui.base.handlers import message_text
+
+Message = dict[str, Any]
+
+_SPECIAL: Final = re.compile(r"""[\\$`*_{}\[\]()<>#+\-.!|~&:;="'^@/]""")
+_ESCAPED: Final = re.compile(r"</?span>|&#(\d+);")
+_SPACES: Final = re.compile(r"(?:^|(?<=[ \n])) |\t", re.MULTILINE)
+NO_BREAK: Final = "\u00a0"
+
+
+def literal(text: str) -> str:
+    """Markdown that shows the text letter by letter: no headings, code, tags, formulas, and every space."""
+    marked = _SPECIAL.sub(lambda match: _entity(match.group()), text)
+    spaced = _SPACES.sub(lambda match: "&#160;" * (4 if match.group() == "\t" else 1), marked)
+    return spaced.replace("\n", "  \n")
+
+
+def _entity(letter: str) -> str:
+    """A formula is looked for in each piece of text: a dollar or backslash that is a piece of its own opens none."""
+    entity = f"&#{ord(letter)};"
+    return f"<span>{entity}</span>" if letter in "\\$" else entity
+
+
+def words_behind(shown: str) -> str:
+    """The text that `literal` shows. A tab comes back as four spaces, a no-break space as a space."""
+    decoded = _ESCAPED.sub(lambda match: chr(int(match.group(1))) if match.group(1) else "", shown)
+    return decoded.replace("  \n", "\n").replace(NO_BREAK, " ")
+
+
+def asked(text: str) -> Message:
+    """A person's message."""
+    return {"role": "user", "content": literal(text)}
+
+
+def reply(text: str, note: str = "") -> Message:
+    """An answer and its line of numbers as two blocks of one message: the words stay clean for the next turn."""
+    blocks = [{"type": "text", "text": text}]
+    if note:
+        blocks.append({"type": "text", "text": f'<div class="stats">{note}</div>'})
+    return {"role": "assistant", "content": blocks}
+
+
+def step(words: str) -> Message:
+    """What goes on before the first word, in words."""
+    return {"role": "assistant", "content": [{"type": "text", "text": f'<div class="step">{words}</div>'}]}
+
+
+def blocks_of(content: Any) -> list[Any]:
+    return list(content) if isinstance(content, (list, tuple)) else [content]
+
+
+def words_of(message: Message) -> str:
+    """The words of a message: those that were typed, or the answer without its line of numbers."""
+    first = message_text(blocks_of(message["content"])[:1])
+    return words_behind(first) if message["role"] == "user" else first
+
+
+def up_to_question(history: list[Message], index: int) -> list[Message]:
+    """The conversation up to and with the last question at or before `index`."""
+    last = max((i for i, m in enumerate(history[: index + 1]) if m["role"] == "user"), default=-1)
+    return history[: last + 1]
+
+
+def turn_index(index: int | tuple[int, int]) -> int:
+    """The message that a chat event is about; Gradio gives a pair where a message has several blocks."""
+    return index[0] if isinstance(index, (tuple, list)) else index
+
+
+def plain(history: list[Message]) -> list[Message]:
+    """Roles and text blocks only, as they can be kept and read back."""
+    return [
+        {
+            "role": m["role"],
+            "content": [{"type": "text", "text": message_text(block)} for block in blocks_of(m["content"])],
+        }
+        for m in history
+    ]

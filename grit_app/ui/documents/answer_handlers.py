@@ -1,0 +1,170 @@
+"""What a visitor does with answers: asking, waiting, stopping, trying again, looking at sources."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from grit_app.errors import InputError
+from grit_app.gritlm.layout import Positions
+from grit_app.rag.answering import AnswerMode
+from grit_app.settings import Settings
+from grit_app.ui.base import texts
+from grit_app.ui.base.desk import Desk, Frames, Job, converse, waiting
+from grit_app.ui.base.engine import Engine
+from grit_app.ui.base.handlers import guarded, message_text
+from grit_app.ui.base.messages import Message, step, turn_index, up_to_question, words_behind, words_of
+from grit_app.ui.base.sessions import Visitor, Visitors, session_of
+from grit_app.ui.chat.handlers import took_back
+from grit_app.ui.documents import library_actions as actions
+from grit_app.ui.documents.answers import Asking, Turn, source_picture
+from grit_app.ui.documents.layout import NO_SOURCES, Parts
+from grit_app.ui.documents.library_handlers import LibraryHandlers
+from grit_app.ui.documents.removals import Removals
+
+KEPT_TURNS = 40
+
+
+class AnswerHandlers:
+    """Asking, waiting, stopping, and looking at sources."""
+
+    def __init__(self, engine: Engine, visitors: Visitors, settings: Settings, removals: Removals) -> None:
+        self._engine = engine
+        self._visitors = visitors
+        self._settings = settings
+        self._removals = removals
+
+    def begin(self, question: str, desk: Desk) -> tuple[Any, ...]:
+        """Outputs: box, waiting questions. An empty question is nothing."""
+        if not question.strip():
+            return gr.skip(), gr.skip()
+        return self._put(desk, question)
+
+    def picked(self, desk: Desk, event: gr.SelectData) -> tuple[Any, ...]:
+        """A starter is asked as it stands; what is in the box stays there."""
+        return gr.skip(), self._put(desk, message_text(event.value))[1]
+
+    def _put(self, desk: Desk, question: str, **job: Any) -> tuple[Any, ...]:
+        if desk.is_full:
+            gr.Warning(texts.DESK_FULL)
+            return gr.skip(), gr.skip()
+        desk.put(question, **job)
+        return "", waiting(desk)
+
+    def retried(self, history: list[Message], desk: Desk, event: gr.RetryData) -> tuple[Any, ...]:
+        before = up_to_question(history, turn_index(event.index))
+        return self._again(history, before[:-1], words_of(before[-1]) if before else "", desk)
+
+    def edited(self, history: list[Message], desk: Desk, event: gr.EditData) -> tuple[Any, ...]:
+        base = history[: turn_index(event.index)]
+        return self._again(history, base, words_behind(message_text(event.value)), desk)
+
+    def _again(self, history: list[Message], base: list[Message], question: str, desk: Desk) -> tuple[Any, ...]:
+        """Outputs: conversation, waiting questions."""
+        if not question.strip():
+            return history, gr.skip()
+        return gr.skip(), self._put(desk, question, base=base, before=history)[1]
+
+    def stop(self, request: gr.Request) -> None:
+        self._visitors.stop_run(session_of(request), "documents")
+
+    def clear(self, desk: Desk, request: gr.Request) -> tuple[Any, ...]:
+        """Outputs: waiting questions, cards, page picture."""
+        desk.clear()
+        self.stop(request)
+        return "", NO_SOURCES, ""
+
+    def respond(
+        self,
+        history: list[Message],
+        desk: Desk,
+        key: str,
+        unused: list[str],
+        strategy: str,
+        k: float,
+        mode: AnswerMode,
+        positions: Positions,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Answers what waits. Outputs: conversation, waiting questions, Stop, cards, page picture."""
+        session = session_of(request)
+        visitor = self._visitors.enter(session, key)
+        choices: dict[str, Any] = {"strategy": strategy, "k": int(k), "mode": mode, "positions": positions}
+
+        def answer(question: list[Message], job: Job) -> Frames:
+            cancel = self._visitors.begin_run(session, "documents")
+            yield step("Searching the documents …"), None
+            number = max((turn.number for turn in visitor.turns), default=0) + 1
+            asking = Asking(number, job.question, answer_tokens=self._settings.answer_tokens, **choices)
+            yield from self._answer(asking, visitor, unused, cancel)
+
+        has_run = False
+        for conversation, sources in converse(desk, history, answer):
+            has_run, shown = True, conversation
+            cards, picture = sources or (gr.skip(), gr.skip())
+            yield conversation, waiting(desk), gr.update(visible=desk.is_running), cards, picture
+        last = (shown, waiting(desk), gr.update(visible=False)) if has_run else (gr.skip(),) * 3
+        yield *last, gr.skip(), gr.skip()
+
+    def _answer(self, asking: Asking, visitor: Visitor, unused: list[str], cancel: threading.Event) -> Frames:
+        with self._engine.using(cancel) as model:
+            library = self._visitors.library(visitor)
+            searched = actions.searched(library, [*unused, *self._removals.leaving(visitor.owner)])
+            for message, cards in asking.frames(library, model, searched, cancel):
+                yield message, None if cards is None else (cards, gr.skip())
+        turn = asking.turn
+        visitor.turns[:] = [*visitor.turns, turn][-KEPT_TURNS:]
+        yield message, (turn.cards(0), source_picture(library, turn, 0)) if turn.hits else (NO_SOURCES, "")
+
+    def show_source(self, key: str, request: gr.Request, event: gr.EventData) -> tuple[Any, Any]:
+        """A citation or card was chosen. Outputs: cards, page picture."""
+        visitor = self._visitors.enter(session_of(request), key)
+        turn, position = find_source(visitor.turns, str(event.ref))
+        return turn.cards(position), source_picture(self._visitors.library(visitor), turn, position)
+
+
+def find_source(turns: Sequence[Turn], reference: str) -> tuple[Turn, int]:
+    """The turn and the position of the passage that `3-1` (turn 3, passage [1]) names. Raises InputError."""
+    number, _, place = reference.partition("-")
+    for turn in turns:
+        if str(turn.number) == number and place.isdecimal() and 1 <= int(place) <= len(turn.hits):
+            return turn, int(place) - 1
+    raise InputError("The sources of this answer are not held any more. Ask again to see them.")
+
+
+def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandlers, key: gr.BrowserState) -> None:
+    # Through the queue, all at once: outside it an error is an answer of status 500, and no sentence.
+    quick: dict[str, Any] = {
+        "concurrency_limit": None,
+        "show_progress": "hidden",
+        "api_visibility": "private",
+        "trigger_mode": "multiple",
+    }
+    lane: dict[str, Any] = {**quick, "concurrency_id": "model", "concurrency_limit": 1}
+    asked = [parts.box, parts.waiting]
+    inputs = [
+        *(parts.chatbot, parts.desk, key, parts.unused),
+        *(parts.strategy, parts.k, parts.mode, parts.positions),
+    ]
+
+    def then_answer(event: Any) -> None:
+        outputs = [parts.chatbot, parts.waiting, parts.stop, parts.cards, parts.picture]
+        answered = event.success(guarded(handlers.respond), inputs, outputs, **lane)
+        answered.then(lambda desk, box: desk.returned_to(box), [parts.desk, parts.box], parts.box, **quick)
+
+    for trigger in (parts.box.submit, parts.send.click):
+        then_answer(trigger(guarded(handlers.begin), [parts.box, parts.desk], asked, **quick))
+    picked = parts.chatbot.example_select(guarded(handlers.picked), parts.desk, asked, **quick)
+    added = [parts.table, parts.meter, parts.held, parts.upload]
+    now = [key, parts.unused, parts.held]
+    then_answer(picked.success(guarded(library.add_sample_if_empty), now, added, **lane))
+    earlier, shown = [parts.chatbot, parts.desk], [parts.chatbot, parts.waiting]
+    then_answer(parts.chatbot.retry(guarded(handlers.retried), earlier, shown, **quick))
+    then_answer(parts.chatbot.edit(guarded(handlers.edited), earlier, shown, **quick))
+    parts.waiting.take(guarded(took_back), [parts.box, parts.desk], asked, **quick)
+    parts.stop.click(handlers.stop, **quick)
+    parts.chatbot.clear(handlers.clear, parts.desk, [parts.waiting, parts.cards, parts.picture], **quick)
+    parts.cards.cite(guarded(handlers.show_source), key, [parts.cards, parts.picture], **quick)

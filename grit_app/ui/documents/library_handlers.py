@@ -1,0 +1,215 @@
+"""What a visitor does with documents: adding, unlocking, choosing, removing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from grit_app.settings import Settings
+from grit_app.ui.base import texts
+from grit_app.ui.base.engine import Engine
+from grit_app.ui.base.handlers import guarded
+from grit_app.ui.base.sessions import Visitor, Visitors, session_of
+from grit_app.ui.documents import library_actions as actions
+from grit_app.ui.documents import library_view
+from grit_app.ui.documents.layout import SAMPLES, WAITING, Parts, starters
+from grit_app.ui.documents.library_actions import Held
+from grit_app.ui.documents.removals import Removals
+
+CONFIRM = "(key) => confirm('Remove all documents of this library?') ? key : ''"
+"""Without the browser's key nothing is removed."""
+
+
+class LibraryHandlers:
+    """Adding, choosing and removing documents."""
+
+    def __init__(self, engine: Engine, visitors: Visitors, settings: Settings, removals: Removals) -> None:
+        self._engine = engine
+        self._visitors = visitors
+        self._settings = settings
+        self._removals = removals
+
+    def views(self, visitor: Visitor, unused: Sequence[str], held: Sequence[Held]) -> tuple[str, str]:
+        """Table and meter."""
+        rows = actions.listed(self._visitors.library(visitor), unused, self._removals.leaving(visitor.owner))
+        return library_view.table([*rows, *(one.row() for one in held)]), self._meter(visitor)
+
+    def _meter(self, visitor: Visitor, making: tuple[int, int] | None = None) -> str:
+        used = self._visitors.library(visitor).cache_bytes()
+        return library_view.meter(used, self._settings.cache_budget_bytes, making)
+
+    def refresh(self, key: str, unused: list[str], held: list[Held], request: gr.Request) -> tuple[Any, ...]:
+        visitor = self._visitors.enter(session_of(request), key)
+        model = self._engine.ready_model()
+        if model is None:
+            return WAITING, "", *[gr.skip()] * 4
+        config, settings = model.config, self._settings
+        return (
+            *self.views(visitor, unused, held),
+            self.offer_questions(key, request),
+            settings.strategy or config.default_strategy,
+            settings.k or config.default_k,
+            settings.answer_mode or config.answer_mode,
+        )
+
+    def begin(self, request: gr.Request) -> Any:
+        self._visitors.join_run(session_of(request), "upload")  # files dropped meanwhile wait for their turn
+        return gr.update(visible=True)
+
+    def halt(self, request: gr.Request) -> None:
+        self._visitors.stop_run(session_of(request), "upload")
+
+    def add(
+        self, files: Sequence[str] | None, key: str, unused: list[str], held: list[Held], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """Outputs: table, meter, held files, upload box."""
+        yield from self._add([Path(file) for file in files or []], key, unused, held, "", request)
+
+    def unlock(
+        self, key: str, unused: list[str], held: list[Held], request: gr.Request, event: gr.EventData
+    ) -> Iterator[tuple[Any, ...]]:
+        """The password of one locked file was given. Outputs as those of `add`."""
+        chosen = [one for one in held if str(one.number) == str(event.id) and one.path is not None]
+        paths = [one.path for one in chosen if one.path is not None]
+        others = [one for one in held if one not in chosen]
+        yield from self._add(paths, key, unused, others, str(event.password), request)
+
+    def _add(
+        self, paths: list[Path], key: str, unused: list[str], held: list[Held], password: str, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        if not paths:
+            yield (gr.skip(),) * 4
+            return
+        session = session_of(request)
+        visitor = self._visitors.enter(session, key)
+        cancel = self._visitors.current_run(session, "upload")
+        with self._engine.using(cancel):
+            adding = actions.Adding(self._visitors.library(visitor), paths, cancel, password, unused, held)
+            for rows in adding:
+                yield library_view.table(rows), gr.skip(), gr.skip(), gr.skip()
+        for report in adding.reports:
+            if report.document_id:  # removed a moment ago and added again: it stays
+                self._removals.undo(visitor.owner, report.document_id)
+        for path in paths:
+            if path not in SAMPLES and all(path != one.path for one in adding.held):
+                path.unlink(missing_ok=True)  # Gradio's copy: the library has its own
+        yield *self.views(visitor, unused, adding.held), adding.held, None
+
+    def add_sample(
+        self, key: str, unused: list[str], held: list[Held], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        yield from self._add(list(SAMPLES), key, unused, held, "", request)
+
+    def add_sample_if_empty(
+        self, key: str, unused: list[str], held: list[Held], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """A starter was picked: the questions about the samples need the samples. Outputs as those of `add`."""
+        session = session_of(request)
+        visitor = self._visitors.enter(session, key)
+        if self._engine.ready_model() is None or self._visitors.library(visitor).documents():
+            yield (gr.skip(),) * 4  # without a model the answer's own step says so
+            return
+        self._visitors.join_run(session, "upload")
+        yield from self.add_sample(key, unused, held, request)
+
+    def offer_questions(self, key: str, request: gr.Request) -> Any:
+        """The starters that fit the documents. Output: conversation."""
+        visitor = self._visitors.enter(session_of(request), key)
+        if self._engine.ready_model() is None:
+            return gr.skip()
+        leaving = self._removals.leaving(visitor.owner)
+        names = [info.name for info in self._visitors.library(visitor).documents() if info.id not in leaving]
+        return gr.update(examples=starters(names))
+
+    def fill_caches(self, key: str, request: gr.Request) -> Iterator[str]:
+        """Makes the caches that are missing, beside the questions: not in the model's lane. Output: meter."""
+        session = session_of(request)
+        visitor = self._visitors.enter(session, key)
+        if self._engine.ready_model() is None:
+            yield gr.skip()
+            return
+        cancel = self._visitors.begin_run(session, "caches")
+        for made in actions.CacheFilling(self._visitors.library(visitor), cancel):
+            yield self._meter(visitor, made)
+        yield self._meter(visitor)
+
+    def choose(self, unused: list[str], event: gr.EventData) -> list[str]:
+        document, is_used = str(event.id), bool(event.on)
+        others = [one for one in unused if one != document]
+        return others if is_used else [*others, document]
+
+    def remove(
+        self, key: str, unused: list[str], held: list[Held], request: gr.Request, event: gr.EventData
+    ) -> tuple[Any, ...]:
+        """Outputs: table, meter."""
+        visitor = self._visitors.enter(session_of(request), key)
+        self._removals.begin(visitor.owner, self._visitors.library(visitor), str(event.id))
+        return self.views(visitor, unused, held)
+
+    def undo(
+        self, key: str, unused: list[str], held: list[Held], request: gr.Request, event: gr.EventData
+    ) -> tuple[Any, ...]:
+        """Outputs: table, meter."""
+        visitor = self._visitors.enter(session_of(request), key)
+        if not self._removals.undo(visitor.owner, str(event.id)):
+            gr.Warning(texts.UNDO_TOO_LATE)
+        return self.views(visitor, unused, held)
+
+    def settle(self, key: str, unused: list[str], held: list[Held], request: gr.Request) -> tuple[Any, ...]:
+        """The time to undo is over. Outputs: table, meter."""
+        time.sleep(0.3)  # the browser's clock may be a little ahead
+        return self.views(self._visitors.enter(session_of(request), key), unused, held)
+
+    def dismiss(
+        self, key: str, unused: list[str], held: list[Held], request: gr.Request, event: gr.EventData
+    ) -> tuple[Any, ...]:
+        """A refused file's row goes, and its upload. Outputs: table, meter, held files."""
+        visitor = self._visitors.enter(session_of(request), key)
+        for one in held:
+            if str(one.number) == str(event.id) and one.path is not None:
+                one.path.unlink(missing_ok=True)
+        left = [one for one in held if str(one.number) != str(event.id)]
+        return *self.views(visitor, unused, left), left
+
+    def clear(self, key: str, request: gr.Request) -> tuple[Any, ...]:
+        """Outputs: table, meter, unused, held files. Without a key the visitor did not confirm."""
+        if not key:
+            return (gr.skip(),) * 4
+        visitor = self._visitors.enter(session_of(request), key)
+        self._visitors.stop_run(session_of(request), "upload")
+        self._visitors.library(visitor).clear()
+        return *self.views(visitor, [], []), [], []
+
+
+def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) -> None:
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    lane: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "private"}
+    told: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+    shown = [parts.table, parts.meter]
+    added = [*shown, parts.held, parts.upload]
+    now = [key, parts.unused, parts.held]
+
+    def chain(event: Callable[..., Any], add: Any, inputs: list[Any]) -> None:
+        started = event(guarded(handlers.begin), None, parts.halt, **quiet)
+        done = started.then(guarded(add), inputs, added, **lane)
+        done.then(lambda: gr.update(visible=False), None, parts.halt, **quiet)
+        done.then(guarded(handlers.offer_questions), key, parts.chatbot, **quiet)
+        done.then(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
+
+    chain(parts.upload.upload, handlers.add, [parts.upload, *now])
+    chain(parts.sample.click, handlers.add_sample, now)
+    unlocked = parts.table.unlock(guarded(handlers.unlock), now, added, **lane)
+    unlocked.then(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
+    parts.halt.click(handlers.halt, **quiet)
+    parts.table.choose(guarded(handlers.choose), parts.unused, parts.unused, **quiet)
+    removed = parts.table.remove(guarded(handlers.remove), now, shown, **told)
+    parts.table.undo(guarded(handlers.undo), now, shown, **told)
+    parts.table.settle(guarded(handlers.settle), now, shown, **told)
+    parts.table.dismiss(guarded(handlers.dismiss), now, [*shown, parts.held], **told)
+    cleared = parts.clear.click(guarded(handlers.clear), key, [*shown, parts.unused, parts.held], js=CONFIRM, **quiet)
+    for event in (removed, cleared):
+        event.then(guarded(handlers.offer_questions), key, parts.chatbot, **quiet)
