@@ -3,14 +3,119 @@
   const shown = (selector) => [...document.querySelectorAll(selector)].find((node) => node.offsetParent !== null);
 
   // ---- keys
+  const KEYS = [
+    ["Enter", "send"], ["Shift + Enter", "new line"], ["Esc", "stop what is running, or close"],
+    ["/", "to the question box"], ["?", "this list"], ["← →", "the source before, the next source (page view)"],
+    ["+ −", "larger, smaller (page view)"],
+  ];
   const isTyping = (node) => /^(INPUT|TEXTAREA|SELECT)$/.test(node.tagName) || node.isContentEditable;
+  const dialog = (id, label) => {
+    let made = document.getElementById(id);
+    if (!made) {
+      made = document.createElement("dialog");
+      made.id = id;
+      made.className = "page-dialog";
+      made.setAttribute("aria-label", label);
+      made.addEventListener("click", (event) => {
+        if (event.target === made || event.target.closest("[data-close]")) { made.close(); }
+      });
+      (document.querySelector(".gradio-container") ?? document.body).append(made);
+    }
+    return made;
+  };
+  const showKeys = () => {
+    const list = dialog("key-list", "Keys");
+    const rows = KEYS.map(([key, what]) => `<tr><th scope="row"><kbd>${key}</kbd></th><td>${what}</td></tr>`);
+    list.innerHTML = `<div class="dialog-head"><h3>Keys</h3><button type="button" class="plain-button" data-close>` +
+      `Close</button></div><table>${rows.join("")}</table>`;
+    list.showModal();
+  };
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") { shown("button.stop-button")?.click(); }
+    if (event.key === "Escape" && !document.querySelector("dialog[open]")) { shown("button.stop-button")?.click(); }
     if (isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) { return; }
     if (event.key === "/") {
       const box = shown(".main-box textarea");
       if (box) { event.preventDefault(); box.focus(); }
     }
+    if (event.key === "?") { showKeys(); }
+  });
+  document.addEventListener("click", (event) => { if (event.target.closest("#show-keys")) { showKeys(); } });
+
+  // ---- the page of a source, full size
+  const ZOOMS = [1, 1.5, 2, 3];
+  let zoom = 0;
+  let opensViewer = false;
+  const cards = () => [...document.querySelectorAll("#sources [data-cite]")];
+  const chosen = () => cards().findIndex((card) => card.closest(".card").classList.contains("chosen"));
+  const fillViewer = () => {
+    const figure = document.querySelector("#page-picture figure");
+    const view = dialog("page-view", "Page of the source");
+    if (!figure) { view.close(); return; }
+    const [at, all] = [chosen(), cards().length];
+    const caption = figure.querySelector("figcaption span").textContent;
+    view.innerHTML = `<div class="dialog-head"><strong class="dialog-title"></strong>` +
+      `<span class="dialog-tools"><button type="button" class="plain-button" data-go="-1" aria-label="Source before">‹` +
+      `</button><span>source ${at + 1} of ${all}</span>` +
+      `<button type="button" class="plain-button" data-go="1" aria-label="Next source">›</button>` +
+      `<button type="button" class="plain-button" data-zoom="-1" aria-label="Smaller">−</button>` +
+      `<button type="button" class="plain-button" data-zoom="1" aria-label="Larger">+</button>` +
+      `<button type="button" class="plain-button" data-close>Close</button></span></div>` +
+      `<div class="dialog-body" tabindex="0"></div>`;
+    view.querySelector(".dialog-title").textContent = caption;
+    const sheet = figure.querySelector(".sheet").cloneNode(true);
+    sheet.removeAttribute("data-view");
+    view.querySelector(".dialog-body").append(sheet);
+    view.querySelector("[data-go='-1']").disabled = at <= 0;
+    view.querySelector("[data-go='1']").disabled = at < 0 || at >= all - 1;
+    applyZoom();
+    if (!view.open) { view.showModal(); }
+    (sheet.querySelector(".box, mark, .framed"))?.scrollIntoView({ block: "center" });
+  };
+  const applyZoom = () => {
+    const sheet = document.querySelector("#page-view .sheet");
+    sheet?.style.setProperty("--zoom", ZOOMS[zoom]);
+  };
+  const go = (by) => {
+    const next = cards()[chosen() + by];
+    if (next) { opensViewer = true; next.click(); }
+  };
+  const resize = (by) => { zoom = Math.min(ZOOMS.length - 1, Math.max(0, zoom + by)); applyZoom(); };
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-view]")) { fillViewer(); return; }
+    const tool = event.target.closest("#page-view [data-go], #page-view [data-zoom]");
+    if (tool?.dataset.go) { go(Number(tool.dataset.go)); }
+    if (tool?.dataset.zoom) { resize(Number(tool.dataset.zoom)); }
+    // Where the sources stand below the conversation, a tap on a citation would change what nobody sees.
+    const cite = event.target.closest("a[href^='#cite-'], #sources [data-cite]");
+    if (cite && matchMedia("(max-width: 900px)").matches && event.isTrusted) { opensViewer = true; }
+  }, true);
+  document.addEventListener("keydown", (event) => {
+    if (!document.querySelector("#page-view[open]")) { return; }
+    if (event.key === "ArrowRight") { go(1); }
+    if (event.key === "ArrowLeft") { go(-1); }
+    if (event.key === "+") { resize(1); }
+    if (event.key === "-") { resize(-1); }
+  });
+  let lastPage = null;
+  let lastChosen = -1;
+  const followPage = () => {
+    const figure = document.querySelector("#page-picture figure");
+    const now = chosen();
+    if (figure !== lastPage || now !== lastChosen) {  // two sources may stand on one page
+      [lastPage, lastChosen] = [figure, now];
+      if (opensViewer && figure) { opensViewer = false; fillViewer(); }
+    }
+  };
+
+  // ---- documents: the box for files folds away once there are some
+  const documents = () => document.querySelector(".documents");
+  const unfold = (open) => {
+    documents()?.classList.toggle("adding", open);
+    document.getElementById("add-more")?.setAttribute("aria-expanded", String(!!documents()?.classList.contains("adding")));
+  };
+  document.addEventListener("click", (event) => { if (event.target.closest("#add-more")) { unfold(); } });
+  document.addEventListener("dragenter", (event) => {
+    if ([...(event.dataTransfer?.types ?? [])].includes("Files")) { unfold(true); }
   });
 
   // ---- an own message always comes into view
@@ -31,6 +136,7 @@
     .replace(/<div class="stats">.*<\/div>/gs, "").replace(/\[\\\[(\d+)\\\]\]\(#cite-[\d-]+\)/g, "[$1]")
     .replace(/<\/?(span|strong)>/g, "").replace(/&#(\d+);/g, (_, code) => String.fromCharCode(code))
     .replaceAll("  \n", "\n").replaceAll("\u00a0", " ");
+  window.gritPlain = plain;
   const isLiteral = (node) => !!node.closest("#answers, .user-row, .user");
   let copiesLiteral = false;
   document.addEventListener("click", (event) => {
@@ -49,5 +155,5 @@
     }
   };
 
-  new MutationObserver(() => { follow(); unescapeEdits(); }).observe(document, { childList: true, subtree: true });
+  new MutationObserver(() => { follow(); unescapeEdits(); followPage(); }).observe(document, { childList: true, subtree: true });
 })();

@@ -11,7 +11,7 @@ from grit_app.settings import Settings
 from grit_app.ui import api
 from grit_app.ui.base import texts
 from grit_app.ui.base.engine import Engine
-from grit_app.ui.base.handlers import escape, guarded, message_text
+from grit_app.ui.base.handlers import escape, guarded
 from grit_app.ui.base.sessions import Visitors, new_key, session_of
 from grit_app.ui.base.status import badge, count
 from grit_app.ui.base.theme import STYLE_SHEET, head, theme
@@ -23,7 +23,8 @@ from grit_app.ui.similarity import handlers as similarity
 HEADER = f"""
 <header class="page-head">
   <h1>GRIT Workbench</h1>
-  <p>{escape(texts.CLAIM)} <a href="{texts.PAPER}" target="_blank" rel="noopener">The paper</a></p>
+  <p>{escape(texts.CLAIM)} <a href="{texts.PAPER}" target="_blank" rel="noopener">The paper</a>
+  <button type="button" class="plain-button" id="show-keys" aria-label="Keys" title="Keys">?</button></p>
 </header>
 """
 
@@ -49,7 +50,7 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Chat", id="chat"):
                 notice = gr.Markdown(visible=False, elem_id="small-model")
-                chat_tab = chat.build(engine, visitors, settings, browser_key)
+                chat.build(engine, visitors, settings, browser_key)
             with gr.Tab("Document Q&A", id="documents"):
                 documents_tab = documents.build(engine, visitors, settings, browser_key, shared=is_shared(settings))
             with gr.Tab("Similarity", id="similarity"):
@@ -57,12 +58,10 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
             with gr.Tab("Caching", id="caching") as caching_item:
                 caching.build(engine, visitors, caching_item.select)
 
-        def enter(
-            key: str | None, stored: list[dict[str, Any]], request: gr.Request
-        ) -> tuple[str, list[dict[str, Any]]]:
+        def enter(key: str | None, request: gr.Request) -> str:
             key = key if isinstance(key, str) and key else new_key()
             visitors.enter(session_of(request), key)
-            return key, chat.kept([m for m in stored or [] if message_text(m.get("content")).strip()])
+            return key
 
         def poll(shown: str, was_ready: bool) -> tuple[Any, Any, Any]:
             now = badge(engine)
@@ -80,7 +79,7 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
         def leave(request: gr.Request) -> None:
             visitors.leave(session_of(request))
 
-        app.load(enter, [browser_key, chat_tab.store], [browser_key, chat_tab.chatbot], **quiet).then(
+        app.load(enter, browser_key, browser_key, **quiet).then(
             poll, [status, is_ready], [status, is_ready, clock], **quiet
         )
         clock.tick(poll, [status, is_ready], [status, is_ready, clock], **quiet)

@@ -92,3 +92,89 @@ def test_a_question_about_documents_waits_too_and_comes_into_view(open_page: Ope
     expect(page.locator("#answers [data-testid=user]").last).to_be_in_viewport(timeout=60_000)
     expect(page.locator("#answers .stats")).to_have_count(4, timeout=60_000)
     assert re.search("[1-9]", str(log.evaluate("node => node.scrollTop")))
+
+
+def test_conversations_are_kept_found_renamed_exported_and_deleted(open_page: OpenPage) -> None:
+    page = open_page()
+    for words in ("Bees & honey", "The tides"):
+        send(page, words)
+        wait_for(page.locator("#chat-stop"))
+        page.wait_for_timeout(300)
+        page.locator("#chat-stop").click()
+        settled(page)
+        page.locator("#chat-talks [data-act=fresh]").click()
+        expect(page.locator("#chat [data-testid=user]")).to_have_count(0)
+    page.locator("#chat-talks summary").click()
+    expect(page.locator("#chat-talks .talk-name")).to_have_text(["The tides", "Bees & honey"])
+    page.locator("#chat-talks [data-search]").fill("honey")
+    expect(page.locator("#chat-talks .talk-name")).to_have_text(["Bees & honey"])
+    page.locator("#chat-talks [data-act=rename]").click()
+    page.get_by_label("New name").fill("Insects")
+    page.get_by_label("New name").press("Enter")
+    expect(page.locator("#chat-talks .talk-name")).to_have_text(["Insects"])
+    with page.expect_download() as saved:
+        page.locator("#chat-talks [data-act=markdown]").click()
+    text = saved.value.path().read_text(encoding="utf-8")
+    assert text.startswith("# Insects") and "Bees & honey" in text and "<div" not in text
+    page.locator("#chat-talks .talk-name").click()
+    expect(page.locator("#chat [data-testid=user]")).to_have_text(["Bees & honey"])
+
+    page.locator("#chat-talks summary").click()
+    page.get_by_role("button", name="Retry").last.click()
+    wait_for(page.locator("#chat-stop"))
+    page.wait_for_timeout(300)
+    page.locator("#chat-stop").click()
+    wait_for(page.get_by_text("version 2 of 2"))
+    page.get_by_role("button", name="Version before").click()
+    wait_for(page.get_by_text("version 1 of 2"))
+    page.reload()
+    wait_for(page.get_by_text("version 1 of 2"))
+    expect(page.locator("#chat [data-testid=user]")).to_have_text(["Bees & honey"])
+    page.locator("#chat-talks summary").click()
+    page.locator("#chat-talks li.open [data-act=delete]").click()
+    expect(page.locator("#chat [data-testid=user]")).to_have_count(0)
+    page.get_by_role("button", name="Undo: Insects").click()
+    expect(page.locator("#chat-talks .talk-name")).to_have_count(2)
+
+
+def test_answers_over_documents_survive_a_reload_with_their_sources(open_page: OpenPage) -> None:
+    page = open_page(width=1440)
+    open_tab(page, "Document Q&A")
+    add(page, SAMPLE)
+    wait_for(file_row(page, "field_guide.pdf").locator(".chip.ready"))
+    expect(page.locator("#upload")).to_be_hidden()  # folded away once there is a document
+    ask(page, "How many terabytes would the caches of all passages take?")
+    wait_for(page.locator("#answers a[href^='#cite-']").first)
+    wide = page.evaluate(
+        "[...document.querySelectorAll('#sources .card')].map((card) => card.getBoundingClientRect().right)"
+    )
+    edge = page.evaluate("document.querySelector('#sources-column').getBoundingClientRect().right")
+    assert wide and max(wide) <= edge
+    page.reload()
+    open_tab(page, "Document Q&A")
+    expect(page.locator("#answers [data-testid=user]")).to_have_count(1)
+    wait_for(file_row(page, "field_guide.pdf").locator(".chip.ready"))
+    page.locator("#answers a[href^='#cite-']").first.click()
+    wait_for(page.locator("#sources .card.chosen"))
+    page.locator("#page-picture [data-view]").first.click()
+    wait_for(page.locator("#page-view[open] .box, #page-view[open] img").first)
+    expect(page.locator("#page-view")).to_contain_text("source 1 of")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#page-view")).to_contain_text("source 2 of")
+    page.keyboard.press("Escape")
+    expect(page.locator("#page-view[open]")).to_have_count(0)
+    page.keyboard.press("?")
+    wait_for(page.locator("#key-list[open]").get_by_text("to the question box"))
+
+
+def test_on_a_phone_a_citation_opens_the_page_as_a_sheet(open_page: OpenPage) -> None:
+    page = open_page(width=390)
+    open_tab(page, "Document Q&A")
+    add(page, SAMPLE)
+    wait_for(file_row(page, "field_guide.pdf").locator(".chip.ready"))
+    ask(page, "How many terabytes would the caches of all passages take?")
+    citation = page.locator("#answers a[href^='#cite-']").first
+    wait_for(citation)
+    expect(page.locator("#page-view[open]")).to_have_count(0)
+    citation.click()
+    expect(page.locator("#page-view[open] .sheet")).to_be_in_viewport()

@@ -20,6 +20,7 @@ import gradio as gr
 from grit_app.errors import Cancelled
 from grit_app.ui.base.handlers import as_visitor_error, escape
 from grit_app.ui.base.messages import Message, asked
+from grit_app.ui.base.records import Record
 
 MAX_WAITING: Final = 20
 SCRIPT: Final = """
@@ -51,6 +52,8 @@ class Desk:
         self.jobs: list[Job] = []
         self.returned: list[str] = []
         """Questions whose answers failed: they go back into the box."""
+        self.record = Record()
+        """The conversation that is shown, with its versions."""
         self.is_running = False
         self.is_cleared = False
         self._count = 0
@@ -105,10 +108,11 @@ class Desk:
         with self._guard:
             return list(self.jobs) if self.is_running else self.jobs[1:]
 
-    def clear(self) -> None:
-        """The conversation was wiped: nothing waits, and a running answer is not shown."""
+    def show(self, record: Record) -> None:
+        """Another conversation takes the place of this one: nothing waits, and a running answer is not shown."""
         with self._guard:
             self.jobs.clear()
+            self.record = record
             self.is_cleared = self.is_running
 
     def returned_to(self, box: str) -> str:
@@ -145,10 +149,10 @@ def converse(desk: Desk, history: list[Message], answer: Answer) -> Iterator[tup
             with closing(_one(desk, job, history, answer)) as frames:
                 for history, extra in frames:
                     if desk.is_cleared:
-                        history = []
                         break
                     yield history, extra
-            desk.is_cleared = False
+            if desk.is_cleared:
+                desk.is_cleared, history = False, desk.record.history
     finally:
         desk.release()
     yield history, None
@@ -157,18 +161,31 @@ def converse(desk: Desk, history: list[Message], answer: Answer) -> Iterator[tup
 def _one(desk: Desk, job: Job, history: list[Message], answer: Answer) -> Generator[tuple[list[Message], Any]]:
     base = history if job.base is None else job.base
     before = history if job.before is None else job.before
+    record, is_branch = desk.record, job.base is not None
+    if is_branch:
+        record.branch(before)
     question = [*base, asked(job.question)]
-    last: Message | None = None
-    yield question, None
+    shown = question
+    record.keep(shown)
+    yield shown, None
     try:
         for last, extra in answer(question, job):
-            yield [*question, last], extra
+            shown = [*question, last]
+            record.keep(shown)
+            yield shown, extra
     except Cancelled:
-        if last is None:
+        if shown is question:  # stopped while it waited
             desk.returned.append(job.question)
-        yield ([*question, last] if last else before), None
+            yield _restored(record, before, is_branch), None
     except Exception as error:
         told = as_visitor_error(error)
         gr.Warning(str(told.message), duration=told.duration)
         desk.returned.append(job.question)
-        yield before, None
+        yield _restored(record, before, is_branch), None
+
+
+def _restored(record: Record, before: list[Message], is_branch: bool) -> list[Message]:
+    if is_branch:
+        record.unbranch()
+    record.keep(before)
+    return before

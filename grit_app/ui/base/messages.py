@@ -43,9 +43,15 @@ def asked(text: str) -> Message:
     return {"role": "user", "content": literal(text)}
 
 
-def reply(text: str, note: str = "") -> Message:
-    """An answer and its line of numbers as two blocks of one message: the words stay clean for the next turn."""
+def reply(text: str, note: str = "", details: str = "") -> Message:
+    """An answer and its line of numbers as two blocks of one message: the words stay clean for the next turn.
+
+    note      the short line
+    details   what a click on it shows
+    """
     blocks = [{"type": "text", "text": text}]
+    if details:
+        note = f"<details><summary>{note}</summary>{details}</details>"
     if note:
         blocks.append({"type": "text", "text": f'<div class="stats">{note}</div>'})
     return {"role": "assistant", "content": blocks}

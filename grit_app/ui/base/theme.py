@@ -13,12 +13,13 @@ STYLE_SHEET: Final = ASSETS / "style.css"
 MODE_COLOURS: Final = {"full": "#D55E00", "cached": "#0072B2", "accent": "#009E73", "query": "#CC79A7"}
 """Okabe and Ito's palette: told apart with every common kind of colour blindness. One colour per meaning."""
 
-SCRIPT: Final = ASSETS / "page.js"
+SCRIPTS: Final = (ASSETS / "page.js", ASSETS / "conversations.js")
 
 
 def head() -> str:
-    """What the page's head holds: the colour schemes and the page's own script."""
-    return f'<meta name="color-scheme" content="light dark"><script>{SCRIPT.read_text(encoding="utf-8")}</script>'
+    """What the page's head holds: the colour schemes and the page's own scripts."""
+    scripts = "".join(f"<script>{path.read_text(encoding='utf-8')}</script>" for path in SCRIPTS)
+    return f'<meta name="color-scheme" content="light dark">{scripts}'
 
 
 def theme() -> gr.themes.Base:

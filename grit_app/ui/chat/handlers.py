@@ -14,13 +14,11 @@ from grit_app.ui.base import texts
 from grit_app.ui.base.desk import Desk, Frames, Job, converse, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import escape, guarded, message_text, steady
-from grit_app.ui.base.messages import Message, plain, reply, step, turn_index, up_to_question, words_behind, words_of
+from grit_app.ui.base.messages import Message, reply, step, turn_index, up_to_question, words_behind, words_of
+from grit_app.ui.base.records import Record, from_json, version_bar
 from grit_app.ui.base.sessions import Visitor, Visitors, session_of
 from grit_app.ui.base.status import seconds
 from grit_app.ui.chat.layout import ChatTab, lay_out
-
-KEPT_MESSAGES = 60
-"""The browser keeps this many messages over a reload: its storage is small."""
 
 FINISH = {"stop": "complete", "length": "reached the length limit", "cancelled": "stopped by you"}
 
@@ -37,18 +35,17 @@ def statistics(stats: GenerationStats) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def short_line(stats: GenerationStats) -> str:
+    """The line before it is opened: how long, how fast, and why it ended if not by itself."""
+    end = "" if stats.finish_reason == "stop" else FINISH[stats.finish_reason]
+    speed = f"{stats.tokens_per_s:.3g} tokens/s" if stats.tokens_per_s else ""
+    return " · ".join(part for part in (seconds(stats.total_ms), speed, end) if part)
+
+
 def spoken(history: list[Message]) -> list[Message]:
     """The conversation as the model reads it: roles and words, without statistics lines and empty replies."""
     said = [{"role": message["role"], "content": words_of(message)} for message in history]
     return [message for message in said if message["content"].strip()]
-
-
-def kept(history: list[Message]) -> list[Message]:
-    """What the browser keeps over a reload: roles and blocks of the last `KEPT_MESSAGES`, starting with a question."""
-    messages = plain(history[-KEPT_MESSAGES:])
-    while messages and messages[0]["role"] != "user":
-        messages.pop(0)
-    return messages
 
 
 def seed_of(text: str | None) -> int | None:
@@ -120,11 +117,6 @@ class ChatHandlers:
         _, _, *rest = self._put(desk, seed, question, base=base, before=history)
         return gr.skip(), history if seed_slip(seed) else gr.skip(), *rest
 
-    def undone(self, history: list[Message], box: str, event: gr.UndoData) -> tuple[Any, ...]:
-        """Takes the last question back into the box. Outputs: conversation, box, store."""
-        before = up_to_question(history, turn_index(event.index))
-        return before[:-1], joined(words_of(before[-1]) if before else "", box), kept(before[:-1])
-
     def take_back(self, box: str, desk: Desk, event: gr.EventData) -> tuple[Any, ...]:
         """A waiting question returns to the box. Outputs: box, waiting questions."""
         return took_back(box, desk, event)
@@ -132,11 +124,18 @@ class ChatHandlers:
     def stop(self, request: gr.Request) -> None:
         self._visitors.stop_run(session_of(request), "chat")
 
-    def clear(self, desk: Desk, request: gr.Request) -> tuple[Any, ...]:
-        """Outputs: conversation, store, waiting questions."""
-        desk.clear()
+    def open(self, desk: Desk, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        """A kept conversation was chosen. Outputs: conversation, waiting questions, versions."""
+        return self._show(desk, from_json(str(event.record)), request)
+
+    def fresh(self, desk: Desk, request: gr.Request) -> tuple[Any, ...]:
+        """Outputs as those of `open`."""
+        return self._show(desk, Record(), request)
+
+    def _show(self, desk: Desk, record: Record, request: gr.Request) -> tuple[Any, ...]:
+        desk.show(record)
         self.stop(request)
-        return [], [], ""
+        return record.history, "", version_bar(record)
 
     def respond(
         self,
@@ -150,7 +149,7 @@ class ChatHandlers:
         seed: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Answers what waits. Outputs: conversation, waiting questions, Stop, store."""
+        """Answers what waits. Outputs: conversation, waiting questions, Stop, versions, record."""
         visitor = self._visitors.enter(session_of(request), key)
         knobs = {"temperature": float(temperature), "top_p": float(top_p), "max_new_tokens": int(limit)}
 
@@ -158,11 +157,16 @@ class ChatHandlers:
             said = ([{"role": "system", "content": system}] if (system or "").strip() else []) + spoken(question)
             return self._answer(said, visitor, session_of(request), **knobs, seed=seed_of(seed))
 
-        has_run = False
-        for conversation, _ in converse(desk, history, answer):
-            has_run, shown = True, conversation
-            yield conversation, waiting(desk), gr.update(visible=desk.is_running), gr.skip()
-        yield (shown, waiting(desk), gr.update(visible=False), kept(shown)) if has_run else (gr.skip(),) * 4
+        asked_before, shown = len(history), None
+        for shown, _ in converse(desk, history, answer):
+            is_new = len(shown) != asked_before
+            asked_before = len(shown)
+            record = desk.record.to_json() if is_new else gr.skip()
+            yield shown, waiting(desk), gr.update(visible=desk.is_running), version_bar(desk.record), record
+        if shown is None:
+            yield (gr.skip(),) * 5
+        else:
+            yield shown, waiting(desk), gr.update(visible=False), version_bar(desk.record), desk.record.to_json()
 
     def _answer(self, said: list[Message], visitor: Visitor, session: str, **knobs: Any) -> Frames:
         cancel = self._visitors.begin_run(session, "chat")
@@ -175,7 +179,22 @@ class ChatHandlers:
                     yield reply(text), None
             finally:
                 stream.close()
-        yield reply(text or "*(no words)*", statistics(stream.stats)), None
+        yield reply(text or "*(no words)*", short_line(stream.stats), statistics(stream.stats)), None
+
+
+def undone(history: list[Message], box: str, desk: Desk, event: gr.UndoData) -> tuple[Any, ...]:
+    """Takes the last question back into the box. Outputs: conversation, box, record."""
+    before = up_to_question(history, turn_index(event.index))
+    desk.record.keep(before[:-1])
+    return before[:-1], joined(words_of(before[-1]) if before else "", box), desk.record.to_json()
+
+
+def turned(desk: Desk, event: gr.EventData) -> tuple[Any, ...]:
+    """Another version of the conversation. Outputs: conversation, versions, record."""
+    if desk.is_running:
+        return (gr.skip(),) * 3
+    history = desk.record.turn(1 if str(event.by) == "1" else -1)
+    return history, version_bar(desk.record), desk.record.to_json()
 
 
 def took_back(box: str, desk: Desk, event: gr.EventData) -> tuple[Any, ...]:
@@ -205,9 +224,8 @@ def wire(tab: ChatTab, handlers: ChatHandlers, browser_key: gr.BrowserState) -> 
 
     def then_answer(event: Any) -> None:
         inputs = [tab.chatbot, tab.desk, browser_key, *tab.knobs]
-        answered = event.success(
-            guarded(handlers.respond), inputs, [tab.chatbot, tab.waiting, tab.stop, tab.store], **lane
-        )
+        outputs = [tab.chatbot, tab.waiting, tab.stop, tab.kept.versions, tab.kept.text]
+        answered = event.success(guarded(handlers.respond), inputs, outputs, **lane)
         answered.then(lambda desk, box: desk.returned_to(box), [tab.desk, tab.box], tab.box, **quick)
 
     for trigger in (tab.box.submit, tab.send.click):
@@ -215,10 +233,12 @@ def wire(tab: ChatTab, handlers: ChatHandlers, browser_key: gr.BrowserState) -> 
     then_answer(tab.chatbot.example_select(guarded(handlers.picked), [tab.desk, seed], begun, **quick))
     then_answer(tab.chatbot.retry(guarded(handlers.retried), earlier, begun, **quick))
     then_answer(tab.chatbot.edit(guarded(handlers.edited), earlier, begun, **quick))
-    tab.chatbot.undo(guarded(handlers.undone), [tab.chatbot, tab.box], [tab.chatbot, tab.box, tab.store], **quick)
+    tab.chatbot.undo(guarded(undone), [tab.chatbot, tab.box, tab.desk], [tab.chatbot, tab.box, tab.kept.text], **quick)
     tab.waiting.take(guarded(handlers.take_back), [tab.box, tab.desk], [tab.box, tab.waiting], **quick)
     seed.change(seed_slip, seed, tab.slip, **{**quick, "trigger_mode": "always_last"})
-    cleared = [tab.chatbot, tab.store, tab.waiting]
+    shown = [tab.chatbot, tab.waiting, tab.kept.versions]
     tab.stop.click(handlers.stop, **quick)
-    tab.clear.click(handlers.clear, tab.desk, cleared, **quick)
-    tab.chatbot.clear(handlers.clear, tab.desk, cleared, **quick)
+    tab.kept.talks.open(guarded(handlers.open), tab.desk, shown, **quick)
+    tab.kept.talks.fresh(guarded(handlers.fresh), tab.desk, shown, **quick)
+    tab.chatbot.clear(guarded(handlers.fresh), tab.desk, shown, **quick)
+    tab.kept.versions.turn(guarded(turned), tab.desk, [tab.chatbot, tab.kept.versions, tab.kept.text], **quick)

@@ -9,6 +9,7 @@ import gradio as gr
 
 from grit_app.settings import Settings
 from grit_app.ui.base import desk, texts
+from grit_app.ui.base.records import Kept, keeping
 
 LATEX: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
@@ -19,22 +20,22 @@ LATEX: list[dict[str, str | bool]] = [
 
 @dataclass(frozen=True)
 class ChatTab:
-    """The tab's components; `store` keeps the conversation in the browser."""
+    """The tab's components; `kept` keeps the conversations in the browser."""
 
     chatbot: gr.Chatbot
-    store: gr.BrowserState
+    kept: Kept
     waiting: gr.HTML
     desk: gr.State
     box: gr.Textbox
     send: gr.Button
     stop: gr.Button
-    clear: gr.Button
     settings: gr.Accordion
     slip: gr.HTML
     knobs: list[Any]
 
 
 def lay_out(settings: Settings) -> ChatTab:
+    kept = keeping("chat")
     chatbot = gr.Chatbot(
         label="Conversation",
         show_label=False,
@@ -66,10 +67,8 @@ def lay_out(settings: Settings) -> ChatTab:
         stop = stop_button("chat-stop")
     with gr.Accordion("Settings", open=False, elem_id="chat-settings") as accordion:
         knobs, slip = _knobs(settings)
-        clear = gr.Button("Clear the conversation", size="sm", elem_id="chat-clear")
-    store = gr.BrowserState([], storage_key="grit-chat", secret="grit-workbench-chat")
     state = gr.State(desk.Desk())
-    return ChatTab(chatbot, store, waiting, state, box, send, stop, clear, accordion, slip, knobs)
+    return ChatTab(chatbot, kept, waiting, state, box, send, stop, accordion, slip, knobs)
 
 
 def stop_button(elem_id: str) -> gr.Button:

@@ -17,10 +17,11 @@ from grit_app.ui.base.desk import Desk, Frames, Job, converse, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import guarded, message_text
 from grit_app.ui.base.messages import Message, step, turn_index, up_to_question, words_behind, words_of
+from grit_app.ui.base.records import Record, from_json, version_bar
 from grit_app.ui.base.sessions import Visitor, Visitors, session_of
-from grit_app.ui.chat.handlers import took_back
+from grit_app.ui.chat.handlers import took_back, turned, undone
 from grit_app.ui.documents import library_actions as actions
-from grit_app.ui.documents.answers import Asking, Turn, source_picture
+from grit_app.ui.documents.answers import Asking, Turn, source_picture, turn_at
 from grit_app.ui.documents.layout import NO_SOURCES, Parts
 from grit_app.ui.documents.library_handlers import LibraryHandlers
 from grit_app.ui.documents.removals import Removals
@@ -71,11 +72,18 @@ class AnswerHandlers:
     def stop(self, request: gr.Request) -> None:
         self._visitors.stop_run(session_of(request), "documents")
 
-    def clear(self, desk: Desk, request: gr.Request) -> tuple[Any, ...]:
-        """Outputs: waiting questions, cards, page picture."""
-        desk.clear()
+    def open(self, desk: Desk, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        """A kept conversation was chosen. Outputs: conversation, waiting questions, versions, cards, page picture."""
+        return self._show(desk, from_json(str(event.record)), request)
+
+    def fresh(self, desk: Desk, request: gr.Request) -> tuple[Any, ...]:
+        """Outputs as those of `open`."""
+        return self._show(desk, Record(), request)
+
+    def _show(self, desk: Desk, record: Record, request: gr.Request) -> tuple[Any, ...]:
+        desk.show(record)
         self.stop(request)
-        return "", NO_SOURCES, ""
+        return record.history, "", version_bar(record), NO_SOURCES, ""
 
     def respond(
         self,
@@ -89,7 +97,7 @@ class AnswerHandlers:
         positions: Positions,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Answers what waits. Outputs: conversation, waiting questions, Stop, cards, page picture."""
+        """Answers what waits. Outputs: conversation, waiting questions, Stop, cards, page picture, versions, record."""
         session = session_of(request)
         visitor = self._visitors.enter(session, key)
         choices: dict[str, Any] = {"strategy": strategy, "k": int(k), "mode": mode, "positions": positions}
@@ -97,17 +105,24 @@ class AnswerHandlers:
         def answer(question: list[Message], job: Job) -> Frames:
             cancel = self._visitors.begin_run(session, "documents")
             yield step("Searching the documents …"), None
-            number = max((turn.number for turn in visitor.turns), default=0) + 1
+            number = max((*(turn.number for turn in visitor.turns), *desk.record.turns()), default=0) + 1
             asking = Asking(number, job.question, answer_tokens=self._settings.answer_tokens, **choices)
             yield from self._answer(asking, visitor, unused, cancel)
+            desk.record.sources[str(number)] = asking.turn.places()
 
-        has_run = False
-        for conversation, sources in converse(desk, history, answer):
-            has_run, shown = True, conversation
+        asked_before, shown = len(history), None
+        for shown, sources in converse(desk, history, answer):
+            is_new = len(shown) != asked_before
+            asked_before = len(shown)
             cards, picture = sources or (gr.skip(), gr.skip())
-            yield conversation, waiting(desk), gr.update(visible=desk.is_running), cards, picture
-        last = (shown, waiting(desk), gr.update(visible=False)) if has_run else (gr.skip(),) * 3
-        yield *last, gr.skip(), gr.skip()
+            record = desk.record.to_json() if is_new else gr.skip()
+            bar, stop = version_bar(desk.record), gr.update(visible=desk.is_running)
+            yield shown, waiting(desk), stop, cards, picture, bar, record
+        if shown is None:
+            yield (gr.skip(),) * 7
+        else:
+            bar, stop = version_bar(desk.record), gr.update(visible=False)
+            yield shown, waiting(desk), stop, gr.skip(), gr.skip(), bar, desk.record.to_json()
 
     def _answer(self, asking: Asking, visitor: Visitor, unused: list[str], cancel: threading.Event) -> Frames:
         with self._engine.using(cancel) as model:
@@ -119,11 +134,16 @@ class AnswerHandlers:
         visitor.turns[:] = [*visitor.turns, turn][-KEPT_TURNS:]
         yield message, (turn.cards(0), source_picture(library, turn, 0)) if turn.hits else (NO_SOURCES, "")
 
-    def show_source(self, key: str, request: gr.Request, event: gr.EventData) -> tuple[Any, Any]:
+    def show_source(self, key: str, desk: Desk, request: gr.Request, event: gr.EventData) -> tuple[Any, Any]:
         """A citation or card was chosen. Outputs: cards, page picture."""
         visitor = self._visitors.enter(session_of(request), key)
-        turn, position = find_source(visitor.turns, str(event.ref))
-        return turn.cards(position), source_picture(self._visitors.library(visitor), turn, position)
+        library, reference = self._visitors.library(visitor), str(event.ref)
+        number = reference.partition("-")[0]
+        if all(str(turn.number) != number for turn in visitor.turns) and number in desk.record.sources:
+            # An answer of an earlier visit: its passages are looked up again.
+            visitor.turns.append(turn_at(int(number), desk.record.sources[number], library))
+        turn, position = find_source(visitor.turns, reference)
+        return turn.cards(position), source_picture(library, turn, position)
 
 
 def find_source(turns: Sequence[Turn], reference: str) -> tuple[Turn, int]:
@@ -151,7 +171,8 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
     ]
 
     def then_answer(event: Any) -> None:
-        outputs = [parts.chatbot, parts.waiting, parts.stop, parts.cards, parts.picture]
+        kept = parts.kept
+        outputs = [parts.chatbot, parts.waiting, parts.stop, parts.cards, parts.picture, kept.versions, kept.text]
         answered = event.success(guarded(handlers.respond), inputs, outputs, **lane)
         answered.then(lambda desk, box: desk.returned_to(box), [parts.desk, parts.box], parts.box, **quick)
 
@@ -166,5 +187,13 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
     then_answer(parts.chatbot.edit(guarded(handlers.edited), earlier, shown, **quick))
     parts.waiting.take(guarded(took_back), [parts.box, parts.desk], asked, **quick)
     parts.stop.click(handlers.stop, **quick)
-    parts.chatbot.clear(handlers.clear, parts.desk, [parts.waiting, parts.cards, parts.picture], **quick)
-    parts.cards.cite(guarded(handlers.show_source), key, [parts.cards, parts.picture], **quick)
+    opened = [parts.chatbot, parts.waiting, parts.kept.versions, parts.cards, parts.picture]
+    parts.kept.talks.open(guarded(handlers.open), parts.desk, opened, **quick)
+    parts.kept.talks.fresh(guarded(handlers.fresh), parts.desk, opened, **quick)
+    parts.chatbot.clear(guarded(handlers.fresh), parts.desk, opened, **quick)
+    versions = [parts.chatbot, parts.kept.versions, parts.kept.text]
+    parts.kept.versions.turn(guarded(turned), parts.desk, versions, **quick)
+    parts.chatbot.undo(
+        guarded(undone), [parts.chatbot, parts.box, parts.desk], [parts.chatbot, parts.box, parts.kept.text], **quick
+    )
+    parts.cards.cite(guarded(handlers.show_source), [key, parts.desk], [parts.cards, parts.picture], **quick)

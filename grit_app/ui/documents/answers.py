@@ -9,7 +9,7 @@ from typing import Any
 
 from grit_app.documents.library import Hit, Library
 from grit_app.documents.read.pictures import page_picture
-from grit_app.errors import DocumentError
+from grit_app.errors import DocumentError, InputError
 from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.layout import Positions
 from grit_app.rag.answering import AnswerMode, answer
@@ -19,6 +19,7 @@ from grit_app.ui.base.handlers import escape, steady
 from grit_app.ui.base.messages import Message, literal, reply
 from grit_app.ui.base.status import seconds
 from grit_app.ui.documents import sources
+from grit_app.ui.documents.sources import FOUND_BY
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,17 @@ class Turn:
 
     cited: int
     """So many of the hits, from the first, are cited."""
+
+    def places(self) -> list[dict[str, Any]]:
+        """Where the passages stand in the library, for `turn_at`."""
+        return [
+            {
+                "document": hit.chunk.document_id, "index": hit.chunk.index, "score": round(float(hit.score), 4),
+                "found_by": hit.found_by, "marks": self.marks[i] if i < len(self.marks) else [],
+                "is_cited": i < self.cited,
+            }
+            for i, hit in enumerate(self.hits)
+        ]  # fmt: skip
 
     def cards(self, chosen: int | None) -> str:
         return sources.cards(self.number, self.hits, self.marks, self.cited, chosen)
@@ -97,9 +109,23 @@ def turn_of(number: int, citations: Sequence[Citation]) -> Turn:
     return Turn(number, [c.hit for c in citations], marks, sum(c.is_cited for c in citations))
 
 
+def turn_at(number: int, places: Sequence[dict[str, Any]], library: Library) -> Turn:
+    """The sources of an earlier answer from their places. Raises InputError if one is not in the library any more."""
+    hits, marks = [], []
+    try:
+        for place in places:
+            chunk = library.chunks(str(place["document"]))[int(place["index"])]
+            score = min(1.0, max(0.0, float(place["score"])))
+            hits.append(Hit(chunk, score, score, 0.0, place["found_by"] if place["found_by"] in FOUND_BY else "both"))
+            marks.append([(int(start), int(stop)) for start, stop in place["marks"]])
+        return Turn(number, hits, marks, sum(bool(place["is_cited"]) for place in places))
+    except (DocumentError, KeyError, IndexError, ValueError, TypeError) as error:
+        raise InputError("A document of this answer is not in the library any more. Add it again, then ask.") from error
+
+
 def finished(number: int, done: Answer) -> Message:
     """The whole answer with its marks, what must be said about it, and its numbers."""
-    return reply(body(number, done), statistics(done))
+    return reply(body(number, done), short_line(done), statistics(done))
 
 
 def body(number: int, done: Answer) -> str:
@@ -130,8 +156,15 @@ def cited_markdown(turn: int, sentences: Sequence[tuple[str, Sequence[int]]], sh
 MODE_WORDS = {"quote": "quoted", "short": "quoted in short", "free": "free"}
 
 
+def short_line(done: Answer) -> str:
+    """The line before it is opened: how long it took, and how much of the prompt was not read again."""
+    cached = f"{done.cached_tokens:,} of {done.prompt_tokens:,} tokens from the cache" if done.cached_tokens else ""
+    stopped = "stopped by you" if done.finish_reason == "cancelled" else ""
+    return " · ".join(part for part in (seconds(done.timings_ms["total"]), cached, stopped) if part)
+
+
 def statistics(done: Answer) -> str:
-    """The line under an answer: what came from caches, and the time of each stage."""
+    """What the line under an answer: what came from caches, and the time of each stage."""
     cached = f", {done.cached_tokens:,} of them cached" if done.cached_tokens else ", none cached"
     times = done.timings_ms
     names = {"embed": "embed", "search": "search", "load_cache": "load caches", "prefill": "prefill"}
@@ -149,16 +182,17 @@ def statistics(done: Answer) -> str:
 
 
 def source_picture(library: Library, turn: Turn, position: int) -> str:
-    """The page of a passage as HTML; where there is none to show, a sentence that says why."""
+    """The page of a passage as HTML, or the text around it; where neither is to be had, a sentence that says why."""
     chunk = turn.hits[position].chunk
     marks = turn.marks[position] if position < len(turn.marks) else []
     place = chunk.page_at(marks[0][0]) if marks else chunk.places[0]
-    caption = f"{chunk.document_name}, {sources.page_words(place.label, (place.index,))}"
     try:
-        if library.document(chunk.document_id).kind != "pdf":
-            return f'<p class="quiet">{escape(chunk.document_name)} is plain text, so there is no page to show.</p>'
+        document = library.document(chunk.document_id)
+        if document.kind != "pdf":
+            spans = [(chunk.start + a, chunk.start + b) for a, b in marks]
+            return sources.text_html(document.text, (chunk.start, chunk.stop), spans, chunk.document_name)
         on_page = chunk.text[place.start - chunk.start : place.stop - chunk.start]
         picture = page_picture(library.source(chunk.document_id), place.index, on_page)
     except DocumentError as error:
         return f'<p class="quiet">{escape(str(error))}</p>'
-    return sources.picture_html(picture, caption)
+    return sources.picture_html(picture, f"{chunk.document_name}, {sources.page_words(place.label, (place.index,))}")

@@ -12,6 +12,7 @@ from grit_app.places import ASSETS
 from grit_app.rag.strategies import STRATEGIES
 from grit_app.settings import Settings
 from grit_app.ui.base import desk, texts
+from grit_app.ui.base.records import Kept, keeping
 from grit_app.ui.chat.layout import stop_button
 from grit_app.ui.documents import library_view, sources
 from grit_app.ui.documents.library_actions import FILE_KINDS
@@ -37,6 +38,7 @@ class Parts:
     stop: gr.Button
     waiting: gr.HTML
     desk: gr.State
+    kept: Kept
     strategy: gr.Dropdown
     k: gr.Slider
     mode: gr.Radio
@@ -49,11 +51,11 @@ class Parts:
 
 def lay_out(settings: Settings, shared: bool) -> Parts:
     with gr.Row(elem_classes="columns documents"):
-        with gr.Column(scale=3, min_width=290):
+        with gr.Column(scale=3, min_width=200, elem_id="library-column"):
             left = _left(settings, shared)
-        with gr.Column(scale=6, min_width=340):
+        with gr.Column(scale=6, min_width=300, elem_id="answers-column"):
             middle = _middle()
-        with gr.Column(scale=4, min_width=300, elem_id="sources-column"):
+        with gr.Column(scale=4, min_width=260, elem_id="sources-column"):
             gr.HTML('<h3 class="part">Sources</h3>')
             picture = gr.HTML(label="Page of the chosen passage", elem_id="page-picture")
             cards = gr.HTML(NO_SOURCES, label="Sources", elem_id="sources", js_on_load=sources.SCRIPT)
@@ -62,7 +64,10 @@ def lay_out(settings: Settings, shared: bool) -> Parts:
 
 def _left(settings: Settings, shared: bool) -> dict[str, Any]:
     limits = library_view.limits_sentence(FILE_KINDS, settings.max_file_mb, settings.max_pages, settings.max_files)
-    gr.HTML(f'<h3 class="part">Documents</h3><p class="quiet">{limits}</p>')
+    gr.HTML(
+        '<div class="part-row"><h3 class="part">Documents</h3><button type="button" class="plain-button" id="add-more" '
+        f'aria-expanded="false">Add more</button></div><p class="quiet limits">{limits}</p>'
+    )
     upload = gr.File(
         file_count="multiple", file_types=list(FILE_KINDS), label="Add documents", height=132, elem_id="upload"
     )
@@ -72,7 +77,7 @@ def _left(settings: Settings, shared: bool) -> dict[str, Any]:
     meter = gr.HTML(label="Disk space of caches", elem_id="meter")
     clear = gr.Button("Remove all", size="sm", elem_id="clear-library")
     privacy = texts.PRIVACY_SHARED.format(idle_minutes=settings.visitor_idle_minutes) if shared else texts.PRIVACY_LOCAL
-    with gr.Accordion("Where documents are kept", open=False):
+    with gr.Accordion("Where documents are kept", open=False, elem_id="privacy"):
         gr.Markdown(privacy, elem_classes="quiet")
     return {
         "upload": upload, "sample": sample, "halt": halt, "table": table, "meter": meter, "clear": clear,
@@ -86,11 +91,12 @@ def starters(names: Collection[str]) -> list[Any]:
 
 
 def _middle() -> dict[str, Any]:
+    kept = keeping("documents")
     chatbot = gr.Chatbot(
         label="Questions and answers",
         show_label=False,
         elem_id="answers",
-        height="min(62dvh, 620px)",
+        height=None,
         placeholder=texts.DOCUMENTS_EMPTY,
         examples=starters(()),
         editable="user",
@@ -138,5 +144,5 @@ def _middle() -> dict[str, Any]:
         )
     return {
         "chatbot": chatbot, "box": box, "send": send, "stop": stop, "strategy": strategy, "k": k, "mode": mode,
-        "positions": positions, "waiting": waiting, "desk": gr.State(desk.Desk()),
+        "positions": positions, "waiting": waiting, "desk": gr.State(desk.Desk()), "kept": kept,
     }  # fmt: skip

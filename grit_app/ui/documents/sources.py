@@ -39,6 +39,8 @@ FOUND_BY: Final = {
     "opening": "the document's opening",
 }
 PICTURE_WIDTH: Final = 1000
+AROUND: Final = 4000
+"""Characters of a text that are shown before and behind the passage."""
 
 
 def cards(
@@ -66,7 +68,8 @@ def _card(turn: int, position: int, hit: Hit, marks: Sequence[tuple[int, int]], 
     return (
         f'<li class="{classes}" id="source-{turn}-{number}">'
         f'<button type="button" class="card-head" data-cite="{turn}-{number}" aria-pressed="{str(is_chosen).lower()}">'
-        f'<span class="number">[{number}]</span><span class="file">{escape(chunk.document_name)}</span>'
+        f'<span class="number">[{number}]</span>'
+        f'<span class="file" title="{escape(chunk.document_name)}">{escape(chunk.document_name)}</span>'
         f'<span class="page">{escape(page_words(chunk.page_label, chunk.pages))}</span></button>'
         '<div class="card-facts"><span class="score" title="Retrieval score, 0 to 1">'
         '<span class="bar" aria-hidden="true">'
@@ -111,8 +114,25 @@ def picture_html(picture: Picture, caption: str) -> str:
         for a, b, c, d in picture.boxes
     )
     note = "" if picture.boxes else '<span class="quiet"> The passage could not be located on the page.</span>'
+    sheet = f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">{boxes}'
+    return _figure("page-picture", sheet, caption, note)
+
+
+def _figure(classes: str, sheet: str, caption: str, note: str = "") -> str:
+    """A page that opens full size (`assets/page.js`)."""
     return (
-        '<figure class="page-picture"><div class="sheet">'
-        f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">{boxes}</div>'
-        f"<figcaption>{escape(caption)}{note}</figcaption></figure>"
+        f'<figure class="{classes}"><div class="sheet" data-view>{sheet}</div><figcaption>'
+        f"<span>{escape(caption)}{note}</span>"
+        '<button type="button" class="plain-button" data-view>Full size</button></figcaption></figure>'
     )
+
+
+def text_html(text: str, passage: tuple[int, int], marks: Sequence[tuple[int, int]], caption: str) -> str:
+    """A document without pages: its text around the passage, which is framed; the sentences that answer are marked."""
+    start, stop = passage
+    first, last = max(0, start - AROUND), min(len(text), stop + AROUND)
+    before = ("… " if first else "") + text[first:start]
+    after = text[stop:last] + (" …" if last < len(text) else "")
+    inside = marked(text[start:stop], [(a - start, b - start) for a, b in marks])
+    sheet = f'<div class="text-sheet">{escape(before)}<span class="framed">{inside}</span>{escape(after)}</div>'
+    return _figure("page-picture text-page", sheet, caption)

@@ -12,6 +12,7 @@ from grit_app.errors import Cancelled, InputError
 from grit_app.ui.base import desk as desks
 from grit_app.ui.base.desk import MAX_WAITING, Desk, Job, converse, waiting
 from grit_app.ui.base.messages import Message, reply, words_of
+from grit_app.ui.base.records import Record
 
 
 def echo(question: list[Message], job: Job) -> Iterator[tuple[Message, Any]]:
@@ -98,7 +99,7 @@ def test_a_failed_retry_brings_the_earlier_answer_back(toasts: list[str]) -> Non
 
     desk.put("q", base=[], before=before)
     *_, (history, _) = converse(desk, before, failing)
-    assert history == before and len(toasts) == 1
+    assert history == before and len(toasts) == 1 and desk.record.versions == [before]
 
 
 def test_stopping_keeps_what_was_written(toasts: list[str]) -> None:
@@ -119,7 +120,7 @@ def test_a_cleared_conversation_stays_empty_though_an_answer_was_on_its_way() ->
     desk.put("two")
     run = converse(desk, [], echo)
     next(run)
-    desk.clear()
+    desk.show(Record())
     *_, (history, _) = run
     assert history == [] and not desk.is_running
     desk.put("three")

@@ -10,10 +10,9 @@ from grit_app.errors import InputError
 from grit_app.gritlm.write.decoding import GenerationStats
 from grit_app.ui.base.messages import reply
 from grit_app.ui.chat.handlers import (
-    KEPT_MESSAGES,
-    kept,
     seed_of,
     seed_slip,
+    short_line,
     spoken,
     statistics,
 )
@@ -53,24 +52,13 @@ def test_the_model_never_reads_statistics_or_empty_replies() -> None:
     assert spoken([{"role": "user", "content": "plain"}]) == [{"role": "user", "content": "plain"}]
 
 
-def test_what_is_kept_reads_back_as_the_same_conversation() -> None:
-    history = [user("Hi"), {**reply("Hello", "note"), "metadata": {"title": None}, "options": []}]
-    assert spoken(kept(history)) == spoken(history)
-    assert kept(history)[1]["content"][1]["text"].count("note") == 1
-    assert kept(kept(history)) == kept(history)
-
-
-def test_a_long_conversation_is_cut_at_a_question() -> None:
-    history = [message for n in range(KEPT_MESSAGES) for message in (user(str(n)), reply(str(n)))][:-1]
-    short = kept(history)
-    assert len(short) <= KEPT_MESSAGES and short[0]["role"] == "user" and short[-1] == kept(history[-1:])[0]
-
-
 def test_the_statistics_line_tells_cache_speed_and_end() -> None:
     line = statistics(stats())
     assert line == (
         "first token after 0.12 s · 34.2 tokens/s · 1,200 prompt tokens, 1,100 of them cached + 64 new · complete"
     )
+    assert short_line(stats()) == "2.00 s · 34.2 tokens/s"
+    assert short_line(stats(finish_reason="cancelled")).endswith("stopped by you")
     assert "stopped by you" in statistics(stats(finish_reason="cancelled"))
     assert "length limit" in statistics(stats(finish_reason="length"))
 

@@ -74,12 +74,16 @@ def test_a_citation_opens_the_page_on_which_its_passage_is_boxed(library: Librar
     assert f"p. {label} (page " in html
 
 
-def test_a_text_file_has_no_page_and_says_so(library: Library, model: Any) -> None:
+def test_a_text_file_shows_its_text_with_the_passage_framed(library: Library, model: Any) -> None:
     only = [info.id for info in library.documents() if info.kind != "pdf"]
     asking = Asking(1, "What does a ticket cost?", strategy="rag_doc_query", k=1, mode="quote")
     list(asking.frames(library, model, only, threading.Event()))
     assert {hit.chunk.document_id for hit in asking.turn.hits} == set(only)
-    assert "plain text" in source_picture(library, asking.turn, 0)
+    html = source_picture(library, asking.turn, 0)
+    chunk = asking.turn.hits[0].chunk
+    framed = html.split('<span class="framed">')[1]
+    assert "text-page" in html and "<mark>" in framed and "<img" not in html
+    assert chunk.text.split()[0] in framed
 
 
 def test_without_documents_the_visitor_is_told_what_to_do(model: Any) -> None:
