@@ -1,10 +1,12 @@
-"""From a run to a folder that the app, and plain transformers, load.
+"""From a run to a folder that the app loads, or plain transformers and sentence-transformers.
 
     python -m training.export --output_dir runs/toy --export_dir runs/toy/export
     python app.py --model runs/toy/export
+    python -m training.export --model assets/gritlm-135m --export_dir plain            # bfloat16, for other programs
 
 Takes the best checkpoint if the run kept one, else the newest; merges adapters onto the unquantised base model in
-float32; rounds to bfloat16; writes tokenizer, grit_config.json and a model card; loads the result and compares vectors.
+float32; rounds; writes weights, tokenizer, grit_config.json and a model card beside the target. The result is loaded
+and compared with the float32 model; only then it takes the target's place, and the drift is printed.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 from safetensors.torch import load_file
@@ -24,25 +25,16 @@ from transformers import PreTrainedModel
 
 from grit_app.errors import GritError
 from grit_app.gritlm import GritConfig, GritLM
-from grit_app.gritlm.load.loading import load_hf_model, load_tokenizer, quiet_transformers
+from grit_app.gritlm.load.loading import load_hf_model, load_tokenizer
 from grit_app.gritlm.load.sources import find_folder
 from training.config import AdapterConfig, TrainError
 from training.run.adapters import add_adapters
 from training.run.checkpoint import checkpoints
+from training.run.drift import Drift, Reading
+from training.run.folder import write_model, written_aside
 
-CHAT_TEMPLATE = "".join(
-    (
-        "{{ bos_token }}{% for message in messages %}",
-        "{% if message['role'] == 'user' %}{{ '<|user|>\n' + message['content'] + '\n' }}",
-        "{% elif message['role'] == 'assistant' %}",
-        "{{ '<|assistant|>\n' + message['content'].strip() + eos_token }}",
-        "{% if not loop.last %}{{ '\n' }}{% endif %}{% endif %}{% endfor %}",
-        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
-    )
-)
-"""The published layout (Tülu 2 with BOS), for those who use plain transformers."""
-
-PROBES = ("A short text.", "Which city lies at the mouth of the river?", "Bees make honey from nectar.")
+LEAST_COSINE = 0.97
+"""Below this, rounding does not explain that the written model gives other vectors."""
 
 
 class ExportError(TrainError):
@@ -53,53 +45,75 @@ class ExportError(TrainError):
 class ExportConfig:
     """What is exported, and how."""
 
-    output_dir: Path
-    """The run's folder."""
-
     export_dir: Path
     """A new or empty folder."""
+
+    output_dir: Path | None = None
+    """The run's folder."""
+
+    model: Path | None = None
+    """Instead of a run: a model's folder or hub name, to be written in another precision."""
 
     checkpoint: str = "auto"
     """auto (best, else newest), best, newest, or a checkpoint's name."""
 
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
-    """Precision of the exported weights. bfloat16 halves the file and is what GPUs compute in."""
+    dtype: Literal["bfloat16", "float32", "float16", "int8"] = "bfloat16"
+    """Precision of the exported weights. bfloat16 halves the file and is what GPUs compute in; int8 is half of that
+    again, in files below 48 MB, and only this program reads it."""
 
     max_shard_size: str = "5GB"
-    """Size of one file."""
+    """Size of one file, but for int8."""
 
     overwrite: bool = False
+    """Replaces what is in export_dir, once the new folder is whole and checked."""
+
+    def __post_init__(self) -> None:
+        if (self.output_dir is None) == (self.model is None):
+            raise ExportError("Name either a run by --output_dir, or a model by --model.")
 
 
-def export(config: ExportConfig) -> Path:
-    """Writes the folder; gives its path. Raises ExportError with a sentence."""
+def export(config: ExportConfig) -> Drift:
+    """Writes the folder; gives how far it is from the float32 model. Raises ExportError with a sentence.
+
+    After an error export_dir holds what it held before.
+    """
+    if config.export_dir.exists() and any(config.export_dir.iterdir()) and not config.overwrite:
+        raise ExportError(f"{config.export_dir} is not empty. Choose another folder, or use --overwrite true.")
+    model, folder, recipe = _source(config)
+    grit, tokenizer = GritConfig.load(folder), load_tokenizer(folder)
+    card = model_card(folder, recipe, config, model) if recipe else None
+    before = Reading.of(GritLM(model, tokenizer, grit))
+    with written_aside(config.export_dir) as aside:
+        write_model(model, tokenizer, grit, aside, dtype=config.dtype, max_shard_size=config.max_shard_size)
+        if (folder / "projection.safetensors").is_file():
+            shutil.copy2(folder / "projection.safetensors", aside)
+        if card is not None:
+            (aside / "README.md").write_text(card, encoding="utf-8")
+        elif (folder / "README.md").is_file():
+            shutil.copy(folder / "README.md", aside)
+        drift = before.against(GritLM.from_pretrained(aside, dtype="float32"))
+        if drift.cosine < LEAST_COSINE:
+            raise ExportError(
+                f"The written model gives other vectors than the checkpoint (cosine {drift.cosine:.3f}), so it was not "
+                "kept. Export it with --dtype float32; if that differs too, the checkpoint is damaged."
+            )
+    return drift
+
+
+def _source(config: ExportConfig) -> tuple[PreTrainedModel, Path, dict[str, Any] | None]:
+    """The float32 model, the folder that describes it, and the recipe if it comes from a run."""
+    if config.model is not None:
+        folder = find_folder(config.model)
+        return load_hf_model(folder, device=torch.device("cpu"), dtype=torch.float32, quantization="none"), folder, None
+    assert config.output_dir is not None
     folder = chosen_checkpoint(config.output_dir, config.checkpoint)
-    if config.export_dir.exists() and any(config.export_dir.iterdir()):
-        if not config.overwrite:
-            raise ExportError(f"{config.export_dir} is not empty. Choose another folder, or use --overwrite true.")
-        shutil.rmtree(config.export_dir)
-    recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    model = load_merged(folder, recipe["config"])
-    grit = GritConfig.load(folder)
-    tokenizer = load_tokenizer(folder)
-    before = _vectors(model, tokenizer, grit)
-    model = model.to(getattr(torch, config.dtype))
-    temporary = config.export_dir.with_name(f"tmp-{config.export_dir.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    with quiet_transformers():
-        model.save_pretrained(temporary, max_shard_size=config.max_shard_size)
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = CHAT_TEMPLATE
-    tokenizer.save_pretrained(temporary)
-    grit.save(temporary)
-    if (folder / "projection.safetensors").is_file():
-        shutil.copy2(folder / "projection.safetensors", temporary)
-    (temporary / "README.md").write_text(model_card(folder, recipe, config, model), encoding="utf-8")
-    shutil.rmtree(config.export_dir, ignore_errors=True)
-    temporary.rename(config.export_dir)
-    _check_same_vectors(before, config.export_dir)
-    return config.export_dir
+    try:
+        recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(
+            f"{folder} has no readable recipe.json, so it is not a whole checkpoint ({error})."
+        ) from error
+    return load_merged(folder, recipe["config"]), folder, recipe
 
 
 def chosen_checkpoint(output_dir: Path, which: str) -> Path:
@@ -149,6 +163,7 @@ def model_card(folder: Path, recipe: dict[str, Any], config: ExportConfig, model
     """README.md of the exported model: what it is, from what, with which settings and scores."""
     values = recipe["config"]
     files = "\n".join(f"- {Path(file['path']).name}" for file in values["data"]["train"])
+    assert config.output_dir is not None
     scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in last_scores(config.output_dir).items())
     table = f"\n## Scores at the end of the run\n\n| metric | value |\n|---|---|\n{scores}\n" if scores else ""
     projection = (
@@ -193,21 +208,6 @@ def last_scores(output_dir: Path) -> dict[str, float]:
     return scores
 
 
-def _vectors(model: PreTrainedModel, tokenizer: Any, grit: GritConfig) -> np.ndarray:
-    return GritLM(model, tokenizer, grit).encode(list(PROBES))
-
-
-def _check_same_vectors(before: np.ndarray, folder: Path) -> None:
-    """Loads the folder as the app does; its vectors must be those from before it was written, up to rounding."""
-    after = GritLM.from_pretrained(folder, dtype="float32").encode(list(PROBES))
-    similarity = (before * after).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(after, axis=1)
-    if float(similarity.min()) < 0.99:
-        raise ExportError(
-            f"The model in {folder} gives other vectors than the checkpoint (cosine {similarity.min():.3f}). Export it "
-            "with --dtype float32; if that differs too, the files are damaged."
-        )
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_class_arguments(ExportConfig)
@@ -215,7 +215,8 @@ def main(arguments: list[str] | None = None) -> None:
     parsed = parser.parse_args(arguments)
     values = {name: value for name, value in vars(parsed).items() if name != "config"}
     try:
-        print(f"exported to {export(ExportConfig(**values))}")
+        drift = export(ExportConfig(**values))
+        print(f"exported to {values['export_dir']}; against float32: {drift}")
     except GritError as error:
         sys.exit(f"error: {error}")
 

@@ -8,6 +8,7 @@ compares vectors. Runs of `training.train` are exported by `training.export`.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,15 @@ from typing import Any
 
 import torch
 from jsonargparse import auto_cli
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grit_app.errors import GritError
 from grit_app.gritlm import GritConfig, GritLM
+from training.run.drift import Reading
+from training.run.folder import write_model, written_aside
 from training.scratch.corpus import CorpusError
 
-PROBES = ("A short text.", "Which city lies at the mouth of the river?", "Bees make honey from nectar.")
+LEAST_COSINE = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,28 +43,22 @@ def release(config: ReleaseConfig) -> Path:
     """Writes the folder; gives its path. Raises CorpusError if the rounded model gives other vectors."""
     model: Any = AutoModelForCausalLM.from_pretrained(str(config.checkpoint), dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(str(config.checkpoint))
-    folder = config.export_dir
-    known = GritConfig.load(folder) if (folder / "grit_config.json").is_file() else GritConfig()
+    target = config.export_dir
+    known = GritConfig.load(target) if (target / "grit_config.json").is_file() else GritConfig()
     grit = known.overridden(**config.grit)
-    before = GritLM(model, tokenizer, grit).encode(list(PROBES))
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.safetensors*"):
-        old.unlink()
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
-    model.to(torch.bfloat16).save_pretrained(str(folder), max_shard_size=config.max_shard_size)
-    tokenizer.save_pretrained(str(folder))
-    grit.save(folder)
-    for path in folder.iterdir():
-        path.chmod(0o644)  # safetensors writes files that only their owner can read
-    after = GritLM.from_pretrained(folder, dtype="float32").encode(list(PROBES))
-    similarity = (before * after).sum(1)
-    if float(similarity.min()) < 0.99:
-        raise CorpusError(
-            f"The model in {folder} gives other vectors than {config.checkpoint} ({similarity.min():.3f})."
-        )
-    return folder
+    before = Reading.of(GritLM(model, tokenizer, grit))
+    with written_aside(target) as aside:
+        write_model(model, tokenizer, grit, aside, dtype="bfloat16", max_shard_size=config.max_shard_size)
+        for file in target.iterdir() if target.is_dir() else []:
+            if file.is_file() and ".safetensors" not in file.name and not (aside / file.name).exists():
+                shutil.copy2(file, aside)
+        drift = before.against(GritLM.from_pretrained(aside, dtype="float32"))
+        if drift.cosine < LEAST_COSINE:
+            raise CorpusError(
+                f"The rounded model gives other vectors than {config.checkpoint} ({drift.cosine:.3f}); "
+                f"{target} is as it was."
+            )
+    return target
 
 
 def main() -> None:

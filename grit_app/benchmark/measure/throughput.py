@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import copy
 import random
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +39,8 @@ from grit_app.benchmark.options import (
 from grit_app.benchmark.timing import summarize
 from grit_app.errors import GritError, SettingsError
 from grit_app.gritlm import GritLM, KVCache, Sampling
+from grit_app.gritlm.load import int8
+from grit_app.gritlm.load.loading import quiet_transformers
 from grit_app.gritlm.load.sources import find_folder
 from grit_app.gritlm.prompts import EMBED
 
@@ -135,6 +139,18 @@ def _in_turns(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, li
     return times
 
 
+@contextmanager
+def plain_folder(folder: Path, model: GritLM) -> Iterator[Path]:
+    """The folder itself, or for an int8 checkpoint a copy for as long as it is needed, with the weights as loaded."""
+    if int8.file_names(folder) is None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="grit-plain-") as name, quiet_transformers():
+        model.hf_model.save_pretrained(name)
+        model.tokenizer.save_pretrained(name)
+        yield Path(name)
+
+
 class SentenceTransformersPeer:
     """sentence-transformers over the same checkpoint: same header, left out of the mean, and the same attention."""
 
@@ -147,12 +163,16 @@ class SentenceTransformersPeer:
                 "sentence-transformers is not installed; only this comparison needs it. "
                 "Install it with: pip install -r requirements-dev.txt"
             ) from error
-        trunk = Transformer(
-            str(find_folder(folder)),
-            model_kwargs={"dtype": model.dtype, "attn_implementation": "sdpa"},
-            config_kwargs={"sliding_window": None},
-            processor_kwargs={"padding_side": "right"},
-        )
+        with plain_folder(find_folder(folder), model) as plain:
+            trunk = Transformer(
+                str(plain),
+                model_kwargs={"dtype": model.dtype, "attn_implementation": "sdpa"},
+                config_kwargs={"sliding_window": None},
+                processor_kwargs={"padding_side": "right"},
+                # Text alone: with a chat template, every text would be put into a chat.
+                modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+                module_output_name="token_embeddings",
+            )
         # What the call's argument of that name writes, for good: sentence-transformers does not pass the argument on.
         trunk.model.config.is_causal = model.config.embedding_is_causal
         self.trunk = trunk.model
@@ -181,7 +201,8 @@ def check_vectors(model: GritLM, peer: SentenceTransformersPeer, texts: list[str
 
 def _decode_ours(model: GritLM, cache: KVCache, ids: list[int], new_tokens: int) -> tuple[float, list[int]]:
     """Milliseconds after the first token, and the tokens."""
-    stream = model.stream_ids(ids[-1:], cache, Sampling(max_new_tokens=new_tokens), beyond_context=True)
+    plain = Sampling(max_new_tokens=new_tokens, repetition_penalty=1.0, no_repeat_ngram_size=0)
+    stream = model.stream_ids(ids[-1:], cache, plain, beyond_context=True)
     stream.read_all()
     return stream.stats.total_ms - stream.stats.ttft_ms, list(stream.token_ids)
 

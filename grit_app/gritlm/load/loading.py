@@ -149,6 +149,8 @@ def load_config(folder: Path) -> Any:
         # GritLM's own repositories point to modelling code of 2024 here; the stock classes do the same today.
         values.pop("auto_map", None)
         values.pop(int8.KEY, None)
+        # Every forward here states it; the configuration's value is for other programs.
+        values.pop("is_causal", None)
         model_type = values.pop("model_type")
         # A window would cut long caches and narrow bidirectional attention; the reference ran without one.
         values.update(sliding_window=None, use_sliding_window=False)

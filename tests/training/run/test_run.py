@@ -19,7 +19,6 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from grit_app.gritlm import GritLM
 from tests.training.helpers import chat_rows, contrastive_rows, lora, make_config, rag_rows, write_rows
@@ -36,7 +35,6 @@ from training.config import (
     TrainConfig,
     TrainError,
 )
-from training.export import ExportConfig, ExportError, export
 from training.run.checkpoint import CheckpointError, checkpoints, newest_checkpoint
 from training.run.optimizer import rate_factor
 from training.run.setup import build_module, check_pairs
@@ -192,49 +190,6 @@ def test_sigterm_saves_and_the_command_line_goes_on(config: TrainConfig, tmp_pat
     process.kill()
     process.communicate()
     assert found.strip() == f"resumed from step {step}"
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_export_gives_the_same_vectors_and_logits(config: TrainConfig, method: str) -> None:
-    """For the app and for plain transformers; adapters are merged; grit_config.json travels along."""
-    if method == "lora":
-        config = replace(config, adapter=lora(), optimizer=replace(config.optimizer, learning_rate=0.05))
-    config = replace(config, grit={"retrieval_instruction": "Find it", "default_strategy": "docs_cache"})
-    train(config, silent)
-    target = config.output_dir / "export"
-    export(ExportConfig(output_dir=config.output_dir, export_dir=target, dtype="float32"))
-    served = GritLM.from_pretrained(target, dtype="float32")
-    assert served.config.retrieval_instruction == "Find it" and served.config.trained_context == 512
-    ids = torch.tensor([served.prompts.opening("The river reaches the sea")])
-    from training.run.checkpoint import load_weights
-    from training.run.setup import set_up
-
-    trainer = set_up(config)
-    load_weights(trainer, config.output_dir / "checkpoint-000004")
-    trainer.core.eval()
-    with torch.no_grad():
-        expected = trainer.core.hf_model(ids, is_causal=True).logits
-        plain = AutoModelForCausalLM.from_pretrained(target, local_files_only=True)(ids).logits
-        start = AutoModelForCausalLM.from_pretrained(config.model.path, local_files_only=True)(ids).logits
-    torch.testing.assert_close(plain, expected, atol=1e-5, rtol=1e-5)
-    assert float((expected - start).abs().max()) > 1e-3
-    texts = ["bees make honey", "a river"]
-    before = GritLM(trainer.core.hf_model, trainer.tokenizer, trainer.grit).encode(texts)
-    assert abs(served.encode(texts) - before).max() < 1e-5
-    messages = [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": " Hello "},
-        {"role": "user", "content": "x"},
-    ]
-    template = served.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert template == "<s><|user|>\nHi\n<|assistant|>\nHello</s>\n<|user|>\nx\n<|assistant|>\n"
-    with pytest.raises(ExportError, match="not empty"):
-        export(ExportConfig(output_dir=config.output_dir, export_dir=target))
-
-
-def test_nothing_to_export_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="holds no checkpoint"):
-        export(ExportConfig(output_dir=tmp_path, export_dir=tmp_path / "x"))
 
 
 def test_evaluation_goes_through_serving_and_keeps_the_best(config: TrainConfig, tmp_path: Path) -> None:
