@@ -85,6 +85,9 @@ def ask(options: argparse.Namespace, settings: Settings) -> tuple[Answer, list[S
     if options.strategy is not None:
         find_strategy(options.strategy)  # raises, before the model is loaded
     model, notice = _load_model(options)
+    model.config = model.config.overridden(
+        repetition_penalty=settings.repetition_penalty, no_repeat_ngram_size=settings.no_repeat_ngram_size
+    )
     library = _open_library(model, options.data_dir, settings)
     try:
         strategy = find_strategy(options.strategy or model.config.default_strategy)

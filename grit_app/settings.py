@@ -73,6 +73,14 @@ class Settings:
         None,
         "quote: answers are spans of the passages; free: the model writes; unset: the checkpoint's default.",
     )
+    repetition_penalty: float | None = _knob(
+        None,
+        "Makes tokens that an answer has already less likely, against loops; 1: off; unset: the checkpoint's default.",
+    )
+    no_repeat_ngram_size: int | None = _knob(
+        None,
+        "No run of so many tokens twice in an answer; 0: off; unset: the checkpoint's default.",
+    )
     chunk_tokens: int = _knob(
         200,
         "Longest passage. Longer ones read better in context, shorter ones are found more precisely.",
@@ -141,6 +149,7 @@ class Settings:
     def __post_init__(self) -> None:
         least = {
             "k": 1,
+            "no_repeat_ngram_size": 0,
             "chunk_tokens": 16,
             "answer_tokens": 1,
             "chat_tokens": 1,
@@ -161,6 +170,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise SettingsError(f"{name} must be at least {lowest}, not {value}.")
+        if self.repetition_penalty is not None and not 0 < self.repetition_penalty <= 100:
+            raise SettingsError(
+                f"repetition_penalty must be above 0 and at most 100 (1 is off), not {self.repetition_penalty}."
+            )
         if self.port is not None and self.port > 65535:
             raise SettingsError(f"port must be at most 65535, not {self.port}.")
         if not self.model.strip():

@@ -27,7 +27,11 @@ def load_model(settings: Settings) -> GritLM:
     choice = resolve_model(settings.model, BUNDLED_MODEL, settings.quantization, settings.device)
     if choice.notice:
         print(choice.notice, flush=True)
-    return GritLM.from_pretrained(present(choice.source), quantization=settings.quantization, device=settings.device)
+    model = GritLM.from_pretrained(present(choice.source), quantization=settings.quantization, device=settings.device)
+    model.config = model.config.overridden(
+        repetition_penalty=settings.repetition_penalty, no_repeat_ngram_size=settings.no_repeat_ngram_size
+    )
+    return model
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -26,7 +26,14 @@ def test_defaults_leave_the_choice_to_the_checkpoint_and_to_gradio():
 
 def test_every_field_is_a_flag_and_a_variable():
     """A setting that only one of the two can reach would be a dead one on Spaces, or at the shell."""
-    values = {"quantization": "4bit", "device": "cpu", "share": "true", "answer_mode": "free", "cache_scheme": "int8"}
+    values = {
+        "quantization": "4bit",
+        "device": "cpu",
+        "share": "true",
+        "answer_mode": "free",
+        "cache_scheme": "int8",
+        "repetition_penalty": "1.3",
+    }
     hints = Settings.__annotations__
     for field in fields(Settings):
         value = values.get(field.name) or ("77" if "int" in str(hints[field.name]) else "word")

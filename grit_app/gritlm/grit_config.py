@@ -56,6 +56,11 @@ class GritConfig:
     vector_weight: float = 1.0
     """Share of the vector score in a search by vectors and keywords together; the rest is the keyword score."""
 
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    """The guards against loops with which the model writes unless the caller says otherwise; small models need them.
+    See `Sampling`."""
+
     def __post_init__(self) -> None:
         _check_choice("attention", self.attention, ATTENTION_CODES)
         _check_choice("pooling", self.pooling, POOLING_METHODS)
@@ -64,6 +69,11 @@ class GritConfig:
             raise ModelError(
                 f"This checkpoint was trained with prompt version {self.prompt_version!r}, and this program only knows "
                 f"{PROMPT_VERSION!r}. Use the program version that it came with."
+            )
+        if not 0 < self.repetition_penalty <= 100 or self.no_repeat_ngram_size < 0:
+            raise ModelError(
+                "repetition_penalty must lie above 0 and at most at 100, and no_repeat_ngram_size must be at least 0, "
+                f"in grit_config.json, not {self.repetition_penalty} and {self.no_repeat_ngram_size}."
             )
         if self.trained_context < 16 or self.default_k < 1:
             raise ModelError("trained_context must be at least 16 and default_k at least 1 in grit_config.json.")

@@ -177,12 +177,22 @@ class GritLM(Loaded):
         seed: int | None = None,
         cancel: threading.Event | None = None,
         conversation: generation.Conversation | None = None,
+        repetition_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
     ) -> TokenStream:
         """The answer to a chat, piece by piece: iterate it for text, then read `.stats`. Temperature 0 is greedy.
 
-        With the same `conversation` given at each turn, what was read before is not read again.
+        With the same `conversation` given at each turn, what was read before is not read again. The repetition guards
+        (see `Sampling`) are the checkpoint's own unless they are given.
         """
-        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        sampling = Sampling(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+        )
         return generation.stream(self, messages, sampling, cancel, conversation)
 
     def generate(
@@ -194,9 +204,21 @@ class GritLM(Loaded):
         seed: int | None = None,
         cancel: threading.Event | None = None,
         conversation: generation.Conversation | None = None,
+        repetition_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
     ) -> str:
         """The whole answer to a chat; see `stream`."""
-        return self.stream(messages, max_new_tokens, temperature, top_p, seed, cancel, conversation).read_all()
+        return self.stream(
+            messages,
+            max_new_tokens,
+            temperature,
+            top_p,
+            seed,
+            cancel,
+            conversation,
+            repetition_penalty,
+            no_repeat_ngram_size,
+        ).read_all()
 
     def stream_ids(
         self,

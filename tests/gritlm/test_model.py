@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import pytest
 
 from grit_app.gritlm import GritLM, Sampling
@@ -27,6 +30,29 @@ def test_seed_temperature_and_top_p_reach_the_sampler(tiny_model: GritLM) -> Non
     assert write(1, 1.0) == write(1, 1.0)
     assert len({write(seed, 1.0) for seed in range(4)}) > 1
     assert write(1, 1.0, top_p=1e-6) == write(2, 0.0)
+
+
+def test_the_checkpoints_guard_against_loops_is_the_default(tiny_model_folder: Callable[..., Path]) -> None:
+    """In chats and over caches alike; what the caller says wins."""
+
+    def repeats(ids: Sequence[int]) -> int:
+        return len(ids) - len(set(ids))
+
+    def written(model: GritLM, **guard: int) -> list[int]:
+        stream = model.stream(MESSAGES, max_new_tokens=120, **guard)
+        stream.read_all()
+        return stream.token_ids
+
+    plain = GritLM.from_pretrained(tiny_model_folder("mistral"), dtype="float32")
+    assert repeats(written(plain)) > 0, "a random model repeats itself"
+    guarded = GritLM(plain.hf_model, plain.tokenizer, plain.config.overridden(no_repeat_ngram_size=1))
+    assert repeats(written(guarded)) == 0 and written(guarded) == written(plain, no_repeat_ngram_size=1)
+    over_cache = guarded.stream_ids(guarded.prompts.chat(MESSAGES).ids, sampling=Sampling(max_new_tokens=120))
+    over_cache.read_all()
+    assert list(over_cache.token_ids) == written(guarded)
+    assert written(guarded, no_repeat_ngram_size=0) == written(plain)
+    penalised = GritLM(plain.hf_model, plain.tokenizer, plain.config.overridden(repetition_penalty=100.0))
+    assert repeats(written(penalised)) < repeats(written(plain))
 
 
 def test_the_likeliest_token_scores_best(tiny_model: GritLM) -> None:

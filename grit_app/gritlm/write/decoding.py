@@ -38,6 +38,13 @@ class Sampling:
     seed: int | None = None
     """The same seed gives the same answer. None: another one each time."""
 
+    repetition_penalty: float | None = None
+    """Tokens that the answer has already become less likely: positive logits are divided by it, negative multiplied.
+    1 changes nothing; None: the checkpoint's own value."""
+
+    no_repeat_ngram_size: int | None = None
+    """No run of so many tokens may come twice in the answer. 0 allows all; None: the checkpoint's own value."""
+
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.")
@@ -47,6 +54,15 @@ class Sampling:
             )
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p must be above 0 and at most 1, not {self.top_p}.")
+        check_repetition(self.repetition_penalty, self.no_repeat_ngram_size)
+
+
+def check_repetition(penalty: float | None, ngram_size: int | None) -> None:
+    """Raises InputError for a repetition guard that cannot be meant."""
+    if penalty is not None and not 0 < penalty <= 100:
+        raise InputError(f"repetition_penalty must be above 0 and at most 100 (1 changes nothing), not {penalty}.")
+    if ngram_size is not None and ngram_size < 0:
+        raise InputError(f"no_repeat_ngram_size must be 0 (off) or a number of tokens, not {ngram_size}.")
 
 
 @dataclass(frozen=True)
@@ -109,17 +125,52 @@ class Constraint(Protocol):
 
 
 def choose_token(
-    logits: Tensor, sampling: Sampling, generator: torch.Generator, allowed: Collection[int] | None = None
+    logits: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator,
+    allowed: Collection[int] | None = None,
+    written: Sequence[int] = (),
 ) -> int:
-    """The next token for float32 logits [vocabulary]; only one of `allowed` if given."""
+    """The next token for float32 logits [vocabulary]; only one of `allowed` if given.
+
+    written   the answer's tokens so far, for the guards against repetition
+
+    An answer that is limited to certain texts may repeat what they repeat, so repetition is not looked at there.
+    """
     candidates = None if allowed is None else torch.tensor(sorted(allowed))
-    if candidates is not None:
-        logits = logits[candidates]
+    logits = without_repetition(logits, sampling, written) if candidates is None else logits[candidates]
     if sampling.temperature < 1e-4:  # no different from 0, and a division by less could overflow
         choice = int(logits.argmax())
     else:
         choice = _draw(torch.softmax(logits / sampling.temperature, dim=-1), sampling.top_p, generator)
     return choice if candidates is None else int(candidates[choice])
+
+
+def without_repetition(logits: Tensor, sampling: Sampling, written: Sequence[int]) -> Tensor:
+    """Logits [vocabulary] under the repetition guards, as transformers' processors of the same names give them.
+
+    The prompt is not counted: an answer may say what the question and its passages say.
+    """
+    penalty, size = sampling.repetition_penalty or 1.0, sampling.no_repeat_ngram_size or 0
+    if not written or (penalty == 1.0 and size == 0):
+        return logits
+    logits = logits.clone()
+    if penalty != 1.0:
+        ids = torch.tensor(sorted(set(written)))
+        known = logits[ids]
+        logits[ids] = torch.where(known < 0, known * penalty, known / penalty)
+    if size:
+        logits[repeated_ends(written, size)] = -torch.inf
+    return logits
+
+
+def repeated_ends(written: Sequence[int], size: int) -> list[int]:
+    """Tokens that would make the last `size` tokens a run that was written before."""
+    start = tuple(written[len(written) - size + 1 :]) if size > 1 else ()
+    if len(start) < size - 1:
+        return []
+    runs = range(len(written) - size + 1)
+    return [written[at + size - 1] for at in runs if tuple(written[at : at + size - 1]) == start]
 
 
 def _draw(probabilities: Tensor, top_p: float, generator: torch.Generator) -> int:
@@ -257,7 +308,7 @@ class TokenStream(Iterator[str]):
             if allowed is not None and len(allowed) == 1:
                 (token_id,) = allowed  # nothing to choose, so nothing to compute: read it together with what follows
             else:
-                token_id = choose_token(self._read(unread), self._sampling, generator, allowed)
+                token_id = choose_token(self._read(unread), self._sampling, generator, allowed, self.token_ids)
                 unread = []
             if not self._first_s:
                 self._first_s = time.perf_counter()

@@ -76,7 +76,13 @@ def _stream(
             f"The prompt has {reader.prompt_tokens:,} tokens, and this model reads at most {model.context:,}. Shorten "
             "it, or start a new conversation."
         )
-    sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
+    penalty, ngram_size = sampling.repetition_penalty, sampling.no_repeat_ngram_size
+    sampling = replace(
+        sampling,
+        max_new_tokens=min(sampling.max_new_tokens, room),
+        repetition_penalty=model.config.repetition_penalty if penalty is None else penalty,
+        no_repeat_ngram_size=model.config.no_repeat_ngram_size if ngram_size is None else ngram_size,
+    )
     return TokenStream(
         reader,
         ids,

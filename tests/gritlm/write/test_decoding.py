@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from grit_app.gritlm.errors import Cancelled, InputError
-from grit_app.gritlm.write.decoding import Detokenizer, Sampling, TokenStream, choose_token
+from grit_app.gritlm.write.decoding import Detokenizer, Sampling, TokenStream, choose_token, without_repetition
 from tests.conftest import tiny_tokenizer
 
 EOS = 2
@@ -183,9 +183,66 @@ def test_sampling_follows_the_probabilities_and_top_p() -> None:
     assert shares(Sampling(temperature=1.0, top_p=0.01)).tolist() == [1.0, 0, 0, 0], "the likeliest always stays"
 
 
+@pytest.mark.parametrize("penalty", [0.7, 1.0, 1.3])
+@pytest.mark.parametrize("size", [0, 1, 2, 3])
+def test_repetition_guards_are_those_of_transformers(penalty: float, size: int) -> None:
+    """Against its processors on random answers of few different tokens, of every length from none on."""
+    from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
+
+    draw = torch.Generator().manual_seed(0)
+    sampling = Sampling(repetition_penalty=penalty, no_repeat_ngram_size=size)
+    changed = 0
+    for length in range(12):
+        written = torch.randint(0, 4, (length,), generator=draw)
+        logits = torch.randn(9, generator=draw)
+        expected = logits[None].clone()
+        if length:
+            expected = RepetitionPenaltyLogitsProcessor(penalty)(written[None], expected)
+        if length and size:
+            expected = NoRepeatNGramLogitsProcessor(size)(written[None], expected)
+        before = logits.clone()
+        assert torch.equal(without_repetition(logits, sampling, written.tolist()), expected[0])
+        assert torch.equal(logits, before), "the model's own numbers are left alone"
+        changed += not torch.equal(expected[0], before)
+    assert (changed > 0) == (penalty != 1.0 or size > 0)
+
+
+def test_no_run_of_tokens_comes_twice() -> None:
+    """A model that loops for ever: three tokens again and again. The guard breaks the loop where it would close."""
+
+    class Looping(ScriptedReader):
+        def read(self, ids: Sequence[int], cancel: threading.Event | None) -> Tensor:
+            super().read(ids, cancel)
+            logits = torch.zeros(8)
+            logits[3 + len(self.reads) % 3], logits[EOS] = 5.0, -5.0
+            return logits
+
+    free = stream_of(Looping([0] * 12), Sampling(max_new_tokens=12))
+    free.read_all()
+    assert free.token_ids[:3] == free.token_ids[3:6] == free.token_ids[9:12]
+    guarded = stream_of(Looping([0] * 12), Sampling(max_new_tokens=12, no_repeat_ngram_size=3))
+    guarded.read_all()
+    runs = list(zip(guarded.token_ids, guarded.token_ids[1:], guarded.token_ids[2:], strict=False))
+    assert len(runs) == len(set(runs)) == 10
+
+
+def test_an_answer_of_given_texts_may_repeat_them() -> None:
+    logits = torch.tensor([0.0, 3.0, 1.0, 2.0])
+    guard = Sampling(repetition_penalty=50.0, no_repeat_ngram_size=1)
+    generator = torch.Generator()
+    assert choose_token(logits, guard, generator, written=[1]) == 3
+    assert choose_token(logits, guard, generator, allowed=[0, 1], written=[1]) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
-    [({"max_new_tokens": 0}, "max_new_tokens"), ({"temperature": -1.0}, "temperature"), ({"top_p": 0.0}, "top_p")],
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
+    ],
 )
 def test_settings_outside_their_range_are_sentences(changes: dict[str, float], word: str) -> None:
     with pytest.raises(InputError, match=word):
