@@ -122,8 +122,8 @@ class Settings:
         "A visitor's library is freed after so long without a request.",
     )
     queue_size: int = _knob(
-        24,
-        "Requests that may wait for the model; the next one is told that the app is busy.",
+        64,
+        "Requests under way at once, those that wait for their turn included; the next one is told to come back.",
     )
     api_key: str | None = _knob(
         None,

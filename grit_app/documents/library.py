@@ -223,6 +223,11 @@ class Library:
                 for i, s in self._stored.items()
             ]  # fmt: skip
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no document."""
+        return not self._stored
+
     def document(self, document_id: str) -> Document:
         """The stored text with its pages. Raises DocumentError if it is not here any more."""
         return self._get(document_id).document

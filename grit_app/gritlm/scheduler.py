@@ -75,6 +75,9 @@ class Job(threading.Event):
         """How often another job computed between two turns of this one: what was timed meanwhile does not count."""
 
         self.has_computed = False
+        self.is_working = False
+        """Between the two ends of `Scheduler.working`."""
+
         self.expected_s: float | None = None
         """Computing that its present step needs, as far as known."""
 
@@ -344,6 +347,7 @@ class Scheduler:
             if self.limit and len(self._working) >= self.limit and owned not in self._working:
                 raise Busy(f"{len(self._working)} requests are under way already. Wait a moment, then try again.")
             self._working[owned] = self._working.get(owned, 0) + 1
+            owned.is_working = True
         try:
             yield owned
         finally:
@@ -351,6 +355,7 @@ class Scheduler:
                 self._working[owned] -= 1
                 if not self._working[owned]:
                     del self._working[owned]
+                    owned.is_working = False
 
     def place(self, job: Job) -> Place:
         """Where the job stands among those that are under way, with an estimate from measured speeds."""

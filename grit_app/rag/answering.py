@@ -26,6 +26,7 @@ from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.embed.encoding import Encoding
 from grit_app.gritlm.layout import Layout, Positions
 from grit_app.gritlm.model import GritLM
+from grit_app.gritlm.scheduler import Job
 from grit_app.gritlm.write.decoding import Sampling
 from grit_app.rag import quoting
 from grit_app.rag.block_caches import gather
@@ -83,7 +84,8 @@ def answer(
         cancel=cancel,
         positions=positions,
     )
-    return run.events(lambda vector: _found(run, vector, k or config.default_k, documents, search_mode, hits))
+    events = run.events(lambda vector: _found(run, vector, k or config.default_k, documents, search_mode, hits))
+    return cancel.steps(events) if isinstance(cancel, Job) else events
 
 
 def _found(

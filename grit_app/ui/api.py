@@ -79,7 +79,7 @@ def publish(engine: Engine, settings: Settings) -> None:
         with engine.using() as model:
             return model.generate(messages, max_new_tokens=limit, temperature=temperature)
 
-    lane: dict[str, Any] = {"concurrency_id": "model"}
+    lane: dict[str, Any] = {"concurrency_limit": None}
     gr.api(embed, api_name="embed", **lane)
     gr.api(similarity, api_name="similarity", **lane)
     gr.api(ask, api_name="ask", **lane)

@@ -33,8 +33,10 @@ SLOW_POLL_S = 4.0
 
 
 def is_shared(settings: Settings) -> bool:
-    """Whether strangers use this page: a public link, or a Hugging Face Space."""
-    return settings.share or bool(os.environ.get("SPACE_ID"))
+    """Whether strangers may use this page: a public link, a Hugging Face Space, any address but this machine's."""
+    host = settings.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    is_local = host == "localhost" or host.startswith("127.") or host in ("::1", "[::1]")
+    return settings.share or bool(os.environ.get("SPACE_ID")) or not is_local
 
 
 def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Blocks:
@@ -85,9 +87,7 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
         clock.tick(poll, [status, is_ready], [status, is_ready, clock], **quiet)
         is_ready.change(when_ready, is_ready, notice, **quiet)
         is_ready.change(guarded(documents_tab.refresh), documents_tab.inputs, documents_tab.outputs, **quiet)
-        is_ready.change(
-            similarity_tab.show_example, None, similarity_tab.outputs, concurrency_id="model", api_visibility="private"
-        )
+        is_ready.change(similarity_tab.show_example, None, similarity_tab.outputs, api_visibility="private")
         app.unload(leave)
         api.publish(engine, settings)
     return app

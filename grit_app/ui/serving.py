@@ -18,13 +18,18 @@ from grit_app.serve.app import BesideThePage, create_app
 from grit_app.settings import Settings
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.sessions import Visitors
+from grit_app.ui.base.uploads import name_uploads_privately
 from grit_app.ui.documents.library_actions import library_limits
 from grit_app.ui.page import build_app, is_shared, launch_options
+
+THREADS = 160
+"""For handlers, most of which wait for their turn: more than `queue_size`, so that the page itself never waits."""
 
 
 def assemble(settings: Settings, load: Callable[[], GritLM]) -> tuple[gr.Blocks, Engine, Visitors]:
     """The page, its model and its visitors, not yet started."""
-    engine = Engine(load)
+    engine = Engine(load, most_jobs=settings.queue_size)
+    name_uploads_privately()
 
     def open_library(folder: Path | None) -> Library:
         return Library(
@@ -43,7 +48,9 @@ def assemble(settings: Settings, load: Callable[[], GritLM]) -> tuple[gr.Blocks,
         idle_s=settings.visitor_idle_minutes * 60,
     )
     app = build_app(engine, visitors, settings)
-    app.queue(max_size=settings.queue_size, default_concurrency_limit=8)
+    # Handlers take turns at the model's scheduler (gritlm/scheduler.py), which knows who waits and says so. In Gradio's
+    # own queue one long upload would hold everybody.
+    app.queue(max_size=None, default_concurrency_limit=None)
     return app, engine, visitors
 
 
@@ -56,8 +63,9 @@ def serve(settings: Settings, load: Callable[[], GritLM]) -> None:
         # The page first: Gradio gives up when its own first request takes over 3 s, and on a small machine a model that
         # loads meanwhile takes that long away.
         beside = {"middleware": [Middleware(BesideThePage, api=create_app(engine, settings))]}
-        app.launch(**launch_options(settings), app_kwargs=beside, prevent_thread_lock=True)
+        app.launch(**launch_options(settings), max_threads=THREADS, app_kwargs=beside, prevent_thread_lock=True)
         engine.start()
+        visitors.keep_sweeping()
         app.block_thread()
     finally:
         visitors.close()

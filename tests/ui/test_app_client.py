@@ -108,6 +108,15 @@ def test_uploads_are_kept_inside_the_data_folder(running_app: RunningApp) -> Non
     assert Path(path).resolve().is_relative_to(running_app.data_folder.resolve())
 
 
+def test_two_visitors_with_one_file_have_two_files(running_app: RunningApp) -> None:
+    """A class uploads one handout: whoever came second read "No such file or directory"."""
+    files = {"files": ("handout.txt", b"same bytes", "text/plain")}
+    paths = [Path(httpx.post(f"{running_app.url}/gradio_api/upload", files=files).json()[0]) for _ in range(2)]
+    assert paths[0] != paths[1] and {path.name for path in paths} == {"handout.txt"}
+    paths[0].unlink()
+    assert paths[1].read_bytes() == b"same bytes"
+
+
 def test_a_setting_that_cannot_be_used_ends_the_start_with_one_sentence() -> None:
     ended = subprocess.run(
         [sys.executable, str(ROOT / "app.py"), "--port", "0"], capture_output=True, text=True, timeout=60, check=False

@@ -5,8 +5,8 @@
         yield ...
     watch.result
 
-When the page goes away the loop is closed: the cancel event is set and the thread is waited for, so that the model's
-lane is never given on while the model still works for somebody who left.
+What the work computes with the model counts as the job that `cancel` is. When the page goes away the loop is closed:
+the cancel event is set and the thread is waited for, so that the model never works for somebody who left.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
+
+from grit_app.gritlm.scheduler import Job
 
 Report = TypeVar("Report")
 Result = TypeVar("Result")
@@ -34,8 +36,10 @@ class Watch(Generic[Report, Result]):
         self.result: Result
 
     def _run(self) -> None:
+        job = self._cancel if isinstance(self._cancel, Job) else Job()
         try:
-            self.result = self._work(self._news.put)
+            with job.applies():
+                self.result = self._work(self._news.put)
         except BaseException as error:
             self._error = error
 

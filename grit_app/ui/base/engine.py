@@ -24,8 +24,10 @@ State = Literal["loading", "ready", "busy", "failed"]
 class Engine:
     """Loads once, tells how it stands, hands the model out. Safe to use from any thread."""
 
-    def __init__(self, load: Callable[[], GritLM]) -> None:
+    def __init__(self, load: Callable[[], GritLM], most_jobs: int = 0) -> None:
+        """most_jobs   requests that may be under way at once; the next one is told to come back. 0: any number."""
         self._load = load
+        self._most_jobs = most_jobs
         self._model: GritLM | None = None
         self._failure = ""
         self._done = threading.Event()
@@ -41,6 +43,7 @@ class Engine:
         try:
             model = self._load()
             warm_up(model)
+            model.scheduler.limit = self._most_jobs
             self._model = model
             logger.info("model ready after %.1f s", self.seconds)
         except GritError as error:
@@ -87,12 +90,16 @@ class Engine:
 
     @contextmanager
     def using(self, cancel: threading.Event | None = None) -> Iterator[GritLM]:
-        """The model, with the state shown as busy meanwhile."""
+        """The model, with the state shown as busy meanwhile, and the job counted in other people's places.
+
+        Raises Busy if too many are under way.
+        """
         model = self.model(cancel)
         with self._guard:
             self._users += 1
         try:
-            yield model
+            with model.scheduler.working(cancel):
+                yield model
         finally:
             with self._guard:
                 self._users -= 1

@@ -4,8 +4,13 @@ A library belongs to one *browser*, known by a random key that lives in that bro
 kept on the server: libraries are filed under its SHA-256.
 
 - Local run: the library is a folder under the data folder, and survives reloads and restarts.
-- Shared link or Space: the library lives in memory only. It is freed a short grace time after the browser's last tab is
-  closed (a reload looks the same for a moment), and by the sweep when it has been idle too long or too many are held.
+- Shared (any address but this machine's): the library lives in memory only. It is freed a short grace time after the
+  browser's last tab is closed (a reload looks the same for a moment), and by the sweep when it has been idle too long
+  or too many are held.
+
+A visitor counts once something is theirs: a document, a conversation, a running job. Who only came is forgotten first,
+so no number of random keys takes the place of anybody. A running job is activity, however long it takes. A visitor that
+was let go opens nothing any more: what a late handler still holds of it fails with a sentence.
 
 Several tabs of one browser share its library. Callers without a key (API clients) get a library of their own session,
 in memory, on any kind of run.
@@ -26,9 +31,20 @@ from typing import Any
 import gradio as gr
 
 from grit_app.documents.library import Library
+from grit_app.errors import DocumentError
 from grit_app.gritlm import Conversation
+from grit_app.gritlm.scheduler import Job, Kind
 
 GRACE_S = 45.0
+SWEEP_S = 60.0
+EMPTY_LIMIT = 256
+"""Visitors remembered to whom nothing belongs."""
+
+KINDS: dict[str, Kind] = {
+    "upload": "background", "caches": "background", "race": "bulk", "measure": "bulk", "answers": "bulk",
+}  # fmt: skip
+"""Of the runs; any other one is interactive."""
+
 _KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")
 
 
@@ -51,7 +67,7 @@ def owner_of(session: str, key: object) -> tuple[str, bool]:
 
 @dataclass
 class Visitor:
-    """What the server holds for one browser. `lock` guards `library` while it is opened or closed."""
+    """What the server holds for one browser. `lock` guards `library` and `is_gone` while it is opened or closed."""
 
     owner: str
     folder: Path | None
@@ -61,6 +77,13 @@ class Visitor:
     conversation: Conversation = field(default_factory=Conversation)
     last_seen_s: float = 0.0
     lock: threading.RLock = field(default_factory=threading.RLock)
+    is_gone: bool = False
+
+    @property
+    def owns(self) -> bool:
+        """Whether something is theirs that would be lost."""
+        library = self.library
+        return bool(self.turns or self.conversation.ids) or (library is not None and not library.is_empty)
 
 
 class Visitors:
@@ -86,7 +109,10 @@ class Visitors:
         self._grace_s = grace_s
         self._clock = clock
         self._visitors: dict[str, Visitor] = {}
-        self._runs: dict[tuple[str, str], threading.Event] = {}
+        self._runs: dict[tuple[str, str], Job] = {}
+        self._owners: dict[str, str] = {}  # of sessions
+        self._sweeping: threading.Thread | None = None
+        self._ended = threading.Event()
         self._guard = threading.RLock()
 
     def __len__(self) -> int:
@@ -101,32 +127,35 @@ class Visitors:
                 folder = self._root / owner if self._root is not None and is_browser else None
                 visitor = self._visitors[owner] = Visitor(owner, folder)
             visitor.sessions.add(session)
+            self._owners[session] = owner
             visitor.last_seen_s = self._clock()
         self.sweep(keep=owner)
         return visitor
 
     def library(self, visitor: Visitor) -> Library:
-        """The visitor's library, opened on first use."""
+        """The visitor's library, opened on first use. Raises DocumentError for a visitor that was let go."""
         with visitor.lock:
+            if visitor.is_gone:
+                raise DocumentError("This library was closed after a long time without a request. Reload the page.")
             if visitor.library is None:
                 visitor.library = self._open(visitor.folder)
             return visitor.library
 
-    def begin_run(self, session: str, kind: str) -> threading.Event:
-        """The cancel event of the session's new run of this kind; one that is still going is asked to stop."""
+    def begin_run(self, session: str, kind: str) -> Job:
+        """The session's new run of this kind, as a job of its visitor; one that is still going is asked to stop."""
         with self._guard:
             self.stop_run(session, kind)
-            event = self._runs[session, kind] = threading.Event()
-            return event
+            job = self._runs[session, kind] = Job(KINDS.get(kind, "interactive"), self._owners.get(session, session))
+            return job
 
-    def join_run(self, session: str, kind: str) -> threading.Event:
-        """The event of the run of this kind that is going on, or of a new one: what is added now is stopped with it."""
+    def join_run(self, session: str, kind: str) -> Job:
+        """The run of this kind that is going on, or a new one: what is added now is stopped with it."""
         with self._guard:
-            event = self._runs.get((session, kind))
-            return self.begin_run(session, kind) if event is None or event.is_set() else event
+            job = self._runs.get((session, kind))
+            return self.begin_run(session, kind) if job is None or job.is_set() else job
 
-    def current_run(self, session: str, kind: str) -> threading.Event:
-        """The event made by `begin_run`: it may be set already, when Stop came before the run got its turn."""
+    def current_run(self, session: str, kind: str) -> Job:
+        """What `begin_run` gave: it may be stopped already, when Stop came before the run got its turn."""
         with self._guard:
             return self._runs.get((session, kind)) or self.begin_run(session, kind)
 
@@ -140,6 +169,7 @@ class Visitors:
         """The session's page is closed: stop its runs now, free what is its own after the grace time."""
         with self._guard:
             self._stop_all({session})
+            self._owners.pop(session, None)
             for visitor in self._visitors.values():
                 if session in visitor.sessions:
                     visitor.sessions.discard(session)
@@ -148,18 +178,40 @@ class Visitors:
         timer.daemon = True
         timer.start()
 
+    def keep_sweeping(self, interval_s: float = SWEEP_S) -> None:
+        """Sweeps from now on, also while nobody comes or goes; until `close`."""
+
+        def work() -> None:
+            while not self._ended.wait(interval_s):
+                self.sweep()
+
+        self._sweeping = threading.Thread(target=work, name="visitors-sweep", daemon=True)
+        self._sweeping.start()
+
     def sweep(self, keep: str | None = None) -> None:
         """Free libraries without a page (after the grace time), idle ones, and the longest idle above the limit."""
         now = self._clock()
         with self._guard:
-            others = sorted((v for v in self._visitors.values() if v.owner != keep), key=lambda v: v.last_seen_s)
-            surplus = len(self._visitors) - self._max_visitors
-            leaving = [v for i, v in enumerate(others) if i < surplus or self._is_over(v, now)]
+            for visitor in self._visitors.values():
+                if self._is_working(visitor):
+                    visitor.last_seen_s = now
+            idle = [v for v in sorted(self._visitors.values(), key=lambda v: v.last_seen_s)
+                    if v.owner != keep and not self._is_working(v)]  # fmt: skip
+            owning = [v for v in idle if v.owns]
+            empty = [v for v in idle if not v.owns]
+            surplus = len(self._visitors) - len(empty) - self._max_visitors
+            leaving = [v for i, v in enumerate(owning) if i < surplus or self._is_over(v, now)]
+            leaving += [v for i, v in enumerate(empty) if i < len(empty) - EMPTY_LIMIT or self._is_over(v, now)]
             for visitor in leaving:
                 del self._visitors[visitor.owner]
                 self._stop_all(visitor.sessions)
+                for session in visitor.sessions:
+                    self._owners.pop(session, None)
         for visitor in leaving:
             _close(visitor)
+
+    def _is_working(self, visitor: Visitor) -> bool:
+        return any(job.is_working for (session, _), job in self._runs.items() if session in visitor.sessions)
 
     def _stop_all(self, sessions: set[str]) -> None:
         """Ask every run of these sessions to stop, and forget them."""
@@ -172,6 +224,7 @@ class Visitors:
 
     def close(self) -> None:
         """Free everything: the app ends."""
+        self._ended.set()
         with self._guard:
             visitors, self._visitors = list(self._visitors.values()), {}
             for event in self._runs.values():
@@ -182,7 +235,9 @@ class Visitors:
 
 def _close(visitor: Visitor) -> None:
     with visitor.lock:
+        visitor.is_gone = True
         library, visitor.library = visitor.library, None
         visitor.turns.clear()
+        visitor.conversation.clear()
         if library is not None:
             library.close()

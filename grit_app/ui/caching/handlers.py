@@ -192,7 +192,7 @@ class RaceHandlers:
 
 def wire(parts: Parts, handlers: RaceHandlers, opened: Callable[..., Any]) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    lane: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "private"}
+    lane: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     playing: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden", "api_visibility": "private"}
     knobs = [parts.question, parts.cached, parts.length]
     show = guarded(handlers.show)

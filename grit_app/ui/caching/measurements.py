@@ -248,7 +248,7 @@ def live_plan(
 
 def wire(parts: Parts, handlers: MeasurementHandlers) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    lane: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "private"}
+    lane: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     for control in (parts.chosen, parts.clock):
         control.input(guarded(handlers.show), [parts.chosen, parts.live, parts.clock], parts.shown, **quiet)
     begun = parts.run.click(guarded(handlers.begin), None, [parts.run, parts.stop], **quiet)

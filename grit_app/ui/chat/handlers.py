@@ -217,7 +217,6 @@ def wire(tab: ChatTab, handlers: ChatHandlers, browser_key: gr.BrowserState) -> 
         "api_visibility": "private",
         "trigger_mode": "multiple",
     }
-    lane: dict[str, Any] = {**quick, "concurrency_id": "model", "concurrency_limit": 1}
     seed = tab.knobs[-1]
     begun = [tab.box, tab.chatbot, tab.waiting, tab.slip, tab.settings]
     earlier = [tab.chatbot, tab.desk, seed]
@@ -225,7 +224,7 @@ def wire(tab: ChatTab, handlers: ChatHandlers, browser_key: gr.BrowserState) -> 
     def then_answer(event: Any) -> None:
         inputs = [tab.chatbot, tab.desk, browser_key, *tab.knobs]
         outputs = [tab.chatbot, tab.waiting, tab.stop, tab.kept.versions, tab.kept.text]
-        answered = event.success(guarded(handlers.respond), inputs, outputs, **lane)
+        answered = event.success(guarded(handlers.respond), inputs, outputs, **quick)
         answered.then(lambda desk, box: desk.returned_to(box), [tab.desk, tab.box], tab.box, **quick)
 
     for trigger in (tab.box.submit, tab.send.click):

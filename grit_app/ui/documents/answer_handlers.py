@@ -163,7 +163,6 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
         "api_visibility": "private",
         "trigger_mode": "multiple",
     }
-    lane: dict[str, Any] = {**quick, "concurrency_id": "model", "concurrency_limit": 1}
     asked = [parts.box, parts.waiting]
     inputs = [
         *(parts.chatbot, parts.desk, key, parts.unused),
@@ -173,7 +172,7 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
     def then_answer(event: Any) -> None:
         kept = parts.kept
         outputs = [parts.chatbot, parts.waiting, parts.stop, parts.cards, parts.picture, kept.versions, kept.text]
-        answered = event.success(guarded(handlers.respond), inputs, outputs, **lane)
+        answered = event.success(guarded(handlers.respond), inputs, outputs, **quick)
         answered.then(lambda desk, box: desk.returned_to(box), [parts.desk, parts.box], parts.box, **quick)
 
     for trigger in (parts.box.submit, parts.send.click):
@@ -181,7 +180,7 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
     picked = parts.chatbot.example_select(guarded(handlers.picked), parts.desk, asked, **quick)
     added = [parts.table, parts.meter, parts.held, parts.upload]
     now = [key, parts.unused, parts.held]
-    then_answer(picked.success(guarded(library.add_sample_if_empty), now, added, **lane))
+    then_answer(picked.success(guarded(library.add_sample_if_empty), now, added, **quick))
     earlier, shown = [parts.chatbot, parts.desk], [parts.chatbot, parts.waiting]
     then_answer(parts.chatbot.retry(guarded(handlers.retried), earlier, shown, **quick))
     then_answer(parts.chatbot.edit(guarded(handlers.edited), earlier, shown, **quick))

@@ -126,7 +126,7 @@ class LibraryHandlers:
         return gr.update(examples=starters(names))
 
     def fill_caches(self, key: str, request: gr.Request) -> Iterator[str]:
-        """Makes the caches that are missing, beside the questions: not in the model's lane. Output: meter."""
+        """Makes the caches that are missing, beside the questions. Output: meter."""
         session = session_of(request)
         visitor = self._visitors.enter(session, key)
         if self._engine.ready_model() is None:
@@ -187,7 +187,7 @@ class LibraryHandlers:
 
 def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    lane: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "private"}
+    lane: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     told: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
     shown = [parts.table, parts.meter]
     added = [*shown, parts.held, parts.upload]

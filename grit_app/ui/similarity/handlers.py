@@ -157,7 +157,7 @@ def build(engine: Engine, visitors: Visitors) -> SimilarityTab:
 
     # Through the queue: outside it an error is an answer of status 500, and no sentence.
     quiet: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
-    lane: dict[str, Any] = {"concurrency_id": "model", "api_visibility": "private"}
+    lane: dict[str, Any] = {"api_visibility": "private"}
     for trigger in (go.click, query.submit):
         checked = trigger(check, [query, lines], None, **quiet)
         checked.success(run, [query, lines, first, second, symmetric], outputs, **lane)

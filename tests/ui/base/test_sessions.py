@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from grit_app.documents.library import Library
+from grit_app.errors import DocumentError
+from grit_app.gritlm.scheduler import Scheduler
 from grit_app.ui.base.sessions import Visitors, new_key, owner_of
 
 
@@ -17,6 +21,7 @@ class Shelf:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self.is_closed = False
+        self.is_empty = False
 
     def close(self) -> None:
         self.is_closed = True
@@ -103,6 +108,7 @@ def test_idle_and_surplus_libraries_go_longest_idle_first(clock: Clock) -> None:
     for number in range(3):
         clock.now += 1
         libraries.append(visitors.library(visitors.enter(f"session-{number}", new_key())))
+    visitors.sweep()
     assert [library.is_closed for library in libraries] == [True, False, False]
     assert run.is_set()
     clock.now += 601
@@ -155,6 +161,89 @@ def test_many_threads_entering_with_one_key_get_one_library(clock: Clock) -> Non
     for thread in threads:
         thread.join()
     assert len(found) == 16 and len(set(map(id, found))) == 1
+
+
+def test_ten_thousand_random_keys_evict_nobody(clock: Clock) -> None:
+    """Whoever only knocks owns nothing, so nobody has to go for them."""
+    visitors = registry(clock, max_visitors=4)
+    honest = visitors.library(visitors.enter("honest", new_key()))
+    for number in range(10_000):
+        clock.now += 0.01
+        visitors.enter(f"session-{number}", f"{number:040d}")
+    assert not honest.is_closed
+    assert len(visitors) < 300
+
+
+def test_empty_libraries_count_as_nothing(clock: Clock) -> None:
+    """A page that is opened looks into its library; that alone takes no place from anybody."""
+    visitors = registry(clock, max_visitors=2)
+    mine = visitors.library(visitors.enter("mine", new_key()))
+    for number in range(600):
+        clock.now += 0.01
+        other = visitors.library(visitors.enter(f"session-{number}", new_key()))
+        other.is_empty = True  # type: ignore[misc]
+    assert not mine.is_closed and len(visitors) < 300
+
+
+def test_a_running_job_is_activity_however_long_it_takes(clock: Clock) -> None:
+    """An upload of hours sends no request; its library must not be closed under it."""
+    visitors = registry(clock, idle_s=600.0)
+    key, scheduler = new_key(), Scheduler()
+    library = visitors.library(visitors.enter("tab", key))
+    with scheduler.working(visitors.begin_run("tab", "upload")) as job:
+        for _ in range(10):
+            clock.now += 601
+            visitors.sweep()
+        assert not library.is_closed and not job.is_set()
+    clock.now += 599
+    visitors.sweep()
+    assert not library.is_closed
+    clock.now += 2
+    visitors.sweep()
+    assert library.is_closed
+
+
+def test_libraries_are_freed_while_nobody_comes_or_goes(clock: Clock) -> None:
+    visitors = registry(clock, idle_s=600.0)
+    library = visitors.library(visitors.enter("tab", new_key()))
+    visitors.keep_sweeping(0.01)
+    clock.now += 601
+    for _ in range(500):
+        if library.is_closed:
+            break
+        time.sleep(0.01)
+    assert library.is_closed and len(visitors) == 0
+    visitors.close()
+
+
+def test_a_visitor_that_was_let_go_opens_nothing_and_the_real_one_everything(
+    clock: Clock, tmp_path: Path, tiny_model: Any
+) -> None:
+    """With the library's own lock: a late handler of a closed page once held the folder until the app's restart."""
+    visitors = Visitors(lambda folder: Library(tiny_model, folder), tmp_path, clock=clock, idle_s=600.0)
+    key = new_key()
+    late = visitors.enter("before", key)
+    note = tmp_path / "note.txt"
+    note.write_text("The river rises in the mountains and reaches the sea.", encoding="utf-8")
+    assert visitors.library(late).add([note])[0].state == "ready"
+    clock.now += 601
+    visitors.sweep()
+    with pytest.raises(DocumentError, match="Reload the page"):
+        visitors.library(late)
+    again = visitors.enter("after", key)
+    assert again is not late
+    assert [info.name for info in visitors.library(again).documents()] == ["note.txt"]
+    visitors.close()
+
+
+def test_a_run_is_a_job_of_its_visitor(clock: Clock) -> None:
+    visitors = registry(clock)
+    key = new_key()
+    owner = visitors.enter("one", key).owner
+    visitors.enter("two", key)
+    chat, upload = visitors.begin_run("one", "chat"), visitors.begin_run("two", "upload")
+    assert (chat.kind, upload.kind, visitors.begin_run("one", "measure").kind) == ("interactive", "background", "bulk")
+    assert chat.owner == upload.owner == owner
 
 
 def test_keys_are_long_and_differ() -> None:
