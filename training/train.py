@@ -9,36 +9,34 @@ Every setting of the recipe can be overridden: --contrastive.temperature 0.05 --
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jsonargparse import auto_cli
 
 from grit_app.errors import GritError
-from training.config import TrainConfig, TrainError
+from training.config import RunConfig, TrainConfig, TrainError
 from training.data.batches import StepLoader
 from training.data.formats import open_datasets
+from training.data.teachers import open_teachers
+from training.data.workers import batches
 from training.run.adapters import check_adapters_move
 from training.run.checkpoint import load_training_state, load_weights, newest_checkpoint, save_checkpoint, set_aside
+from training.run.clock import Clock
 from training.run.estimate import peak_memory_gib, print_memory
 from training.run.metrics import Evaluator, RunLog
-from training.run.optimizer import rate_factor, set_rate, total_norm
-from training.run.setup import Trainer, set_up
-from training.step.batch import StepBatch
-from training.step.step import StepReport
+from training.run.optimizer import rate_factor
+from training.run.setup import Trainer, make_accelerator, set_up
+from training.run.update import optimizer_step
+from training.step.distributed import Ranks
 
 ADAPTERS_MUST_MOVE_BY = 5
 """Steps after which an adapter without any change is an error. The first can have rate 0 or underflow."""
-
-
-class NotFinite(TrainError):
-    """A loss or the gradient norm is NaN or infinite."""
 
 
 class Stop:
@@ -65,44 +63,75 @@ def train(config: TrainConfig, say: Callable[[str], None] = print) -> dict[str, 
         torch.set_num_threads(config.run.threads)
     datasets = open_datasets(config.data.train)
     fingerprint = "|".join(dataset.fingerprint for dataset in datasets)
-    trainer = set_up(config)
-    say = say if trainer.ranks.is_main else _silent
-    loader = StepLoader(config, datasets, trainer.prompts, trainer.grit, trainer.ranks.rank, trainer.ranks.size)
-    torch.manual_seed(config.run.seed + trainer.ranks.rank)  # dropout differs between processes
+    accelerator = make_accelerator(config)
+    ranks = Ranks.here(accelerator.device)
+    say = say if ranks.is_main else _silent
+    teachers = open_teachers(config, datasets, ranks, say)
+    trainer = set_up(config, accelerator, teachers.width if teachers else 0)
+    loader = StepLoader(
+        config,
+        datasets,
+        trainer.prompts,
+        trainer.grit,
+        ranks.rank,
+        ranks.size,
+        forwards=trainer.forwards,
+        teachers=teachers,
+    )
+    torch.manual_seed(config.run.seed + ranks.rank)  # dropout differs between processes
     try:
         describe(trainer, loader, say)
         if config.dry_run:
-            return print_memory(trainer, loader, say, optimizer_step)
-        start, best = _resume(trainer, fingerprint, say)
-        return _loop(trainer, loader, fingerprint, start, best, say)
+            return print_memory(trainer, loader, say)
+        return _loop(trainer, loader, fingerprint, _resume(trainer, fingerprint, say), say)
     finally:
         loader.close()
         if torch.distributed.is_initialized():
             trainer.accelerator.end_training()
 
 
+class Start(NamedTuple):
+    """Where a run begins."""
+
+    step: int = 0
+    best: float | None = None
+    seconds: float = 0.0
+    """Spent of run.minutes."""
+
+
 def _loop(
-    trainer: Trainer, loader: StepLoader, fingerprint: str, start: int, best: float | None, say: Callable[[str], None]
+    trainer: Trainer, loader: StepLoader, fingerprint: str, start: Start, say: Callable[[str], None]
 ) -> dict[str, float]:
     """The run: prepare, gradient, update, log, evaluate, save."""
-    config, run = trainer.config, trainer.config.run
+    config, run, best = trainer.config, trainer.config.run, start.best
     evaluator = Evaluator(trainer)
     last: dict[str, float] = {}
-    with RunLog(config, trainer.ranks.is_main, start, say) as log, Stop() as stop:
-        if start == 0:
+    with RunLog(config, trainer.ranks.is_main, start.step, say) as log, Stop() as stop:
+        if start.step == 0:
             last = evaluator.run(0, log)
-        for step in range(start, run.steps):
-            began = time.perf_counter()
-            batch = loader.prefetched(step)
-            rate = config.optimizer.learning_rate * rate_factor(step, run.steps, config.optimizer)
+        clock = Clock(run, trainer.ranks, start.seconds)
+        if clock.is_over(start.step):
+            return last
+        steps = batches(
+            loader,
+            start.step,
+            processes=run.loader_processes,
+            tokenizer_folder=trainer.folder,
+            grit=trainer.grit,
+        )
+        began = time.perf_counter()
+        for step, batch in enumerate(steps, start.step):
+            rate = config.optimizer.learning_rate * rate_factor(*clock.moment(step), config.optimizer)
             report, norm = optimizer_step(trainer, batch, rate)
+            clock.step_done()
             seconds = time.perf_counter() - began
-            done = step + 1
-            log.step(done, report, batch, norm=norm, rate=rate, seconds=seconds, memory_gib=peak_memory_gib())
-            if config.adapter.method != "full" and done == min(ADAPTERS_MUST_MOVE_BY, run.steps):
+            done, is_last = step + 1, clock.is_over(step + 1)
+            memory_gib = peak_memory_gib()
+            log.step(done, report, batch, norm=norm, rate=rate, seconds=seconds, memory_gib=memory_gib, is_last=is_last)
+            if config.adapter.method != "full" and (done == ADAPTERS_MUST_MOVE_BY or is_last):
                 check_adapters_move(trainer.core)
             stopping = bool(trainer.ranks.max(int(stop.requested)))  # one process's signal stops all at the same step
-            is_last = done == run.steps
+            clock.pause()
             measured = False
             if is_last or (config.evaluation.every and done % config.evaluation.every == 0 and not stopping):
                 measured = True
@@ -110,43 +139,20 @@ def _loop(
             is_best = measured and evaluator.is_better(last, best)
             best = last[config.evaluation.best_metric] if is_best else best
             if is_best or is_last or stopping or done % run.save_every == 0:
-                folder = save_checkpoint(trainer, done, best, fingerprint, is_best=is_best)
+                folder = save_checkpoint(trainer, done, best, fingerprint, is_best=is_best, seconds=clock.seconds)
                 say(f"saved {folder}")
-            if stopping and not is_last:
+            clock.go_on()
+            if is_last:
+                break
+            if stopping:
                 say(f"stopped after step {done}; go on with --resume auto")
                 break
-        return last or {**report.values} if start < run.steps else last
+            began = time.perf_counter()
+        return last or {**report.values}
 
 
-def optimizer_step(trainer: Trainer, batch: StepBatch, rate: float) -> tuple[StepReport, float]:
-    """Gradient, clipping and update of one step; gives the losses and the gradient's norm before clipping."""
-    trainer.module.train()
-    trainer.optimizer.zero_grad(set_to_none=True)
-    report = trainer.stepper.gradients(batch)
-    norm = total_norm(trainer.core.parameters(), trainer.config.optimizer.clip_norm)
-    broken = [name for name, value in report.values.items() if not math.isfinite(value)]
-    if broken or not math.isfinite(norm):
-        if trainer.config.run.non_finite == "stop":
-            raise NotFinite(_not_finite_message(batch, broken, norm))
-        trainer.optimizer.zero_grad(set_to_none=True)
-        return report, norm
-    set_rate(trainer.optimizer, rate)
-    trainer.optimizer.step()
-    return report, norm
-
-
-def _not_finite_message(batch: StepBatch, broken: list[str], norm: float) -> str:
-    streams = sorted({name.split("_")[-1] for name in broken}) or sorted(batch.rows)
-    rows = [where for stream in streams for where in batch.rows.get(stream, [])]  # type: ignore[call-overload]
-    return (
-        f"Step {batch.step + 1}: {', '.join(broken) or 'the gradient norm'} is not finite (norm {norm}). "
-        f"Samples of this process: {'; '.join(rows[:8])}{' …' if len(rows) > 8 else ''}. Lower the learning rate, or "
-        "set run.non_finite to skip to go on without such steps."
-    )
-
-
-def _resume(trainer: Trainer, fingerprint: str, say: Callable[[str], None]) -> tuple[int, float | None]:
-    """(first step, best value so far), after loading what `resume` asks for."""
+def _resume(trainer: Trainer, fingerprint: str, say: Callable[[str], None]) -> Start:
+    """Where the run begins, after loading what `resume` asks for."""
     config, output_dir = trainer.config, trainer.config.output_dir
     found = newest_checkpoint(output_dir, trainer.ranks, with_earlier=config.resume == "weights")
     if config.resume == "no" and found:
@@ -163,11 +169,11 @@ def _resume(trainer: Trainer, fingerprint: str, say: Callable[[str], None]) -> t
             set_aside(output_dir)
         say(f"started from the weights of {found.name}")
     if config.resume != "auto" or found is None:
-        return 0, None
+        return Start()
     load_weights(trainer, found)
-    step, best = load_training_state(trainer, found, fingerprint)
-    say(f"resumed from step {step}")
-    return step, best
+    start = Start(*load_training_state(trainer, found, fingerprint))
+    say(f"resumed from step {start.step}")
+    return start
 
 
 def describe(trainer: Trainer, loader: StepLoader, say: Callable[[str], None]) -> None:
@@ -181,13 +187,21 @@ def describe(trainer: Trainer, loader: StepLoader, say: Callable[[str], None]) -
     )
     say(
         f"{trainer.ranks.size} process(es) on {trainer.ranks.device}, {config.run.precision}, "
-        f"{'sharded' if trainer.is_sharded else 'replicated'}; {config.run.steps} steps"
+        f"{'sharded' if trainer.is_sharded else 'replicated'}, "
+        f"{'packed' if trainer.forwards.is_packed else 'padded'} rows; {_length(config.run)}"
     )
     for stream, found in loader.datasets.items():
         rows = sum(len(d) for d in found)
         size = getattr(config, stream).batch_size
-        epochs = config.run.steps * size / max(1.0, sum(len(d) * d.file.weight for d in found))
-        say(f"{stream}: {rows} rows in {len(found)} file(s), {size} a step, {epochs:.2f} epochs")
+        weighted = max(1.0, sum(len(d) * d.file.weight for d in found))
+        epochs = f", {config.run.steps * size / weighted:.2f} epochs" if config.run.steps else ""
+        say(f"{stream}: {rows} rows in {len(found)} file(s), {size} a step{epochs}")
+
+
+def _length(run: RunConfig) -> str:
+    """How long the run is, for people."""
+    named = ((run.steps, "steps"), (run.minutes, "minutes"))
+    return " or ".join(f"{value:g} {unit}" for value, unit in named if value is not None)
 
 
 def _silent(_: str) -> None:

@@ -28,7 +28,8 @@ from training.config import (
 )
 from training.data.batches import StepLoader
 from training.data.formats import open_datasets
-from training.run.setup import build_module
+from training.data.teachers import open_teachers
+from training.run.setup import build_module, choose_forwards
 from training.step.distributed import Ranks
 from training.step.module import GritModule
 from training.step.step import Stepper
@@ -111,12 +112,17 @@ class Workbench:
     def __init__(self, config: TrainConfig, change: Callable[[GritModule], None] | None = None) -> None:
         folder = Path(config.model.path)
         self.config = config
-        self.core, self.grit = build_module(config, folder, torch.device("cpu"))
+        datasets = open_datasets(config.data.train)
+        ranks = Ranks.here(torch.device("cpu"))
+        teachers = open_teachers(config, datasets, ranks, lambda line: None)
+        self.width = teachers.width if teachers else 0
+        self.core, self.grit = build_module(config, folder, torch.device("cpu"), self.width)
+        forwards = choose_forwards(config, self.core, torch.device("cpu"))
         if change is not None:
             change(self.core)
         self.prompts = Prompts(load_tokenizer(folder))
-        self.loader = StepLoader(config, open_datasets(config.data.train), self.prompts, self.grit)
-        self.stepper = Stepper(self.core, self.core, config, Ranks.here(torch.device("cpu")))
+        self.loader = StepLoader(config, datasets, self.prompts, self.grit, forwards=forwards, teachers=teachers)
+        self.stepper = Stepper(self.core, self.core, config, ranks)
 
     def gradients(self, step: int = 0) -> dict[str, torch.Tensor]:
         """Gradient of one step, by parameter name."""

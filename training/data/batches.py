@@ -19,12 +19,14 @@ from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.layout import Layout
 from grit_app.gritlm.prompts import Prompts
 from training.config import ConfigError, TrainConfig
-from training.data.collate import EmbedItem, Stream, WriteItem, embed_chunks, write_chunks
+from training.data.chunk import EmbedItem, Forwards, Stream, WriteItem
+from training.data.collate import embed_chunks, write_chunks
 from training.data.formats import ContrastiveSample, DataError, Dataset, GenerativeSample, RagSample, Text, text_hash
 from training.data.order import BlockOrder, FixedOrder, MixedOrder, Row, row_random, share_of
 from training.data.rag_group import RagGroup
 from training.data.rag_layouts import RagItem, check_layouts, lay_out
-from training.step.batch import ContrastGroup, StepBatch, padded
+from training.data.teachers import Teachers
+from training.step.batch import ContrastGroup, StepBatch, Taught, padded
 
 CHARACTERS_PER_TOKEN = 12
 """Texts longer than this many characters a token of the limit are cut before they are tokenised, to save time."""
@@ -46,9 +48,15 @@ class StepLoader:
         grit: GritConfig,
         rank: int = 0,
         world_size: int = 1,
+        *,
+        forwards: Forwards | None = None,
+        teachers: Teachers | None = None,
     ) -> None:
-        self._config, self._prompts, self._grit = config, prompts, grit
-        self._rank, self._world_size = rank, world_size
+        """forwards   how sequences are put into forwards; None: padded rows for a CPU"""
+        self.config, self._prompts, self._grit = config, prompts, grit
+        self.ranks = self._rank, self._world_size = rank, world_size
+        self.forwards = forwards or Forwards(is_packed=config.run.rows == "packed", pooling=config.model.pooling)
+        self.teachers = teachers
         self._replaced = 0
         self._headers: dict[str, int] = {}
         self._pool = ThreadPoolExecutor(1)
@@ -92,8 +100,12 @@ class StepLoader:
         """`load(step)`, and the next step's begun in the background."""
         is_ready = self._next is not None and self._next[0] == step
         batch = self._next[1].result() if self._next is not None and is_ready else self.load(step)
-        self._next = (step + 1, self._pool.submit(self.load, step + 1))
+        self._next = (step + 1, self._pool.submit(self._load_pinned, step + 1))
         return batch
+
+    def _load_pinned(self, step: int) -> StepBatch:
+        batch = self.load(step)
+        return batch.pin_memory() if torch.cuda.is_available() else batch
 
     def close(self) -> None:
         """Stops the background thread."""
@@ -117,20 +129,20 @@ class StepLoader:
 
     def _order(self, stream: Stream, found: list[Dataset]) -> MixedOrder | BlockOrder:
         sizes, weights = [len(d) for d in found], [d.file.weight for d in found]
-        size = getattr(self._config, stream).batch_size
-        if stream == "contrastive" and self._config.data.same_dataset_batches:
-            order = BlockOrder(tuple(sizes), tuple(weights), size, self._config.run.seed)
+        size = getattr(self.config, stream).batch_size
+        if stream == "contrastive" and self.config.data.same_dataset_batches:
+            order = BlockOrder(tuple(sizes), tuple(weights), size, self.config.run.seed)
             if order.epoch_batches == 0:
                 raise ConfigError(
                     f"contrastive.batch_size {size} is larger than an epoch of {sum(order.counts)} rows. "
                     "Lower it, or add data."
                 )
             return order
-        return MixedOrder(sizes, weights, size, self._config.run.seed + len(stream))
+        return MixedOrder(sizes, weights, size, self.config.run.seed + len(stream))
 
     def _longest_rows(self, stream: Stream) -> list[Row]:
         """As many as a step takes, dealt out so that every process gets some of the longest."""
-        size = getattr(self._config, stream).batch_size
+        size = getattr(self.config, stream).batch_size
         found: list[tuple[int, Row]] = []
         for number, dataset in enumerate(self.datasets[stream]):
             sizes = dataset.rows.sizes()
@@ -162,7 +174,7 @@ class StepLoader:
     def _contrastive(self, step: int, batch: StepBatch) -> ContrastGroup:
         chosen = [self._contrastive_row(step, row) for row in self._samples("contrastive", step)]
         batch.rows["contrastive"] = [self._where("contrastive", row) for row, _, _, _ in chosen]
-        data = self._config.data
+        data = self.config.data
         queries = [sample.query for _, sample, _, _ in chosen]
         passages = [text for _, _, positive, negatives in chosen for text in (positive, *negatives)]
         starts: list[int] = []
@@ -175,9 +187,10 @@ class StepLoader:
         return ContrastGroup(
             embed_chunks(
                 items,
-                budget=self._config.contrastive.chunk_tokens,
+                budget=self.config.contrastive.chunk_tokens,
                 is_causal=self._grit.embedding_is_causal,
                 stream="contrastive",
+                forwards=self.forwards,
             ),
             list(range(len(queries))),
             list(range(len(queries), len(items))),
@@ -186,24 +199,35 @@ class StepLoader:
             torch.tensor(owners),
             padded([[text_hash(t.text) for t in (s.query, *s.positives)] for _, s, _, _ in chosen]),
             torch.tensor([self.datasets["contrastive"][row[0]].file.own_negatives_only for row, _, _, _ in chosen]),
+            self._taught([row for row, _, _, _ in chosen], queries, passages, owners),
         )
+
+    def _taught(
+        self, rows: Sequence[Row], queries: Sequence[Text], passages: Sequence[Text], owners: Sequence[int]
+    ) -> Taught | None:
+        """What the teachers of the rows' files say about their texts; None if no file has one."""
+        if self.teachers is None:
+            return None
+        files = [self.datasets["contrastive"][row[0]] for row in rows]
+        asked = self.teachers.vectors(files, queries)
+        return Taught(*asked, *self.teachers.vectors([files[owner] for owner in owners], passages))
 
     def _contrastive_row(self, step: int, first: Row) -> tuple[Row, ContrastiveSample, Text, list[Text]]:
         """A usable row with its positive and negatives of this step."""
         for row in self._candidates("contrastive", first):
             sample = self.datasets["contrastive"][row[0]][row[1]]
             assert isinstance(sample, ContrastiveSample)
-            positives = [t for t in sample.positives if self._fits(t, self._config.data.passage_max_length)]
-            if positives and self._fits(sample.query, self._config.data.query_max_length):
-                rng = row_random(self._config.run.seed, "contrastive", step, row)
+            positives = [t for t in sample.positives if self._fits(t, self.config.data.passage_max_length)]
+            if positives and self._fits(sample.query, self.config.data.query_max_length):
+                rng = row_random(self.config.run.seed, "contrastive", step, row)
                 positive = rng.choice(positives)
                 right = {t.text.strip() for t in sample.positives}
                 usable = [
                     t
                     for t in sample.negatives
-                    if t.text.strip() not in right and self._fits(t, self._config.data.passage_max_length)
+                    if t.text.strip() not in right and self._fits(t, self.config.data.passage_max_length)
                 ]
-                count = min(self._config.contrastive.negatives, len(usable))
+                count = min(self.config.contrastive.negatives, len(usable))
                 return row, sample, positive, rng.sample(usable, count)
             self._replaced += 1
         raise self._no_usable("contrastive", first)
@@ -233,7 +257,7 @@ class StepLoader:
     # generative ------------------------------------------------------------------------------------------------------
 
     def _generative(self, step: int, batch: StepBatch) -> None:
-        config, limit = self._config.generative, self._config.data.generative_max_length
+        config, limit = self.config.generative, self.config.data.generative_max_length
         items: list[WriteItem] = []
         where: list[str] = []
         for first in self._samples("generative", step):
@@ -250,21 +274,20 @@ class StepLoader:
                 raise self._no_usable("generative", first)
         batch.rows["generative"] = where
         batch.label_counts["generative"] = torch.tensor([len(item.labels) for item in items])
-        pack_to = limit if config.packing else None
-        batch.write.extend(write_chunks(items, budget=config.chunk_tokens, stream="generative", pack_to=pack_to))
+        batch.write.extend(write_chunks(items, budget=config.chunk_tokens, stream="generative", forwards=self.forwards))
 
     # cache-aware -----------------------------------------------------------------------------------------------------
 
     def _rag(self, step: int, batch: StepBatch) -> None:
-        config = self._config.rag
+        config = self.config.rag
         planned: list[tuple[RagItem, RagSample]] = []
         where = []
         for first in self._samples("rag", step):
             for row in self._candidates("rag", first):
                 sample = self.datasets["rag"][row[0]][row[1]]
                 assert isinstance(sample, RagSample)
-                rng = row_random(self._config.run.seed, "rag", step, row)
-                limit = self._config.data.generative_max_length
+                rng = row_random(self.config.run.seed, "rag", step, row)
+                limit = self.config.data.generative_max_length
                 item = lay_out(sample, rng, self._prompts, self._grit, config, limit)
                 if item is not None:
                     planned.append((item, sample))
@@ -275,19 +298,19 @@ class StepLoader:
                 raise self._no_usable("rag", first)
         batch.rows["rag"] = where
         batch.label_counts["rag"] = torch.tensor([len(item.labels) for item, _ in planned])
-        pools = config.embedding_weight > 0 and self._config.mode == "unified"
-        group = RagGroup(self._config, self._prompts, self._grit, pools)
+        pools = config.embedding_weight > 0 and self.config.mode == "unified"
+        group = RagGroup(self.config, self._prompts, self._grit, pools)
         items = [group.add(item, sample, number) for number, (item, sample) in enumerate(planned)]
-        chunks = write_chunks(
-            items,
-            budget=config.chunk_tokens,
-            stream="rag",
-            pack_to=self._config.data.generative_max_length if config.packing else None,
-            fake_int8=config.fake_int8,
+        batch.write.extend(
+            write_chunks(
+                [item for item in items if not item.vectors],
+                budget=config.chunk_tokens,
+                stream="rag",
+                forwards=self.forwards,
+            )
         )
-        batch.write.extend(chunk for chunk in chunks if not chunk.vectors)
         if pools:
-            batch.groups["rag"] = group.finish([chunk for chunk in chunks if chunk.vectors])
+            batch.groups["rag"] = group.finish([item for item in items if item.vectors], self.forwards)
 
 
 def generative_item(sample: GenerativeSample, prompts: Prompts, max_length: int, number: int) -> WriteItem | None:

@@ -7,7 +7,8 @@ import torch
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.prompts import Prompts
 from training.config import TrainConfig
-from training.data.collate import Chunk, EmbedItem, WriteItem, embed_chunks
+from training.data.chunk import EmbedItem, Forwards, WriteItem
+from training.data.collate import layout_chunks
 from training.data.formats import RagSample, text_hash
 from training.data.rag_layouts import RagItem
 from training.step.batch import ContrastGroup, padded
@@ -56,16 +57,23 @@ class RagGroup:
         self._right.append([text_hash(sample.question), *(text_hash(sample.passages[g]) for g in sample.gold)])
         self._right[-1] += [text_hash(item.passages[g]) for g in item.gold]  # they may have been cut
 
-    def finish(self, chunks: list[Chunk]) -> ContrastGroup:
-        """All that was added, whose blocks `chunks` pool, as one contrast."""
+    def finish(self, samples: list[WriteItem], forwards: Forwards) -> ContrastGroup:
+        """All that was added, whose blocks the `samples` hold, as one contrast."""
         config, grit = self._config, self._grit
         items = []
         for question, number in self._questions:
             prompt = self._prompts.embed(question, grit.retrieval_instruction, config.data.generative_max_length)
             items.append(EmbedItem(prompt.ids, prompt.header_length, number))
-        asked = embed_chunks(items, budget=config.rag.chunk_tokens, is_causal=grit.embedding_is_causal, stream="rag")
+        chunks = layout_chunks(
+            samples,
+            items,
+            budget=config.rag.chunk_tokens,
+            is_causal=grit.embedding_is_causal,
+            stream="rag",
+            forwards=forwards,
+        )
         return ContrastGroup(
-            [*chunks, *asked],
+            chunks,
             self._query_vectors,
             self._passage_vectors,
             torch.tensor(self._targets, dtype=torch.long),

@@ -2,7 +2,7 @@
 
     checkpoint-000200/    full fine-tuning: a model folder (config.json, model.safetensors in float32, tokenizer,
                           grit_config.json); adapters: adapters.safetensors beside adapter_config.json
-        projection.safetensors     only with model.projection
+        teacher_head.safetensors   only with distill.cosine_weight; export leaves it out
         training_state.pt          optimizer, step, best value so far, random states of every process
         recipe.json                the resolved settings, and the data's fingerprint
     best/                 a copy of the checkpoint with the best value of evaluation.best_metric, without training_state
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 PREFIX = "checkpoint-"
 EARLIER = "earlier-"
 LM_PREFIX = "language_model."
+TEACHER_HEAD = "teacher_head.safetensors"
 
 
 class CheckpointError(TrainError):
@@ -97,8 +98,13 @@ def set_aside(output_dir: Path) -> None:
             (output_dir / name).rename(folder / name)
 
 
-def save_checkpoint(trainer: Trainer, step: int, best: float | None, fingerprint: str, *, is_best: bool) -> Path:
-    """Writes `checkpoint-<step>`; every process must call this. Prunes older ones; refreshes `best` if `is_best`."""
+def save_checkpoint(
+    trainer: Trainer, step: int, best: float | None, fingerprint: str, *, is_best: bool, seconds: float = 0.0
+) -> Path:
+    """Writes `checkpoint-<step>`; every process must call this. Prunes older ones; refreshes `best` if `is_best`.
+
+    seconds   how much of run.minutes is spent
+    """
     output_dir = trainer.config.output_dir
     folder = output_dir / f"{PREFIX}{step:06d}"
     options = StateDictOptions(full_state_dict=True, cpu_offload=trainer.is_sharded)
@@ -113,7 +119,7 @@ def save_checkpoint(trainer: Trainer, step: int, best: float | None, fingerprint
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write_weights(trainer, weights, temporary)
-        state = {"step": step, "best": best, "optimizer": optimizer, "random": randoms}
+        state = {"step": step, "best": best, "seconds": seconds, "optimizer": optimizer, "random": randoms}
         torch.save(state, temporary / "training_state.pt")
         recipe = {"fingerprint": fingerprint, "config": recipe_values(trainer.config)}
         (temporary / "recipe.json").write_text(json.dumps(recipe, indent=2, default=str) + "\n", encoding="utf-8")
@@ -139,9 +145,9 @@ def write_weights(trainer: Trainer, weights: dict[str, Tensor], folder: Path) ->
         save_file(adapters, folder / "adapters.safetensors")
         peft_model: Any = core.language_model
         peft_model.peft_config[peft_model.active_adapter].save_pretrained(str(folder))
-    projection = {name: value.contiguous() for name, value in weights.items() if name.startswith("projection.")}
-    if projection:
-        save_file(projection, folder / "projection.safetensors")
+    head = {name: value.contiguous() for name, value in weights.items() if name.startswith("teacher_head.")}
+    if head:
+        save_file(head, folder / TEACHER_HEAD)
     trainer.tokenizer.save_pretrained(folder)
     trainer.grit.save(folder)
 
@@ -155,8 +161,8 @@ def load_weights(trainer: Trainer, folder: Path) -> None:
             weights = {LM_PREFIX + name: value for name, value in saved.state_dict().items()}
         else:
             weights = load_file(folder / "adapters.safetensors")
-        if (folder / "projection.safetensors").is_file():
-            weights |= load_file(folder / "projection.safetensors")
+        if (folder / TEACHER_HEAD).is_file():
+            weights |= load_file(folder / TEACHER_HEAD)
     except (OSError, FileNotFoundError) as error:
         raise CheckpointError(f"{folder} holds no weights of this kind of run ({error}).") from error
     if trainer.is_sharded:
@@ -173,8 +179,8 @@ def load_weights(trainer: Trainer, folder: Path) -> None:
         )
 
 
-def load_training_state(trainer: Trainer, folder: Path, fingerprint: str) -> tuple[int, float | None]:
-    """Restores optimizer and random states; gives (step, best value).
+def load_training_state(trainer: Trainer, folder: Path, fingerprint: str) -> tuple[int, float | None, float]:
+    """Restores optimizer and random states; gives (step, best value, seconds that are spent of run.minutes).
 
     Raises CheckpointError if the run has other data or settings than the checkpoint's.
     """
@@ -195,7 +201,7 @@ def load_training_state(trainer: Trainer, folder: Path, fingerprint: str) -> tup
     randoms = state["random"]
     if len(randoms) == trainer.ranks.size:
         _set_random(randoms[trainer.ranks.rank])
-    return int(state["step"]), state["best"]
+    return int(state["step"]), state["best"], float(state.get("seconds", 0.0))
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -218,24 +224,24 @@ def _forget_untrained(trainer: Trainer, saved: dict[str, Any]) -> None:
         del states[parameter]
 
 
-FIXED = ("model", "data", "adapter", "contrastive", "generative", "rag", "optimizer", "mode")
+FIXED = ("model", "data", "adapter", "contrastive", "generative", "rag", "distill", "optimizer", "mode")
 """Sections that decide what a step does: a run may only go on with the same ones."""
 
 
 def _check_same(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     for section in FIXED:
-        old, new = saved[section], json.loads(json.dumps(now[section], default=str))
+        old, new = saved.get(section), json.loads(json.dumps(now[section], default=str))
         if old != new:
-            name = next((k for k in new if old.get(k) != new[k]), "") if isinstance(new, dict) else ""
+            name = next((k for k in new if old.get(k) != new[k]), "") if isinstance(new, dict) and old else ""
             raise CheckpointError(
                 f"{folder} was made with another {section}{'.' + name if name else ''}. Go on with its own settings, "
                 "or start from its weights with --resume weights."
             )
-    for name in ("steps", "seed"):
-        if saved["run"][name] != now["run"][name]:
+    for name in ("steps", "minutes", "seed"):
+        if saved["run"].get(name) != now["run"][name]:
             raise CheckpointError(
-                f"{folder} belongs to a run with run.{name} {saved['run'][name]}, not {now['run'][name]}: order and "
-                "learning rate depend on it. Use --resume weights to prolong a run."
+                f"{folder} belongs to a run with run.{name} {saved['run'].get(name)}, not {now['run'][name]}: order "
+                "and learning rate depend on it. Use --resume weights to prolong a run."
             )
 
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
@@ -29,18 +29,14 @@ from grit_app.gritlm.load.size import NF4_BYTES, is_quantizable
 from training.config import TrainConfig
 from training.data.batches import StepLoader
 from training.run.adapters import find_expert_parameters, find_targets
-from training.step.batch import StepBatch
+from training.run.setup import Trainer
+from training.run.update import optimizer_step
 from training.step.losses import LOGITS_AT_ONCE
-from training.step.step import StepReport
-
-if TYPE_CHECKING:
-    from training.run.setup import Trainer
 
 KNOWN_SHAPES: dict[str, Any] = {
     "mistralai/Mistral-7B-v0.1": MistralConfig,  # the classes' defaults are these models' shapes
     "mistralai/Mixtral-8x7B-v0.1": MixtralConfig,
 }
-OptimizerStep = Callable[["Trainer", StepBatch, float], tuple[StepReport, float]]
 
 TRAINED_BYTES = 16
 ACTIVATION_BYTES = 34
@@ -163,9 +159,7 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30  # bytes on macOS
 
 
-def print_memory(
-    trainer: Trainer, loader: StepLoader, say: Callable[[str], None], optimizer_step: OptimizerStep
-) -> dict[str, float]:
+def print_memory(trainer: Trainer, loader: StepLoader, say: Callable[[str], None]) -> dict[str, float]:
     """Runs a batch of the longest rows of every stream through one whole step and says its peak."""
     longest = loader.longest()
     if torch.cuda.is_available():

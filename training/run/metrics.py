@@ -76,6 +76,7 @@ class RunLog:
         rate: float,
         seconds: float,
         memory_gib: float,
+        is_last: bool = False,
     ) -> None:
         """The numbers of one step, counted from 1. Tokens are this process's."""
         values = {
@@ -92,11 +93,13 @@ class RunLog:
         self.write(step, values)
         if self._bar is not None:
             self._bar.update()
-        if step % self._config.run.log_every == 0 or step == self._config.run.steps:
+        if step % self._config.run.log_every == 0 or is_last:
             parts = [f"{label} {report.values[key]:{form}}" for label, key, form in COLUMNS if key in report.values]
-            width = len(str(self._config.run.steps))
+            total = self._config.run.steps
+            width = len(str(total)) if total else 5
+            of_total = f"/{total}" if total else ""
             self._say(
-                f"step {step:{width}d}/{self._config.run.steps}  loss {values['loss']:7.4f}  {'  '.join(parts)}  "
+                f"step {step:{width}d}{of_total}  loss {values['loss']:7.4f}  {'  '.join(parts)}  "
                 f"norm {norm:7.3f}  lr {rate:.2e}  {values['tokens_per_s']:7.0f} tok/s  "
                 f"pad {values['padding_share']:4.0%}  {memory_gib:5.2f} GiB"
             )

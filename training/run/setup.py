@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,20 @@ from grit_app.gritlm.load.loading import load_config, load_hf_model, load_tokeni
 from grit_app.gritlm.load.sources import find_folder
 from grit_app.gritlm.prompts import Prompts
 from training.config import ConfigError, TrainConfig
+from training.data.chunk import Forwards
 from training.run.adapters import add_adapters
 from training.run.heap import keep_heap_small
+from training.run.kernels import fuse_norms
 from training.run.optimizer import build_optimizer
 from training.step.distributed import Ranks
-from training.step.fake_int8 import use_fake_int8
 from training.step.module import GritModule
+from training.step.segments import kernel_error, use_segments
 from training.step.step import Stepper
 
 log = logging.getLogger(__name__)
+
+KERNEL_TOLERANCE = 0.03
+"""Half precision moves an output of unit size by about 0.01; a wrong mask moves it by 1."""
 
 
 @dataclass
@@ -46,7 +51,9 @@ class Trainer:
     tokenizer: PreTrainedTokenizerBase
     prompts: Prompts
     grit: GritConfig
-    base_folder: Path
+    forwards: Forwards
+    folder: Path
+    """Of the model that the run started from: it holds the tokenizer."""
 
     @property
     def is_sharded(self) -> bool:
@@ -59,8 +66,11 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     return Accelerator(mixed_precision="bf16" if config.run.precision == "bf16" else "no")
 
 
-def set_up(config: TrainConfig, accelerator: Accelerator | None = None) -> Trainer:
-    """Loads the model and prepares it for one or many processes. Raises ConfigError for pairs that do not work."""
+def set_up(config: TrainConfig, accelerator: Accelerator | None = None, teacher_width: int = 0) -> Trainer:
+    """Loads the model and prepares it for one or many processes. Raises ConfigError for pairs that do not work.
+
+    teacher_width   columns of the teachers' vectors (`training.data.teachers`); 0: no file has a teacher
+    """
     accelerator = accelerator or make_accelerator(config)
     check_pairs(config, accelerator)
     if accelerator.device.type == "cpu":
@@ -69,13 +79,28 @@ def set_up(config: TrainConfig, accelerator: Accelerator | None = None) -> Train
     folder = Path(config.model.path) if config.model.random_weights else find_folder(config.model.path)
     is_sharded = accelerator.distributed_type == DistributedType.FSDP
     # FSDP2 moves one layer after the other to the device and keeps a shard of it: the whole model stays on the CPU.
-    core, grit = build_module(config, folder, torch.device("cpu") if is_sharded else accelerator.device)
+    device = torch.device("cpu") if is_sharded else accelerator.device
+    core, grit = build_module(config, folder, device, teacher_width)
+    forwards = choose_forwards(config, core, accelerator.device)
+    if accelerator.device.type == "cuda":
+        fuse_norms(core)
     optimizer = build_optimizer(core, config.optimizer)
     module, optimizer = prepare(accelerator, core, optimizer)
     stepper = Stepper(module, core, config, ranks, is_sharded=is_sharded)
     tokenizer = load_tokenizer(folder)
     return Trainer(
-        config, accelerator, ranks, core, module, optimizer, stepper, tokenizer, Prompts(tokenizer), grit, folder
+        config,
+        accelerator,
+        ranks,
+        core,
+        module,
+        optimizer,
+        stepper,
+        tokenizer,
+        Prompts(tokenizer),
+        grit,
+        forwards,
+        folder,
     )
 
 
@@ -103,6 +128,13 @@ def check_pairs(config: TrainConfig, accelerator: Accelerator) -> None:
             "Evaluation during a sharded LoRA run is not possible. Set evaluation.files to [] and evaluation.suite to "
             "null, or use DDP."
         )
+    if config.generative.base_kl_weight > 0 and (is_fsdp or config.model.random_weights):
+        raise ConfigError(
+            "generative.base_kl_weight keeps a whole frozen copy of the model: FSDP2 would not shard it, and with "
+            "model.random_weights there is nothing to keep. Set it to 0."
+        )
+    if config.run.rows == "packed" and config.model.kernel != "sdpa":
+        raise ConfigError("run.rows packed is made for model.kernel sdpa. Use that, or run.rows padded.")
     supported = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP)
     if accelerator.distributed_type not in supported:
         raise ConfigError(
@@ -111,7 +143,38 @@ def check_pairs(config: TrainConfig, accelerator: Accelerator) -> None:
         )
 
 
-def build_module(config: TrainConfig, folder: Path, device: torch.device) -> tuple[GritModule, GritConfig]:
+def choose_forwards(config: TrainConfig, core: GritModule, device: torch.device) -> Forwards:
+    """Packed rows where the recipe or the device asks for them; else padded ones, with padding as the device likes it.
+
+    A forward costs a CPU little by itself, and a GPU some thousand launches: there more padding is cheaper than more
+    forwards.
+    """
+    on_gpu = device.type == "cuda"
+    padded = Forwards(False, 0.6 if on_gpu else 0.1, config.model.pooling)
+    if config.run.rows == "padded" or config.model.kernel != "sdpa" or getattr(core.config, "attention_dropout", 0):
+        return padded
+    if config.run.rows == "auto":
+        if not on_gpu or config.run.precision != "bf16":
+            return padded
+        shape = core.config
+        heads = int(shape.num_attention_heads)
+        kv_heads = int(getattr(shape, "num_key_value_heads", None) or heads)
+        head_dim = int(getattr(shape, "head_dim", None) or shape.hidden_size // heads)
+        try:
+            error = kernel_error(device, torch.bfloat16, heads, kv_heads, head_dim)
+        except (RuntimeError, ImportError, TypeError, ValueError) as problem:
+            log.warning("The kernel for packed rows does not run here (%s); rows are padded.", problem)
+            return padded
+        if error > KERNEL_TOLERANCE:
+            log.warning("The kernel for packed rows is off by %.3f here; rows are padded.", error)
+            return padded
+    use_segments(core.hf_model)
+    return replace(padded, is_packed=True)
+
+
+def build_module(
+    config: TrainConfig, folder: Path, device: torch.device, teacher_width: int = 0
+) -> tuple[GritModule, GritConfig]:
     """The module that is trained, in training mode, and the checkpoint's settings."""
     model = load_for_training(config, folder, device)
     prove_attention(model, with_bidirectional=config.model.attention.startswith("b"))
@@ -129,19 +192,24 @@ def build_module(config: TrainConfig, folder: Path, device: torch.device) -> tup
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)  # the same projection on every process
+        torch.manual_seed(config.run.seed)  # the same head on every process
         core = GritModule(
             language_model,
             pooling=config.model.pooling,
-            projection=config.model.projection,
+            teacher_width=teacher_width if config.distill.cosine_weight > 0 else 0,
             kl_weight=config.rag.kl_weight,
+            base=frozen_base(config, folder, device) if config.generative.base_kl_weight > 0 else None,
+            base_kl_weight=config.generative.base_kl_weight,
             router_weight=router_weight,
         )
-    if config.rag.fake_int8:
-        if config.model.kernel != "sdpa":
-            raise ConfigError("rag.fake_int8 is made for model.kernel sdpa. Use that, or leave the rounding out.")
-        use_fake_int8(core.hf_model)
     return core.to(device).train(), grit_config(config, folder)
+
+
+def frozen_base(config: TrainConfig, folder: Path, device: torch.device) -> PreTrainedModel:
+    """The model before the run, for `generative.base_kl_weight`."""
+    dtype = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
+    model = load_hf_model(folder, device=device, dtype=dtype, quantization="none")
+    return model.requires_grad_(False).eval()
 
 
 def load_for_training(config: TrainConfig, folder: Path, device: torch.device) -> PreTrainedModel:

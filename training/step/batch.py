@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from training.data.collate import Chunk, Stream
+from training.data.chunk import Chunk, Stream
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What teachers say about the texts of a contrast. Vectors of different teachers stand in columns of their own."""
+
+    query_vectors: Tensor
+    """[n, width] float32, L2-normalised; 0 in other teachers' columns"""
+    query_teachers: Tensor
+    """[n] the teacher's number, −1: none"""
+    passage_vectors: Tensor
+    """[m, width]"""
+    passage_teachers: Tensor
+    """[m]"""
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,7 @@ class ContrastGroup:
     """[n, k]"""
     own_only: Tensor
     """[n] bool"""
+    taught: Taught | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,14 @@ class StepBatch:
 
     def chunks(self) -> list[Chunk]:
         return [*self.write, *(chunk for group in self.groups.values() for chunk in group.chunks)]
+
+    def pin_memory(self) -> StepBatch:
+        """The same with its chunks in pinned memory (torch's DataLoader asks for it by this name)."""
+        groups = {
+            stream: replace(group, chunks=[chunk.pinned() for chunk in group.chunks])
+            for stream, group in self.groups.items()
+        }
+        return replace(self, write=[chunk.pinned() for chunk in self.write], groups=groups)
 
     @property
     def tokens(self) -> int:

@@ -46,12 +46,17 @@ class Ranks:
 
     def sizes(self, n: int) -> list[int]:
         """`n` of every process."""
+        return [numbers[0] for numbers in self.exchange([n])]
+
+    def exchange(self, numbers: Sequence[int]) -> list[list[int]]:
+        """The numbers of every process, in rank order; equally many each."""
         if self.size == 1:
-            return [n]
-        mine = torch.tensor([n], device=self.device)
-        all_sizes = [torch.zeros_like(mine) for _ in range(self.size)]
-        dist.all_gather(all_sizes, mine)
-        return [int(size) for size in all_sizes]
+            return [list(numbers)]
+        mine = torch.tensor(list(numbers), device=self.device)
+        everybody = [torch.zeros_like(mine) for _ in range(self.size)]
+        dist.all_gather(everybody, mine)
+        found: list[list[int]] = torch.stack(everybody).tolist()
+        return found
 
     def gather(self, tensor: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
         """Rows of all processes in rank order, without gradient; processes may have different numbers of rows."""
@@ -64,11 +69,11 @@ class Ranks:
         dist.all_gather(pieces, padded)
         return torch.cat([piece[:size] for piece, size in zip(pieces, sizes, strict=True)])
 
-    def gather_with_grad(self, tensor: Tensor) -> Tensor:
+    def gather_with_grad(self, tensor: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
         """As `gather`; in backward each row gets the sum of all processes' gradients."""
         if self.size == 1:
             return tensor
-        gathered: Tensor = _Gather.apply(tensor, self, self.sizes(len(tensor)))
+        gathered: Tensor = _Gather.apply(tensor, self, list(sizes or self.sizes(len(tensor))))
         return gathered
 
     def sum(self, tensor: Tensor) -> Tensor:

@@ -56,6 +56,23 @@ class QueryBlock:
 
 
 @dataclass(frozen=True)
+class TeacherBlock:
+    """What teachers say about a block of queries and about every passage of the pool, in the same orders."""
+
+    query_vectors: Tensor
+    """[n, width] float32, L2-normalised"""
+
+    query_teachers: Tensor
+    """[n] −1: none"""
+
+    passage_vectors: Tensor
+    """[m, width]"""
+
+    passage_teachers: Tensor
+    """[m]"""
+
+
+@dataclass(frozen=True)
 class InfoNCE:
     """Sums over queries, so that blocks and processes add up."""
 
@@ -79,22 +96,15 @@ def info_nce(queries: QueryBlock, pool: PassagePool, *, temperature: float) -> I
 
     Raises ValueError if a target lies outside the pool. Source: GRIT, section 2; van den Oord et al. 2018.
     """
-    rows, columns = len(queries.vectors), len(pool.vectors)
-    if rows and int(queries.targets.max()) >= columns:
+    columns = len(pool.vectors)
+    # On a GPU the question would stop the CPU until everything before it is done.
+    if queries.targets.device.type == "cpu" and len(queries.targets) and int(queries.targets.max()) >= columns:
         raise ValueError(f"a target lies outside the {columns} passages")
     has_target = queries.targets >= 0
     target = queries.targets.clamp_min(0)
-    # float32: at temperature 0.02 a bfloat16 score is off by up to 0.1 logit.
-    with torch.autocast(queries.vectors.device.type, enabled=False):
-        cosines = queries.vectors.float() @ pool.vectors.float().T
-    is_target = torch.zeros(rows, columns, dtype=torch.bool, device=cosines.device)
-    is_target[torch.arange(rows, device=cosines.device), target] = has_target
-    is_right = torch.zeros_like(is_target)
-    for hashes in queries.right_answers.T:
-        is_right |= hashes[:, None] == pool.hashes
-    masked = is_right & ~is_target
-    hidden = masked | (queries.own_only[:, None] & (pool.owners != queries.numbers[:, None]))
-    scores = (cosines / temperature).masked_fill(hidden & ~is_target, -torch.inf)
+    cosines = _cosines(queries, pool)
+    is_target, masked, hidden = _candidates(queries, pool)
+    scores = (cosines / temperature).masked_fill(hidden, -torch.inf)
     positive = cosines.gather(1, target[:, None])[:, 0]
     # Rows without a target would be −inf or NaN if nothing is left of them; they are set to a constant instead.
     scores = torch.where(has_target[:, None], scores, torch.zeros_like(scores))
@@ -104,8 +114,54 @@ def info_nce(queries: QueryBlock, pool: PassagePool, *, temperature: float) -> I
         correct = (positive > hardest) & has_target  # a tie is no success: a collapsed model ties everywhere
         hardest = torch.where(hardest.isfinite() & has_target, hardest, torch.zeros_like(hardest))
     return InfoNCE(
-        losses.sum(), correct.sum(), (positive.detach() * has_target).sum(), hardest.sum(), masked[has_target].sum()
+        losses.sum(),
+        correct.sum(),
+        (positive.detach() * has_target).sum(),
+        hardest.sum(),
+        (masked & has_target[:, None]).sum(),
     )
+
+
+def similarity_kl(queries: QueryBlock, pool: PassagePool, teacher: TeacherBlock, *, temperature: float) -> Tensor:
+    """Σ over queries of KL(teacher ‖ student) between the softmaxes of their similarities, in float32.
+
+    Both run over the passages that InfoNCE scores for the query and that the query's own teacher has read. A query
+    without a teacher adds nothing.
+    """
+    _, _, hidden = _candidates(queries, pool)
+    read = (teacher.query_teachers[:, None] == teacher.passage_teachers) & (teacher.query_teachers >= 0)[:, None]
+    shown = read & ~hidden
+    counts = shown.any(1, keepdim=True)
+    with torch.autocast(queries.vectors.device.type, enabled=False):
+        taught = teacher.query_vectors.float() @ teacher.passage_vectors.float().T / temperature
+    student = _cosines(queries, pool) / temperature
+
+    def log_shares(scores: Tensor) -> Tensor:
+        # A row without any passage is set to a constant: its softmax would be NaN, and so would its gradient.
+        return F.log_softmax(torch.where(counts, scores.masked_fill(~shown, -torch.inf), 0.0), dim=1)
+
+    expected, found = log_shares(taught), log_shares(student)
+    terms = torch.where(shown, expected.exp() * (expected - found), 0.0)
+    return terms.sum()
+
+
+def _cosines(queries: QueryBlock, pool: PassagePool) -> Tensor:
+    # float32: at temperature 0.02 a bfloat16 score is off by up to 0.1 logit.
+    with torch.autocast(queries.vectors.device.type, enabled=False):
+        return queries.vectors.float() @ pool.vectors.float().T
+
+
+def _candidates(queries: QueryBlock, pool: PassagePool) -> tuple[Tensor, Tensor, Tensor]:
+    """[n, m] bool each: the own positive; right answers that are not it; all that the query is not scored against."""
+    rows, columns = len(queries.vectors), len(pool.vectors)
+    places = torch.arange(columns, device=pool.vectors.device)
+    is_target = places == queries.targets[:, None]
+    is_right = torch.zeros(rows, columns, dtype=torch.bool, device=places.device)
+    for hashes in queries.right_answers.T:
+        is_right |= hashes[:, None] == pool.hashes
+    masked = is_right & ~is_target
+    foreign = queries.own_only[:, None] & (pool.owners != queries.numbers[:, None])
+    return is_target, masked, masked | (foreign & ~is_target)
 
 
 def token_weights(counts: Tensor, *, kind: Literal["token", "sample", "mixed"], group_size: int = 1) -> Tensor:
@@ -167,11 +223,29 @@ def _cross_entropy(hidden: Tensor, labels: Tensor, weights: Tensor, head: nn.Mod
     return (losses * weights).sum()
 
 
-def weighted_kl(hidden: Tensor, teacher_logits: Tensor, weights: Tensor, head: nn.Module) -> Tensor:
-    """Σ weight · KL(teacher ‖ student) over the vocabulary, in float32; the teacher carries no gradient."""
+def weighted_kl(hidden: Tensor, teacher: Tensor, weights: Tensor, head: nn.Module, teacher_head: nn.Module) -> Tensor:
+    """Σ weight · KL(teacher ‖ student) over the vocabulary, in float32; the teacher carries no gradient.
+
+    hidden   [n, hidden]    states of the positions that predict
+    teacher  [n, hidden']   the teacher's states of the same positions, for its own head
+    weights  [n]            float32
+    """
+    rows = max(1, LOGITS_AT_ONCE // (4 * vocabulary_size(head)))
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for start in range(0, len(weights), rows):
+        part = slice(start, start + rows)
+        arguments = (hidden[part], teacher[part], weights[part], head, teacher_head)
+        if len(weights) <= rows:
+            return _kl(*arguments)
+        total = total + checkpoint(_kl, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return total
+
+
+def _kl(hidden: Tensor, teacher: Tensor, weights: Tensor, head: nn.Module, teacher_head: nn.Module) -> Tensor:
+    with torch.no_grad():
+        expected = F.log_softmax(teacher_head(teacher).float(), dim=-1)
     student = F.log_softmax(head(hidden).float(), dim=-1)
-    teacher = F.log_softmax(teacher_logits.float(), dim=-1)
-    return (F.kl_div(student, teacher, log_target=True, reduction="none").sum(-1) * weights).sum()
+    return (F.kl_div(student, expected, log_target=True, reduction="none").sum(-1) * weights).sum()
 
 
 def router_balance(

@@ -20,13 +20,23 @@ import torch
 from torch import Tensor, nn
 
 from training.config import TrainConfig
-from training.data.collate import Chunk, Stream, dummy_chunk
+from training.data.chunk import Chunk, Stream, dummy_chunk
 from training.run.heap import give_free_memory_back
 from training.step.batch import ContrastGroup, StepBatch
+from training.step.contrast import Contrast, Counts
 from training.step.distributed import Ranks, average_gradients
 from training.step.gradcache import cached_backward, plain_backward
-from training.step.losses import PassagePool, QueryBlock, info_nce, token_weights
+from training.step.losses import token_weights
 from training.step.module import GritModule
+
+KINDS: dict[str, tuple[Stream, bool, bool]] = {
+    "write": ("generative", True, False),
+    "contrastive answers": ("contrastive", True, True),
+    "contrastive texts": ("contrastive", False, True),
+    "rag answers": ("rag", True, True),
+    "rag texts": ("rag", False, True),
+}
+"""Kind of forward → (stream, whether it predicts tokens, whether it pools vectors)"""
 
 
 @dataclass
@@ -64,16 +74,21 @@ class Stepper:
         """Adds the step's gradient to `.grad` of every trained parameter."""
         self._sums: dict[str, Tensor] = {}
         weights = {stream: self._token_weights(stream, counts) for stream, counts in batch.label_counts.items()}
+        counts, missing = self._exchanged(batch)
         with self._unsynchronised():
             like = batch.chunks()[0]
-            for chunk in self._equalised(batch.write, like, predicts=True, pools=False):
+            dummies = {
+                kind: dummy_chunk(like, stream, predicts=predicts, pools=pools)
+                for kind, (stream, predicts, pools) in KINDS.items()
+            }
+            for chunk in [*batch.write, *[dummies["write"]] * missing["write"]]:
                 self._write(self._weighted(chunk, weights))
             for stream, group in batch.groups.items():
-                answers = [chunk for chunk in group.chunks if chunk.labels is not None]
-                others = [chunk for chunk in group.chunks if chunk.labels is None]
-                chunks = self._equalised(answers, like, predicts=True, pools=True)
-                chunks += self._equalised(others, like, predicts=False, pools=True)
-                self._contrast(stream, group, [self._weighted(chunk, weights) for chunk in chunks])
+                chunks = [*group.chunks, *[dummies[f"{stream} answers"]] * missing.get(f"{stream} answers", 0)]
+                chunks = [chunk for chunk in chunks if chunk.labels is not None]
+                chunks += [chunk for chunk in group.chunks if chunk.labels is None]
+                chunks += [dummies[f"{stream} texts"]] * missing.get(f"{stream} texts", 0)
+                self._contrast(stream, group, counts[stream], [self._weighted(chunk, weights) for chunk in chunks])
         if not self.is_sharded:
             average_gradients(self.core.parameters(), self.ranks)
         return self._report()
@@ -82,7 +97,7 @@ class Stepper:
 
     def _token_weights(self, stream: Stream, counts: Tensor) -> Tensor:
         """[local samples] float32: weight of a trained token of each sample in the stream's loss."""
-        sizes = self.ranks.sizes(len(counts))
+        sizes = [len(counts)] * self.ranks.size  # batch sizes are multiples of the processes
         everybody = self.ranks.gather(counts.to(self.ranks.device), sizes)
         if stream == "rag":
             weights = token_weights(everybody, kind=self.config.rag.loss)
@@ -117,12 +132,12 @@ class Stepper:
 
     # embedding -------------------------------------------------------------------------------------------------------
 
-    def _contrast(self, stream: Stream, group: ContrastGroup, chunks: list[Chunk]) -> None:
+    def _contrast(self, stream: Stream, group: ContrastGroup, counts: Counts, chunks: list[Chunk]) -> None:
         order = torch.tensor([n for chunk in chunks if not chunk.is_dummy for n in chunk.vectors], dtype=torch.long)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order))
-        place = place.to(self.ranks.device)
         name = "contrastive" if stream == "contrastive" else "rag_contrastive"
+        contrast = Contrast(name, group, counts, self.config, self.ranks)
 
         def encode(chunk: Chunk, learns: bool) -> tuple[Tensor, Tensor | None]:
             vectors, loss, parts = self.module(chunk, with_answers=learns)
@@ -134,75 +149,43 @@ class Stepper:
             return vectors, loss * (self._stream_weight(stream) * self.ranks.size)
 
         def gradient(vectors: Tensor) -> Tensor:
-            found = self._info_nce_gradient(name, vectors, place, group)
+            found = contrast.gradient(vectors, place, self.core.width, self._add)
             give_free_memory_back()  # the scores' memory, before the graphs of the learning pass
             return found
 
         if not chunks:  # nothing of this process, but others' gathers wait for it
-            gradient(torch.zeros(0, self.core.vector_size, device=self.ranks.device))
+            gradient(torch.zeros(0, self.core.vector_size(stream), device=self.ranks.device))
         elif self.is_sharded or (self.config.contrastive.cache_gradients and len(chunks) > 1):
             cached_backward(chunks, encode, gradient, len(order), self.ranks.device)
         else:
             plain_backward(chunks, encode, gradient)
 
-    def _info_nce_gradient(self, name: str, vectors: Tensor, place: Tensor, group: ContrastGroup) -> Tensor:
-        """Gradient of the weighted loss with respect to this process's vectors, scores computed in blocks of rows."""
-        ranks, device = self.ranks, self.ranks.device
-        leaf = vectors.detach().float().requires_grad_()
-        queries = leaf[place[group.query_vectors]]
-        local_passages = leaf[place[group.passage_vectors]]
-        query_sizes, passage_sizes = ranks.sizes(len(queries)), ranks.sizes(len(local_passages))
-        first_query = sum(query_sizes[: ranks.rank])
-        first_passage = sum(passage_sizes[: ranks.rank])
-        gathered = ranks.gather_with_grad(local_passages)
-        passages = gathered.detach().requires_grad_()
-        pool = PassagePool(
-            passages,
-            ranks.gather(group.hashes.to(device), passage_sizes),
-            ranks.gather(group.owners.to(device) + first_query, passage_sizes),
-        )
-        targets = torch.where(group.targets >= 0, group.targets + first_passage, -1).to(device)
-        asked = ranks.sum((targets >= 0).sum())
-        weight = self.config.contrastive.weight
-        if name == "rag_contrastive":
-            weight *= self.config.rag.embedding_weight
-        scale = weight * ranks.size / max(1, int(asked))
-        detached = queries.detach().requires_grad_()
-        right, own_only = group.right_answers.to(device), group.own_only.to(device)
-        numbers = first_query + torch.arange(len(queries), device=device)
-        rows = self.config.contrastive.score_rows
-        for start in range(0, len(queries) if len(passages) else 0, rows):
-            part = slice(start, start + rows)
-            block = QueryBlock(detached[part], targets[part], right[part], numbers[part], own_only[part])
-            result = info_nce(block, pool, temperature=self.config.contrastive.temperature)
-            (result.loss_sum * scale).backward()
-            self._add(f"loss_{name}", result.loss_sum.detach())
-            self._add(f"accuracy_at_1_{name}", result.correct)
-            self._add(f"cosine_positive_{name}", result.positive_sum)
-            self._add(f"cosine_hardest_{name}", result.hardest_sum)
-            self._add(f"masked_{name}", result.masked)
-        self._add(f"queries_{name}", (group.targets >= 0).sum())
-        # Every process joins the gather's backward, also one that has no query of its own.
-        given = [passages.grad if passages.grad is not None else torch.zeros_like(passages)]
-        outputs: list[Tensor] = [gathered]
-        if detached.grad is not None:
-            outputs.append(queries)
-            given.append(detached.grad)
-        torch.autograd.backward(outputs, given)
-        return leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
-
     # processes -------------------------------------------------------------------------------------------------------
 
-    def _equalised(self, chunks: list[Chunk], like: Chunk, *, predicts: bool, pools: bool) -> list[Chunk]:
-        """Under FSDP2 every forward is a collective, and so is its backward: all processes run equally many of a kind.
+    def _exchanged(self, batch: StepBatch) -> tuple[dict[Stream, Counts], dict[str, int]]:
+        """(sizes of the groups over all processes, how many chunks of each kind this process lacks): one message.
 
-        Of a kind, because the LM head's gradient is reduced together with others': one process with it and one
-        without would send messages of different sizes.
+        Under FSDP2 every forward is a collective, and so is its backward: all processes run equally many of a kind. Of
+        a kind, because the LM head's gradient is reduced together with others': one process with it and one without
+        would send messages of different sizes.
         """
-        if not self.is_sharded:
-            return chunks
-        missing = self.ranks.max(len(chunks)) - len(chunks)
-        return chunks + [dummy_chunk(like, like.stream, predicts=predicts, pools=pools)] * missing
+        forwards = {"write": len(batch.write)}
+        for stream, group in batch.groups.items():
+            answers = sum(chunk.labels is not None for chunk in group.chunks)
+            forwards |= {f"{stream} answers": answers, f"{stream} texts": len(group.chunks) - answers}
+        told = [Counts.of_process(group) for group in batch.groups.values()]
+        everybody = self.ranks.exchange([*forwards.values(), *(number for numbers in told for number in numbers)])
+        counts: dict[Stream, Counts] = {}
+        start = len(forwards)
+        for stream, numbers in zip(batch.groups, told, strict=True):
+            counts[stream] = Counts.of_all([of_one[start : start + len(numbers)] for of_one in everybody])
+            start += len(numbers)
+        most = [max(of_one[place] for of_one in everybody) for place in range(len(forwards))]
+        missing = {
+            kind: (wanted - have if self.is_sharded else 0)
+            for (kind, have), wanted in zip(forwards.items(), most, strict=True)
+        }
+        return counts, missing
 
     def _unsynchronised(self) -> AbstractContextManager[Any]:
         no_sync = getattr(self.module, "no_sync", None)
@@ -218,6 +201,7 @@ class Stepper:
         """Sums over processes; a process may lack a name that another has."""
         names = sorted(f"{part}_{stream}" for stream in ("contrastive", "rag_contrastive") for part in _PARTS)
         names += ["loss_generative", "loss_rag", "router_generative", "router_rag"]
+        names += ["kl_contrastive", "teacher_distance_contrastive"]  # the same names everywhere: it is one message
         zero = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         sums = self.ranks.sum(torch.stack([self._sums.get(name, zero) for name in names])).tolist()
         values = dict(zip(names, sums, strict=True))
@@ -228,8 +212,10 @@ class Stepper:
                     total = values.pop(f"{part}_{stream}")
                     if queries:
                         values[f"{part}_{stream}"] = total / queries
-        known = set(self._sums)
-        return StepReport({k: v for k, v in values.items() if k in known or k.endswith("contrastive")})
+        known = set(self._sums) | {
+            f"{part}_{stream}" for stream in ("contrastive", "rag_contrastive") for part in _PARTS
+        }
+        return StepReport({k: v for k, v in values.items() if k in known})
 
 
 _PARTS = ("loss", "accuracy_at_1", "cosine_positive", "cosine_hardest", "masked", "queries")

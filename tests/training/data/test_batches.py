@@ -16,7 +16,7 @@ from tests.training.helpers import Workbench, contrastive_rows, make_config, wri
 from training.config import ContrastiveConfig, DataFile
 from training.data import batches
 from training.data.batches import StepLoader, generative_item
-from training.data.collate import plan_chunks, plan_rows
+from training.data.collate import plan_chunks, plan_packed
 from training.data.formats import ContrastiveSample, DataError, GenerativeSample, open_datasets, text_hash
 
 PIECES = [
@@ -101,10 +101,11 @@ def test_chunks_hold_everything_once_within_the_budget(seed: int) -> None:
     areas = [len(chunk) * max(lengths[i] for i in chunk) for chunk in chunks]
     assert max(areas) <= 2048 and sum(lengths) / sum(areas) > 0.8
     assert plan_chunks([5000, 3], 2048) == [[0], [1]]  # one long sequence may exceed the budget, alone
-    rows = plan_rows(lengths, 512)
-    assert sorted(i for row in rows for i in row) == list(range(300))
-    assert max(sum(lengths[i] for i in row) for row in rows) <= 512
-    assert sum(lengths) / (512 * len(rows)) > 0.95
+    packed = plan_packed(lengths, 2048)
+    assert sorted(i for group in packed for i in group) == list(range(300))
+    held = [sum(lengths[i] for i in group) for group in packed]
+    assert max(held) <= 2048 and min(held) > 0.8 * max(held) and len(packed) <= 1 + -(-sum(lengths) // 2048)
+    assert plan_packed([5000, 3], 2048) == [[0], [1]] and plan_packed([], 2048) == []
 
 
 def test_queries_meet_their_own_passages(

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from grit_app.gritlm import GritLM
 from grit_app.gritlm.cache.kv_cache import join
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.layout import Layout
 from grit_app.gritlm.write.runtime import Decoder
 from grit_app.rag.strategies import build_layout
-from tests.training.helpers import make_config
 from training.config import ConfigError, RagConfig
-from training.data.collate import WriteItem, write_chunks
+from training.data.chunk import Forwards, WriteItem
+from training.data.collate import write_chunks
 from training.data.formats import RagSample
 from training.data.rag_layouts import LAYOUTS, answer_ids, check_layouts, lay_out
-from training.run.setup import build_module
 from training.step.module import GritModule
+from training.step.segments import use_segments
 
 SAMPLE = RagSample(
     "Where do bees keep honey?",
@@ -38,7 +39,7 @@ def laid_out(model: Any, name: str, seed: int = 0, documents: int = 3) -> Any:
     return lay_out(SAMPLE, random.Random(seed), model.prompts, GRIT, config, 512)
 
 
-def served_logits(model: Any, layout: Layout, answer: int, *, int8: bool = False) -> torch.Tensor:
+def served_logits(model: Any, layout: Layout, answer: int) -> torch.Tensor:
     """Logits before each answer token when serving: every block encoded alone, caches joined, tail decoded."""
     caches = []
     for block in layout.blocks:
@@ -50,8 +51,6 @@ def served_logits(model: Any, layout: Layout, answer: int, *, int8: bool = False
             encoding = next(iter(model.encode_iter([text], instruction, return_cache=True)))
             assert list(encoding.cache.ids) == list(block.ids)
             caches.append(encoding.cache)
-    if int8:
-        caches = [cache.packed("int8") for cache in caches]
     cache = join(caches, model.rope, layout.positions, layout.keep_headers) if caches else None
     decoder = Decoder(model.hf_model)
     space = decoder.workspace(cache, len(layout.tail))
@@ -59,13 +58,26 @@ def served_logits(model: Any, layout: Layout, answer: int, *, int8: bool = False
     return decoder.project(states[-answer - 1 : -1])
 
 
+PADDED, PACKED = Forwards(), Forwards(is_packed=True)
+
+
+def segmented(load: Callable[..., Any]) -> Any:
+    """A model of its own, since its attention is changed."""
+    model = GritLM.from_pretrained(load("mistral"), dtype="float32")
+    use_segments(model.hf_model)
+    return model
+
+
+@pytest.mark.parametrize("forwards", [PADDED, PACKED], ids=["padded", "packed"])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_training_forward_equals_joined_caches(tiny_model: Any, name: str) -> None:
-    """What the answer's tokens see in training is what decoding sees over joined caches, in a padded batch too."""
+def test_training_forward_equals_joined_caches(tiny_model_folder: Any, name: str, forwards: Forwards) -> None:
+    """What the answer's tokens see in training is what decoding sees over joined caches, beside others too."""
+    tiny_model = segmented(tiny_model_folder)
     item = laid_out(tiny_model, name)
     short = replace(item.layout, tail=item.layout.tail[:-1])  # a neighbour of another length: the batch is padded
     items = [WriteItem(item.layout, item.labels, 0), WriteItem(short, item.labels[:-1], 1)]
-    (chunk,) = write_chunks(items, budget=10_000, stream="rag")
+    (chunk,) = write_chunks(items, budget=10_000, stream="rag", forwards=forwards)
+    assert (chunk.segments is not None) == forwards.is_packed
     module = GritModule(tiny_model.hf_model)
     states = module._run(chunk).last_hidden_state.flatten(0, 1)[chunk.predictors]
     logits = tiny_model.hf_model.get_output_embeddings()(states)[: len(item.labels)]
@@ -74,40 +86,15 @@ def test_training_forward_equals_joined_caches(tiny_model: Any, name: str) -> No
     assert float((logits - expected).abs().max()) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["docs_cache", "query_doc_cache", "prefix_cache"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_rounded_reading_equals_int8_caches(
-    tiny_model: Any, tiny_model_folder: Any, name: str, checkpointing: bool
-) -> None:
-    """With fake_int8 the answer sees what decoding sees over caches stored in 8 bits; vectors stay as they are."""
-    config = make_config(Path(tiny_model_folder()), tiny_model_folder(), streams="")
-    config = replace(config, rag=RagConfig(fake_int8=True))
-    config = replace(config, model=replace(config.model, gradient_checkpointing=checkpointing))
-    module = build_module(config, Path(config.model.path), torch.device("cpu"))[0]
-    item = laid_out(tiny_model, name)
-    vectors = range(len(item.document_blocks) + (item.query_block is not None))
-    whole = WriteItem(item.layout, item.labels, 0, vectors)
-    (chunk,) = write_chunks([whole], budget=10_000, stream="rag", fake_int8=True)
-    (exact_chunk,) = write_chunks([whole], budget=10_000, stream="rag")
-    head = module.hf_model.get_output_embeddings()
-    logits, exact = (
-        head(module._run(c).last_hidden_state.flatten(0, 1)[c.predictors]).detach() for c in (chunk, exact_chunk)
-    )
-    expected = served_logits(tiny_model, item.layout, len(item.labels), int8=True)
-    assert float((logits - expected).abs().max()) < 1e-4
-    assert float((logits - exact).abs().max()) > 1e-3
-    assert torch.equal(module(chunk, with_answers=False)[0], module(exact_chunk, with_answers=False)[0])
-    weights = torch.ones(len(item.labels))
-    module(replace(chunk, weights=weights))[1].backward()
-    assert all(float(p.grad.abs().max()) > 0 for p in module.parameters())
-
-
 @pytest.mark.parametrize("name", ["docs_cache", "docs_query_cache", "query_doc_cache"])
-def test_pooled_blocks_equal_stand_alone_embeddings(tiny_model: Any, name: str) -> None:
+@pytest.mark.parametrize("forwards", [PADDED, PACKED], ids=["padded", "packed"])
+def test_pooled_blocks_equal_stand_alone_embeddings(tiny_model_folder: Any, name: str, forwards: Forwards) -> None:
     """One forward carries both losses: a block's mean is the embedding that search uses."""
+    tiny_model = segmented(tiny_model_folder)
     item = laid_out(tiny_model, name)
     blocks = len(item.document_blocks) + (item.query_block is not None)
-    (chunk,) = write_chunks([WriteItem(item.layout, item.labels, 0, range(blocks))], budget=10_000, stream="rag")
+    whole = WriteItem(item.layout, item.labels, 0, range(blocks))
+    (chunk,) = write_chunks([whole], budget=10_000, stream="rag", forwards=forwards)
     vectors = GritModule(tiny_model.hf_model)(chunk, with_answers=False)[0].detach().numpy()
     documents = tiny_model.encode(item.passages)
     assert abs(vectors[item.document_blocks] - documents).max() < 1e-5

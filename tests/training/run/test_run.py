@@ -30,7 +30,6 @@ from training.config import (
     EvaluationConfig,
     ModelConfig,
     OptimizerConfig,
-    RagConfig,
     RunConfig,
     TrainConfig,
     TrainError,
@@ -38,8 +37,9 @@ from training.config import (
 from training.run.checkpoint import CheckpointError, checkpoints, newest_checkpoint
 from training.run.optimizer import rate_factor
 from training.run.setup import build_module, check_pairs
+from training.run.update import NotFinite
 from training.step.distributed import Ranks
-from training.train import NotFinite, train
+from training.train import train
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -295,7 +295,7 @@ def test_losses_that_are_not_finite_stop_or_skip(config: TrainConfig, what: Any)
     from training.data.batches import StepLoader
     from training.data.formats import open_datasets
     from training.run.setup import set_up
-    from training.train import optimizer_step
+    from training.run.update import optimizer_step
 
     trainer = set_up(replace(config, run=replace(config.run, non_finite=what)))
     loader = StepLoader(config, open_datasets(config.data.train), trainer.prompts, trainer.grit)
@@ -341,12 +341,17 @@ def test_pairs_that_do_not_work_are_refused_with_a_sentence(config: TrainConfig,
 
     qlora = replace(config, adapter=AdapterConfig(method="qlora"))
     scratch, eager = replace(config.model, random_weights=True), replace(config.model, kernel="eager")
+    packed = replace(config, model=eager, run=replace(config.run, rows="packed"))
+    kept = replace(config, generative=replace(config.generative, base_kl_weight=0.1))
+    measured = replace(config, adapter=lora(), evaluation=EvaluationConfig(files=["dev.jsonl"]))
     for make, sentence in [
         (lambda: check_pairs(qlora, accelerator(DistributedType.FSDP)), "qlora does not work with FSDP2.*Use DDP"),
         (lambda: check_pairs(config, accelerator(DistributedType.FSDP, 1)), "Only FSDP version 2"),
         (lambda: check_pairs(config, accelerator(DistributedType.DEEPSPEED)), "DEEPSPEED, which is not supported"),
         (lambda: module(model=scratch, adapter=lora()), "leaves nothing to adapt"),
-        (lambda: module(model=eager, rag=RagConfig(fake_int8=True)), "fake_int8 is made for model.kernel sdpa"),
+        (lambda: check_pairs(packed, accelerator(DistributedType.NO)), "rows packed is made for model.kernel sdpa"),
+        (lambda: check_pairs(kept, accelerator(DistributedType.FSDP)), "FSDP2 would not shard it"),
+        (lambda: check_pairs(measured, accelerator(DistributedType.FSDP)), "sharded LoRA run is not possible"),
         (lambda: module(adapter=lora(targets=["nose_proj"])), "names nose_proj, which this model has not"),
     ]:
         with pytest.raises(ConfigError, match=sentence):

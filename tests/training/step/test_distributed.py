@@ -21,6 +21,7 @@ from tests.training.helpers import (
     relative_error,
     write_rows,
 )
+from tests.training.step.test_distillation import taught_config
 from tests.training.workers import gathered_gradient, train_some
 from training.config import ConfigError, EvaluationConfig, GenerativeConfig, RagConfig, TrainConfig
 from training.data.batches import StepLoader
@@ -28,7 +29,7 @@ from training.data.formats import open_datasets
 from training.evaluation.held_out import measure_files
 from training.run.checkpoint import load_training_state, load_weights
 from training.run.setup import set_up
-from training.train import optimizer_step
+from training.run.update import optimizer_step
 
 
 def free_port() -> int:
@@ -50,6 +51,7 @@ def jobs_for(folder: Path, model: Callable[..., Path]) -> dict[str, TrainConfig]
     evaluated = EvaluationConfig(files=files)
     adapted = replace(untied, adapter=lora(dropout=0.0), rag=RagConfig(batch_size=8, layouts={"docs_cache": 1.0}))
     without_pairs = make_config(folder / "answers", model("llama"), streams="r")
+    taught = taught_config(folder / "taught", model, cosine_weight=0.5)
     # Nobody uses the head in this mode: weight decay must leave it alone, as it does in one process.
     embedding = replace(untied, mode="embedding", optimizer=replace(untied.optimizer, weight_decay=0.5))
     checkpointed = replace(untied, model=replace(untied.model, gradient_checkpointing=True))
@@ -57,6 +59,8 @@ def jobs_for(folder: Path, model: Callable[..., Path]) -> dict[str, TrainConfig]
         "ddp": replace(tied, evaluation=evaluated),
         "ddp-lora": adapted,
         "ddp-embedding": embedding,
+        "ddp-taught": replace(taught, run=replace(taught.run, rows="packed")),
+        "fsdp-taught": taught,
         "fsdp-lora": adapted,
         "fsdp": checkpointed,
         "fsdp-tied": replace(tied, evaluation=evaluated),
@@ -69,8 +73,8 @@ def one_process(config: TrainConfig) -> dict[str, Any]:
     bench = Workbench(config)
     gradients = bench.gradients()
     report = bench.report.values
-    trainer = set_up(config)
-    loader = StepLoader(config, open_datasets(config.data.train), trainer.prompts, trainer.grit)
+    trainer = set_up(config, teacher_width=bench.width)
+    loader = bench.loader
     losses = [optimizer_step(trainer, loader.load(step), 1e-3)[0].values for step in range(3)]
     weights = {n: p.detach().clone() for n, p in trainer.core.named_parameters() if p.requires_grad}
     measured = measure_files(
@@ -105,7 +109,7 @@ def test_processes_give_the_gradient_of_one(
         assert found["measured"] == pytest.approx(expected["measured"], rel=2e-3, abs=2e-4), name
         moved = max(float((expected["weights"][n] - w).abs().max()) for n, w in found["weights"].items())
         assert moved < 1e-3, name
-        resumed = set_up(replace(config, output_dir=tmp_path / name))
+        resumed = set_up(replace(config, output_dir=tmp_path / name), teacher_width=Workbench(config).width)
         load_weights(resumed, tmp_path / name / "checkpoint-000003")
         assert load_training_state(resumed, tmp_path / name / "checkpoint-000003", "data")[0] == 3
         for parameter_name, parameter in resumed.core.named_parameters():
