@@ -14,13 +14,14 @@ assets/evaluation/pdf_questions.jsonl asks about: its score is then part of the 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
 
 from grit_app.benchmark import environment
 from grit_app.benchmark.inputs.passages import PassagePool
@@ -112,7 +113,7 @@ def rounded(value: Any) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder or Hugging Face name")
     parser.add_argument("--suite", required=True, type=Path, help="folder with the development files")
     parser.add_argument("--json", type=Path, help="where to write the result")
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _command(options: argparse.Namespace) -> dict[str, Any]:
+def _command(options: Namespace) -> dict[str, Any]:
     suite = load_suite(options.suite)
     started_s = time.perf_counter()
     model = GritLM.from_pretrained(options.model, device=options.device)

@@ -52,12 +52,10 @@ from training.scratch.teacher import load_teacher_vectors
 
 log = logging.getLogger(__name__)
 
-# Length of the table's rows. Residual additions of the first steps are of length 0.1 to 1: against rows of length 1
-# (usual for random tables) they covered the meaning within ten steps (distillation loss 1.3 → 4.7).
+# Length of the table's rows: residual additions of the first steps would cover shorter ones (scratch/LOG.md).
 TABLE_LENGTH = 6.0
 
-# How much of the slack dimension the final norm lets through. Before any training STS-B dev was 0.756, 0.772, 0.747,
-# 0.693 at 0, 0.1, 0.2, 0.3; and the head needs it as its bias.
+# How much of the slack dimension the final norm lets through; the head needs it as its bias (scratch/LOG.md).
 SLACK_WEIGHT = 0.1
 
 DISTILL_TEMPERATURE = 0.1

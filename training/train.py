@@ -57,8 +57,11 @@ class Stop:
         self.requested = True
 
 
-def train(config: TrainConfig, say: Callable[[str], None] = print) -> dict[str, float]:
-    """Runs the recipe; gives the last evaluation (or the last step's losses). Raises GritError with a sentence."""
+def train(config: TrainConfig, say: Callable[[str], None] = print, began: float | None = None) -> dict[str, float]:
+    """Runs the recipe; gives the last evaluation (or the last step's losses). Raises GritError with a sentence.
+
+    began   when run.minutes began, by time.monotonic(); None: with the first step
+    """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     datasets = open_datasets(config.data.train)
@@ -83,7 +86,7 @@ def train(config: TrainConfig, say: Callable[[str], None] = print) -> dict[str, 
         describe(trainer, loader, say)
         if config.dry_run:
             return print_memory(trainer, loader, say)
-        return _loop(trainer, loader, fingerprint, _resume(trainer, fingerprint, say), say)
+        return _loop(trainer, loader, fingerprint, _resume(trainer, fingerprint, say), say, began)
     finally:
         loader.close()
         if torch.distributed.is_initialized():
@@ -100,7 +103,12 @@ class Start(NamedTuple):
 
 
 def _loop(
-    trainer: Trainer, loader: StepLoader, fingerprint: str, start: Start, say: Callable[[str], None]
+    trainer: Trainer,
+    loader: StepLoader,
+    fingerprint: str,
+    start: Start,
+    say: Callable[[str], None],
+    began_s: float | None = None,
 ) -> dict[str, float]:
     """The run: prepare, gradient, update, log, evaluate, save."""
     config, run, best = trainer.config, trainer.config.run, start.best
@@ -109,8 +117,9 @@ def _loop(
     with RunLog(config, trainer.ranks.is_main, start.step, say) as log, Stop() as stop:
         if start.step == 0:
             last = evaluator.run(0, log)
-        clock = Clock(run, trainer.ranks, start.seconds)
-        if clock.is_over(start.step):
+        waited_s = 0.0 if began_s is None else time.monotonic() - began_s
+        clock = Clock(run, trainer.ranks, start.seconds + waited_s)
+        if start.step and clock.is_over(start.step):  # a new run makes one step, however late it is
             return last
         steps = batches(
             loader,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from grit_app.gritlm import GritLM
 from tests.training.helpers import Workbench, make_config, write_rows
@@ -24,10 +25,11 @@ from training.data.formats import ContrastiveSample, DataError, Text, open_datas
 from training.evaluation.held_out import retrieval
 from training.mine import MineConfig, best_first, hard_negatives, mine
 from training.run.estimate import estimate, read_recipe
-from training.toy import make
+from training.toy.make import make
 from training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVED = "gritlm-135m"
 OWN_RECIPES = ("toy", "gritlm-7b", "gritlm-8x7b", "embedding-only-7b", "generative-only-7b", "qlora-24gb")
 
 
@@ -232,6 +234,17 @@ def test_recipes_are_valid_and_estimated(name: str) -> None:
     if name == "gritlm-7b":
         assert alone.parameters_m == pytest.approx(7242, abs=1)
         assert alone.weights == pytest.approx(7.242e9 * 16 / 2**30, rel=1e-3)
+
+
+def test_the_served_recipe_reads_what_its_mixture_makes() -> None:
+    """Each file of the recipe is made by a rule of its mixture, or by training.voice."""
+    folder = ROOT / "training" / "recipes"
+    recipe = read_recipe(folder / f"{SERVED}.yaml")
+    mixture = yaml.safe_load((folder / f"{SERVED}-mixture.yaml").read_text(encoding="utf-8"))
+    made = {f"{mixture['output_dir']}/train/{rule}.jsonl" for rule in mixture["rules"]}
+    read = {file.path for file in recipe.data.train}
+    assert made == read - {"runs/gritlm-135m/self_answers.jsonl"}
+    assert recipe.run.minutes and recipe.run.steps is None
 
 
 def test_large_batches_do_not_need_more_memory_but_for_vectors() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from grit_app.gritlm import GritLM
-from training.config import TrainConfig, TrainError
+from training.config import DistillConfig, TrainConfig, TrainError
 from training.data.formats import ContrastiveSample, Dataset, Text, text_hash
 from training.step.distributed import Ranks
 
@@ -107,6 +107,7 @@ class TeacherVectors:
         self._hashes = np.load(folder / "hashes.npy")
         self._vectors = np.load(folder / "vectors.npy", mmap_mode="r")
         self.width = int(self._vectors.shape[1])
+        self.teacher = str(json.loads((folder / "about.json").read_text(encoding="utf-8"))["teacher"])
 
     def of(self, texts: Sequence[Text]) -> np.ndarray:
         """Float32 [n, width], L2-normalised. Raises EncoderError for a text that the file did not hold."""
@@ -158,13 +159,7 @@ def open_teachers(
     taught = [d for d in datasets if d.file.teacher and d.kind == "contrastive"]
     if not taught or config.mode == "generative":
         return None
-    folders: dict[str, Path] = {}
-    for dataset in taught:
-        identity = teacher_identity(dataset.file.teacher)
-        digest = hashlib.blake2b(
-            f"{identity}/{dataset.fingerprint}/{len(dataset)}".encode(), digest_size=12
-        ).hexdigest()
-        folders[dataset.fingerprint] = config.distill.vectors_dir / digest
+    folders = {dataset.fingerprint: vectors_folder(config.distill, dataset) for dataset in taught}
     failure = ""
     if ranks.is_main:
         try:
@@ -176,7 +171,16 @@ def open_teachers(
     failure = ranks.shared(failure)
     if failure:
         raise EncoderError(failure)
-    return Teachers({d.fingerprint: (d.file.teacher, TeacherVectors(folders[d.fingerprint])) for d in taught})
+    stores = {d.fingerprint: TeacherVectors(folders[d.fingerprint]) for d in taught}
+    return Teachers({fingerprint: (store.teacher, store) for fingerprint, store in stores.items()})
+
+
+def vectors_folder(config: DistillConfig, dataset: Dataset) -> Path:
+    """Where the vectors of the file's teacher are, or will be. A teacher may be such a folder itself."""
+    if (Path(dataset.file.teacher) / "vectors.npy").is_file():
+        return Path(dataset.file.teacher)
+    told = f"{teacher_identity(dataset.file.teacher)}/{dataset.fingerprint}/{len(dataset)}"
+    return config.vectors_dir / hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
 
 
 def key(text: Text) -> int:

@@ -9,12 +9,12 @@ hold the answer. Prints the weights as they stand in the module, and how often t
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
 from grit_app.benchmark.inputs.questions import Question, read_questions
@@ -66,7 +66,7 @@ def _gradient(x: Array, holds: NDArray[np.bool_], weights: Array) -> Array:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--files", required=True, help="question files to fit on, separated by commas")
     parser.add_argument("--held_out", default="", help="question files to report on, separated by commas")
     parser.add_argument("--limit", type=int, default=6000, help="questions of each file")

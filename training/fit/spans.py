@@ -10,12 +10,12 @@ the answer. Prints the weights as they stand in the module, and the F1 of the be
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from grit_app.benchmark.inputs.questions import Question, read_questions
@@ -66,7 +66,7 @@ def mean_f1(rows: Sequence[Row], weights: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--files", required=True, help="question files to fit on, separated by commas")
     parser.add_argument("--held_out", default="", help="question files to report on, separated by commas")
     parser.add_argument("--without", default="", help="sources that are left out, separated by commas")

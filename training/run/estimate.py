@@ -11,7 +11,6 @@ the attention matrix, which fused kernels never write.
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import sys
@@ -188,7 +187,7 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> TrainConfig:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("recipes", nargs="+", type=Path)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--sharded", action="store_true", help="FSDP2: weights are spread over the processes")

@@ -18,6 +18,7 @@ from training.data import batches
 from training.data.batches import StepLoader, generative_item
 from training.data.collate import plan_chunks, plan_packed
 from training.data.formats import ContrastiveSample, DataError, GenerativeSample, open_datasets, text_hash
+from training.data.workers import batches as prepared
 
 PIECES = [
     "Hello",
@@ -170,6 +171,19 @@ def test_batches_do_not_depend_on_when_they_are_made(tmp_path: Path, tiny_model_
     for stream in later.rows:
         assert halves[0].rows[stream] + halves[1].rows[stream] == later.rows[stream]
     assert sum(half.tokens for half in halves) == later.tokens
+
+
+def test_processes_prepare_the_same_steps(tmp_path: Path, tiny_model_folder: Callable[..., Path]) -> None:
+    """`run.loader_processes` changes who makes a batch, and nothing of it."""
+    bench = Workbench(make_config(tmp_path, tiny_model_folder("mistral")))
+    folder = Path(bench.config.model.path)
+    found = prepared(bench.loader, 3, processes=1, tokenizer_folder=folder, grit=bench.grit)
+    for step, batch in zip((3, 4), found, strict=False):
+        expected = bench.loader.load(step)
+        assert batch.step == step and batch.rows == expected.rows
+        for chunk, other in zip(batch.chunks(), expected.chunks(), strict=True):
+            assert torch.equal(chunk.input_ids, other.input_ids) and chunk.spans == other.spans
+    found.close()
 
 
 def test_unusable_rows_are_replaced_and_counted(tmp_path: Path, tiny_model_folder: Callable[..., Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tests.training.corpus_files import paragraph, question_records, sentence, w
 from training import mixture
 from training.config import DataFile
 from training.data.formats import open_datasets
+from training.mixing.corpus import InstructionConfig, MixtureConfig, holds
+from training.mixing.talk import OWN_TALK_TIMES
 from training.scratch.corpus import CorpusError, is_held_out, read_records
 
 
@@ -89,9 +92,9 @@ def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settings(corpus: Path, output_dir: Path, **changes: Any) -> mixture.MixtureConfig:
+def settings(corpus: Path, output_dir: Path, **changes: Any) -> MixtureConfig:
     values: dict[str, Any] = {"data_dir": corpus, "output_dir": output_dir, "question_sources": ["wiki"]}
-    return mixture.MixtureConfig(**(values | changes))
+    return MixtureConfig(**(values | changes))
 
 
 def rows(folder: Path, rule: str, part: str = "train") -> list[dict[str, Any]]:
@@ -157,12 +160,12 @@ def test_made_questions_have_their_answer_in_the_gold_passage_alone(made: Path) 
     for row in found:
         if row["answerable"]:
             assert row["answer"] in row["passages"][0]
-            assert not any(mixture.holds(passage, [row["answer"]]) for passage in row["passages"][1:])
+            assert not any(holds(passage, [row["answer"]]) for passage in row["passages"][1:])
 
 
 def test_small_talk_about_the_app_is_in_the_training_file_alone(made: Path) -> None:
     training, held_out = (json.dumps(rows(made, "small_talk", part)) for part in ("train", "held_out"))
-    assert training.count("Who are you?") == mixture.OWN_TALK_TIMES and "Who are you?" not in held_out
+    assert training.count("Who are you?") == OWN_TALK_TIMES and "Who are you?" not in held_out
     assert "gsm8k" not in training
 
 
@@ -184,7 +187,7 @@ def test_sources_without_a_licence_chain_are_left_out(made: Path, corpus: Path) 
 def test_the_same_seed_makes_the_same_files_and_fraction_scales_them(corpus: Path, made: Path, tmp_path: Path) -> None:
     mixture.run(settings(corpus, tmp_path / "again"))
     names = sorted(path.name for path in (made / "train").iterdir())
-    assert len(names) == len(mixture.RULES)
+    assert len(names) == len(mixture.FROM_NOTHING)
     for name in names:
         assert (tmp_path / "again" / "train" / name).read_bytes() == (made / "train" / name).read_bytes()
     counts = mixture.run(settings(corpus, tmp_path / "small", fraction=0.1, limits={"sections": 50}))
@@ -192,11 +195,92 @@ def test_the_same_seed_makes_the_same_files_and_fraction_scales_them(corpus: Pat
 
 
 def test_an_unknown_rule_is_a_sentence(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"limits names \['nothing'\]"):
+    with pytest.raises(CorpusError, match=r"names \['nothing'\]"):
         mixture.run(settings(corpus, tmp_path, limits={"nothing": 1}))
 
 
 def test_whole_words_decide_whether_a_text_holds_an_answer() -> None:
-    assert mixture.holds("In 1815 the war ended.", ["1815"]) and not mixture.holds("In 11815.", ["1815"])
-    assert mixture.holds("THE WAR (cold)", ["war (Cold)"]) and not mixture.holds("warm", ["war"])
-    assert not mixture.holds("anything", ["", " "])
+    assert holds("In 1815 the war ended.", ["1815"]) and not holds("In 11815.", ["1815"])
+    assert holds("THE WAR (cold)", ["war (Cold)"]) and not holds("warm", ["war"])
+    assert not holds("anything", ["", " "])
+
+
+@pytest.fixture(scope="module")
+def served(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rules of the served model, with instructions and cuts."""
+    folder, rng = tmp_path_factory.mktemp("served"), random.Random(1)
+    corpus = Path(shutil.copytree(corpus, folder / "corpus"))
+    articles = [{"title": f"Article {i}", "text": "\n".join(paragraph(rng, 4) for _ in range(3))} for i in range(160)]
+    write_lines(corpus / "wikipedia.jsonl.xz", articles)
+    write_lines(
+        corpus / "pairs_neighbours.jsonl.xz",
+        [{"query": sentence(rng), "pos": [sentence(rng)], "neg": [sentence(rng)]} for _ in range(160)],
+    )
+    prompt = {"instruction": "Say", "input": "", "output": "It.", "source": "x", "template": "y"}
+    write_lines(corpus / "instruct_p3_subset.jsonl.xz", [prompt | {"input": str(i)} for i in range(160)])
+    rules = [
+        "questions", "sections", "paraphrases", "subjects", "neighbours", "answers", "one_by_one", "hard_refusals",
+        "long_answers", "prompted", "own_talk",
+    ]  # fmt: skip
+    instructions = {
+        "questions": InstructionConfig(text="Find the answer", share=0.5),
+        "paraphrases": InstructionConfig(text="Same meaning", both=True),
+    }
+    mixture.run(
+        settings(
+            corpus,
+            folder,
+            rules=rules,
+            instructions=instructions,
+            passage_characters=120,
+            most_negatives={"sections": 1},
+        )
+    )
+    return folder
+
+
+def test_instructions_stand_before_a_part_of_the_queries(served: Path) -> None:
+    asked = [isinstance(row["query"], list) for row in rows(served, "questions")]
+    assert 0.4 < sum(asked) / len(asked) < 0.6
+    assert all(isinstance(row["pos"][0], str) for row in rows(served, "questions"))
+    for row in rows(served, "paraphrases"):
+        assert row["query"][0] == row["pos"][0][0] == "Same meaning"
+    assert all(len(row["neg"]) <= 1 for row in rows(served, "sections"))
+    assert all(isinstance(row["query"], str) for row in rows(served, "subjects"))
+
+
+def test_a_cut_passage_still_holds_its_answer(served: Path) -> None:
+    for rule in ("answers", "one_by_one"):
+        for row in rows(served, rule):
+            assert all(len(passage) <= 120 for passage in row["passages"])
+            if row["answerable"]:
+                assert row["answer"].lower() in row["passages"][0].lower()
+
+
+def test_hard_refusals_are_on_the_topic_and_without_the_answer(served: Path, corpus: Path) -> None:
+    contexts: dict[str, str] = {}
+    answers: dict[str, list[str]] = {}
+    for record in originals(corpus):
+        contexts[record["question"]] = record["context"]
+        answers[record["question"]] = [a if isinstance(a, str) else a["text"] for a in record["answers"]]
+    found = rows(served, "hard_refusals")
+    assert len(found) > 50
+    for row in found:
+        assert not row["answerable"] and row["gold"] == []
+        shared = set(row["passages"][0].split()) & set(contexts[row["question"]].split())
+        assert len(shared) > 5, "the first passage is the question's own, without a sentence"
+        assert not any(holds(passage, answers[row["question"]]) for passage in row["passages"])
+
+
+def test_reading_one_by_one_is_over_one_passage(served: Path) -> None:
+    found = rows(served, "one_by_one")
+    assert all(len(row["passages"]) == 1 for row in found)
+    assert 0.35 < sum(row["answerable"] for row in found) / len(found) < 0.65
+
+
+def test_every_row_of_the_served_mixture_is_read(served: Path) -> None:
+    for dataset in open_datasets([DataFile(path=str(served / "train"))]):
+        assert all(dataset[index] for index in range(len(dataset)))
+    talk = json.dumps(rows(served, "own_talk"))
+    for request in ("Who are you?", "What can you do?", "What is an embedding?"):
+        assert talk.count(json.dumps(request)) == 1

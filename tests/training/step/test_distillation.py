@@ -162,6 +162,7 @@ def test_hashes_find_their_vector(tmp_path: Path) -> None:
     np.save(tmp_path / "hashes.npy", hashes)
     vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float16)
     np.save(tmp_path / "vectors.npy", vectors)
+    (tmp_path / "about.json").write_text('{"teacher": "somebody"}')
     found = TeacherVectors(tmp_path).of(texts)
     for row, text in enumerate(texts):
         own = vectors[place[key(text)]].astype(np.float64)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from training.benchmark.launches import LaunchConfig, count, varlen_on_cpu
 from training.data.chunk import Segments
 from training.run.kernels import fuse_norms
-from training.run.launches import LaunchConfig, count, varlen_on_cpu
 from training.step.segments import kernel_error, one_by_one, varlen
 
 

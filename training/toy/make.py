@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import auto_cli
-
 FIRST = ["Ada", "Bela", "Cora", "Dario", "Edda", "Falk", "Gero", "Hanna", "Ivo", "Jana", "Kai", "Lena", "Milo", "Nora"]
 FIRST += ["Otto", "Pia", "Quin", "Rosa", "Sven", "Tilda", "Udo", "Vera", "Wim", "Xenia", "Yara", "Zeno"]
 LAST = ["Ash", "Brook", "Clay", "Dale", "Elm", "Field", "Glen", "Hill", "Isle", "Jay", "Knoll", "Lake", "Moor", "North"]
@@ -199,7 +197,3 @@ def make(output_dir: Path, seed: int = 0) -> None:
     (output_dir / "start").mkdir(exist_ok=True)
     tokenizer.save_pretrained(output_dir / "start")
     make_config(len(tokenizer)).save_pretrained(output_dir / "start")
-
-
-if __name__ == "__main__":
-    auto_cli(make, as_positional=False)

@@ -1,6 +1,6 @@
 """Counts what one step asks of a GPU, on a machine without one: forwards, and operations that would be launches.
 
-    python -m training.run.launches [--rows padded]
+    python -m training.benchmark.launches [--rows padded]
 
 The step is of the served recipe's size (512 queries with a negative each, 64 chats, 48 answers in the app's layouts)
 over a model of 30 narrow layers: neither number depends on a layer's width. Every operation that writes a tensor counts
@@ -41,7 +41,7 @@ from training.data.formats import open_datasets
 from training.run.kernels import fuse_norms
 from training.run.setup import set_up
 from training.step import segments
-from training.toy import make_tokenizer
+from training.toy.make import make_tokenizer
 
 NO_LAUNCH = ("detach", "prim.device", "lift_fresh", "empty", "new_empty", "_local_scalar_dense")
 """Beside views: what moves nothing on the device."""

@@ -13,7 +13,6 @@ Every pair is interleaved and repeated; ratios of medians of the same run. Absol
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import platform
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 from torch.nn import functional as F
 from transformers import MistralConfig, MistralForCausalLM
 
@@ -47,7 +47,7 @@ from training.data.formats import ContrastiveSample, GenerativeSample, open_data
 from training.run.estimate import peak_memory_gib
 from training.run.setup import Trainer, set_up
 from training.step.distributed import Ranks
-from training.toy import make_tokenizer
+from training.toy.make import make_tokenizer
 
 SHAPES: dict[str, dict[str, int]] = {
     "2m": {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 3},
@@ -175,7 +175,7 @@ def our_step(trainer: Trainer, loader: StepLoader, step: int) -> int:
     return batch.tokens
 
 
-def throughput(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def throughput(folder: Path, options: Namespace) -> dict[str, Any]:
     """Tokens a second of both ways, interleaved, tokenising included."""
     config = settings(folder, batch=options.batch, chunk_tokens=options.chunk_tokens, precision=options.precision)
     trainer, loader = _trainer(config)
@@ -199,7 +199,7 @@ def throughput(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {"parameters": parameters, **found}
 
 
-def gradcache_cost(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+def gradcache_cost(folder: Path, options: Namespace) -> dict[str, float]:
     """Median seconds of a contrastive step with and without GradCache, interleaved."""
     config = settings(
         folder, batch=options.batch, chunk_tokens=options.chunk_tokens, precision=options.precision, generative=False
@@ -235,7 +235,7 @@ def memory_of(folder: Path, batch: int, chunk_tokens: int, precision: str) -> di
     return {"batch": batch, "peak_gib": peak_memory_gib(), "loaded_gib": loaded}
 
 
-def memory(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def memory(folder: Path, options: Namespace) -> dict[str, Any]:
     """Peaks of a batch of 64 and of a large one, each in its own process."""
     found = []
     for batch in (64, options.large):
@@ -253,7 +253,7 @@ def _trainer(config: TrainConfig) -> tuple[Trainer, StepLoader]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--shape", choices=list(SHAPES), default="2m")
     parser.add_argument("--batch", type=int, default=64)
@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peak_tflops", type=float, help="what the hardware can do, for model FLOPs utilisation")
     parser.add_argument("--parts", nargs="+", default=["throughput", "gradcache", "memory"])
-    parser.add_argument("--one_memory", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--one_memory", type=Path, help=SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one_memory:
         print(json.dumps(memory_of(options.one_memory, options.batch, options.chunk_tokens, options.precision)))
