@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pypdfium2
 import pytest
 
 from grit_app.documents.document import Document
+from grit_app.documents.read.pdf.glyphs import WordReader
 from tests.documents.conftest import HONEY, RIVER
 from tests.documents.pdf_maker import Canvas, Pdf, width, wrap
 
@@ -278,15 +280,13 @@ def test_a_notice_of_a_blank_page_is_no_text(read_made: Read) -> None:
     assert document.pages[2].start == document.pages[2].stop == len(document.text)
 
 
-def test_widths_of_the_made_font_are_pypdfs_own() -> None:
+def test_widths_of_the_made_font_are_pdfiums_own() -> None:
     """These tests place words by `width`; were it wrong, gaps would be too."""
-    from pypdf import PdfReader
-
-    from grit_app.documents.read.pdf.words import WordReader
-
     pdf = Pdf()
     pdf.page().text(72, 700, "Harbours", size=10)
-    import io
-
-    word = WordReader().read(PdfReader(io.BytesIO(pdf.bytes())).pages[0]).words[0]
+    with pypdfium2.PdfDocument(pdf.bytes()) as document:
+        word = WordReader(document).read(0).words[0]
     assert word.x1 - word.x0 == pytest.approx(width("Harbours", 10), abs=0.01)
+    assert word.box == pytest.approx(
+        (72 / 612, 1 - 707.2 / 792, (72 + width("Harbours", 10)) / 612, 1 - 697.9 / 792), abs=0.01
+    )

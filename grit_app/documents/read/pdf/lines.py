@@ -19,13 +19,14 @@ from statistics import median
 
 from grit_app.documents.read.clean import is_right_to_left, logical_order, normalise, raised
 from grit_app.documents.read.pdf.cells import with_wrapped_cells
-from grit_app.documents.read.pdf.words import Word
+from grit_app.documents.read.pdf.glyphs import Word
 
 CELL_GAP = 1.0  # em; spaces in justified prose stay below, column gutters and table gaps above
 WORD_GAP = 0.13  # em
 MAX_DEPTH = 12
 MAX_SEGMENTS = 3_000  # a page of more is a map or a plot; prose has a few hundred
 MAX_GUTTERS = 40
+MOST_ALIKE = 200  # equal words before it that a word is compared with
 # A bullet, list number or section number that stands apart from its line does not make the line a table row.
 _NUMBERING = re.compile(r"\W{1,3}|\(?\w{1,3}[.)]|\d+(\.\d+)+\.?|[A-Z](\.\d+)*\.?")
 
@@ -111,15 +112,17 @@ def make_segments(words: list[Word]) -> list[Segment]:
 
 def _without_doubles(words: list[Word]) -> list[Word]:
     """Words drawn twice on nearly the same spot (imitated bold, shadows) once."""
-    seen: dict[tuple[str, int, int], Word] = {}
+    # Most words of a page stand alone: only those whose text comes again are compared.
+    counts = Counter([w.text for w in words])
+    seen: dict[str, list[Word]] = {}
     kept = []
     for word in words:
-        step = max(1.0, 0.2 * word.size)
-        column, row = round(word.x0 / step), round(word.y / step)
-        near = ((word.text, column + i, row + j) for i in (-1, 0, 1) for j in (-1, 0, 1))
-        if any(abs(seen[k].x0 - word.x0) < step and abs(seen[k].y - word.y) < step for k in near if k in seen):
-            continue
-        seen[word.text, column, row] = word
+        if counts[word.text] > 1:
+            step = max(1.0, 0.2 * word.size)
+            others = seen.setdefault(word.text, [])
+            if any(abs(o.x0 - word.x0) < step and abs(o.y - word.y) < step for o in others[-MOST_ALIKE:]):
+                continue
+            others.append(word)
         kept.append(word)
     return kept
 

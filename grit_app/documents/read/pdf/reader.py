@@ -1,27 +1,22 @@
-"""A PDF file read with pypdf into running text, page by page. Runs in a process of its own: see `pdf_worker`."""
+"""A PDF file read with PDFium into running text, page by page. Runs in the worker."""
 
-import io
-import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pypdfium2
-from pypdf import PdfReader, PdfWriter
-from pypdf.errors import DependencyError, PyPdfError
+import pypdfium2.raw as pdfium_c
 
 from grit_app.documents.document import Document, Limits, Page, page_list
 from grit_app.documents.read.pdf.flow import flow
 from grit_app.documents.read.pdf.furniture import without_furniture
+from grit_app.documents.read.pdf.glyphs import PageWords, WordReader
 from grit_app.documents.read.pdf.lines import Line, PageLines, page_lines
-from grit_app.documents.read.pdf.words import OutOfTime, PageWords, WordReader
+from grit_app.documents.read.pdf.mended import mended
 from grit_app.errors import DocumentError, NoTextFound, PasswordNeeded
 
 _BLANK_NOTICE = re.compile(r"\W*(this )?page (is |was )?(intentionally |deliberately )?(left )?blank\W*", re.IGNORECASE)
-# What pypdf raises on damaged files besides its own errors; its parser meets arbitrary bytes.
-DAMAGE = (PyPdfError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, RecursionError,
-          MemoryError, OverflowError, ZeroDivisionError, NotImplementedError, EOFError, OSError)  # fmt: skip
 
 
 def read_pdf(
@@ -39,96 +34,71 @@ def read_pdf(
     plain_copy  where to write the file without its encryption, if it has one, so that its pages can be shown later
     Raises PasswordNeeded, NoTextFound or DocumentError, each with one sentence that names the file.
     """
-    # pypdf tells each oddity of a file on stderr; what people must know is in our notes.
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     deadline = time.process_time() + limits.seconds
-    reader = _open(path, name, password)
-    count = _page_count(reader, name, limits)
-    labels = _labels(reader, count)
-    pages, failed, read_for = [], [], WordReader(deadline)
-    characters = 0
-    for number in range(count):
+    with _open(path, name, password) as document:
+        count = _page_count(document, name, limits)
+        if plain_copy is not None and pdfium_c.FPDF_GetSecurityHandlerRevision(document) != -1:
+            document.save(str(plain_copy), flags=pdfium_c.FPDF_REMOVE_SECURITY)
+        labels = [document.get_page_label(i).strip() or str(i + 1) for i in range(count)]
+        pages, failed, read_for = [], [], WordReader(document)
+        characters = 0
+        for number in range(count):
+            try:
+                words = read_for.read(number)
+            except pypdfium2.PdfiumError:
+                words = PageWords()
+                failed.append(number)
+            characters += sum(len(w.text) for w in words.words)
+            if characters > limits.max_characters:
+                raise DocumentError(
+                    f"{name} holds more than {limits.max_characters:,} characters, the limit. Split it."
+                )
+            pages.append(_Read(words))
+            if progress:
+                progress(number + 1, count)
+            if time.process_time() > deadline:
+                raise DocumentError(
+                    f"{name} took longer than {limits.seconds:.0f} seconds to read and was given up at page "
+                    f"{number + 1} of {count}. Split it, or save it anew with another program."
+                )
+    return _compose(name, sha256, pages, labels, failed)
+
+
+def _open(path: Path, name: str, password: str | None) -> pypdfium2.PdfDocument:
+    """The open document, or its mended copy."""
+    needs_password = False
+    for key in (password, None) if password else (None,):
         try:
-            words = read_for.read(reader.pages[number])
-        except OutOfTime:
-            raise DocumentError(
-                f"{name} took longer than {limits.seconds:.0f} seconds to read and was given up at page {number + 1} "
-                f"of {count}. Split it, or save it anew with another program."
-            ) from None
-        except DAMAGE:
-            words = PageWords()
-            failed.append(number)
-        characters += sum(len(w.text) for w in words.words)
-        if characters > limits.max_characters:
-            raise DocumentError(f"{name} holds more than {limits.max_characters:,} characters, the limit. Split it.")
-        pages.append(_Read(words))
-        if progress:
-            progress(number + 1, count)
-    document = _compose(name, sha256, pages, labels, failed)
-    if plain_copy is not None and reader.is_encrypted:
-        PdfWriter(clone_from=reader).write(plain_copy)
-    return document
-
-
-def _open(path: Path, name: str, password: str | None) -> PdfReader:
-    try:
-        reader = PdfReader(path)
-        opened = not reader.is_encrypted or any(reader.decrypt(key) for key in _keys(password))
-        if opened and len(reader.pages) == 0:
-            raise ValueError("no pages")
-    except DependencyError as error:
-        raise DocumentError(f"{name} is encrypted in a way that cannot be opened here ({error}).") from error
-    except DAMAGE as error:
-        repaired = _repaired(path, password)
-        if repaired is None:
-            raise _damaged(name) from error
-        return repaired
-    if not opened:
-        raise PasswordNeeded(
-            f"{name} is encrypted and the password given does not open it. Check the password and try again."
-            if password
-            else f"{name} is encrypted. Give its password to read it."
-        )
-    return reader
-
-
-def _keys(password: str | None) -> Iterator[str | bytes]:
-    """The password as the standard says it is spelled, as other programs spell it (ä in two bytes), and none."""
-    if password:
-        yield password
-        yield password.encode()
-    yield ""
-
-
-def _repaired(path: Path, password: str | None) -> PdfReader | None:
-    """The file as PDFium writes it anew, if that makes sense of it: it can do without the table of objects."""
-    copy = io.BytesIO()
-    try:
-        with pypdfium2.PdfDocument(str(path), password=password) as document:
-            document.save(copy)
-        reader = PdfReader(copy)
-        return reader if len(reader.pages) and not reader.is_encrypted else None
-    except (pypdfium2.PdfiumError, *DAMAGE):
-        return None
+            document = pypdfium2.PdfDocument(str(path), password=key)
+            copy = mended(path, password)
+            if copy is not None:
+                document.close()
+                document = pypdfium2.PdfDocument(copy)
+            if len(document) == 0:
+                raise _damaged(name)
+            return document
+        except pypdfium2.PdfiumError as error:
+            needs_password = needs_password or error.err_code == pdfium_c.FPDF_ERR_PASSWORD
+            if error.err_code == pdfium_c.FPDF_ERR_SECURITY:
+                raise DocumentError(f"{name} is encrypted in a way that cannot be opened here.") from error
+    if not needs_password:
+        raise _damaged(name)
+    raise PasswordNeeded(
+        f"{name} is encrypted and the password given does not open it. Check the password and try again."
+        if password
+        else f"{name} is encrypted. Give its password to read it."
+    )
 
 
 def _damaged(name: str) -> DocumentError:
     return DocumentError(f"{name} is damaged and cannot be read as a PDF. Save or download it anew and try again.")
 
 
-def _page_count(reader: PdfReader, name: str, limits: Limits) -> int:
-    count = len(reader.pages)
+def _page_count(document: pypdfium2.PdfDocument, name: str, limits: Limits) -> int:
+    count = len(document)
     if count > limits.max_pages:
         raise DocumentError(f"{name} has {count:,} pages; the limit is {limits.max_pages:,}. Split it.")
     return count
-
-
-def _labels(reader: PdfReader, count: int) -> list[str]:
-    try:
-        labels = [str(label).strip() for label in reader.page_labels]
-    except DAMAGE:
-        labels = []
-    return [labels[i] if i < len(labels) and labels[i] else str(i + 1) for i in range(count)]
 
 
 class _Read:
@@ -141,6 +111,7 @@ class _Read:
         self.lines = PageLines() if self.unreadable else page_lines(words.words)
         self.lines.lines = [line for line in self.lines.lines if not _BLANK_NOTICE.fullmatch(line.text)]
         self.holds_picture = words.picture_share > 0.1
+        self.hides_text = words.hidden > 0
 
 
 def _letters(lines: Sequence[Line]) -> bool:
@@ -165,6 +136,9 @@ def _compose(name: str, sha256: str, pages: list[_Read], labels: list[str], fail
         notes.append(
             f"{page_list(unreadable).capitalize()} of {name}: the fonts hide which letters they draw; not searched."
         )
+    hiding = [i for i, page in enumerate(pages) if page.hides_text]
+    if hiding:
+        notes.append(f"{page_list(hiding).capitalize()} of {name}: hidden text was left out.")
     if failed:
         notes.append(f"{page_list(failed).capitalize()} of {name}: damaged; not searched.")
     spans = tuple(Page(i, labels[i], start, stop) for i, (start, stop) in enumerate(running.spans))
