@@ -9,8 +9,24 @@ from typing import Any
 
 import pytest
 
+from tests.quick import is_quick
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks quick tests by the rule of quick.py."""
+    for item in items:
+        if is_quick(item.path) and not {"browser", "gpu"} & {mark.name for mark in item.iter_markers()}:
+            item.add_marker("quick")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m quick` slow files are not even imported: Gradio alone takes seconds."""
+    is_slow_file = collection_path.suffix == ".py" and not is_quick(collection_path)
+    return True if config.getoption("markexpr") == "quick" and is_slow_file else None
+
 
 FAMILIES = ("mistral", "mixtral", "llama", "qwen2", "qwen3")
 

@@ -161,6 +161,7 @@ class Decoder:
         self.kv_heads: int = config.num_key_value_heads
         self.dtype: torch.dtype = self.norm.weight.dtype
         self._between_layers = between_layers
+        self.model_type = str(config.model_type)
 
     def workspace(self, cache: KVCache | None, new_tokens: int) -> Workspace:
         """Room for the cached tokens and `new_tokens` more. Raises ModelError for a cache of another model."""
@@ -230,7 +231,7 @@ class Decoder:
                 self._between_layers()
             if attend is None or layer.device != h.device:  # the layers of a large model may lie on several devices
                 h = h.to(layer.device)
-                cos, sin = self._angles(h, depths + space.position)
+                cos, sin = self.angles(h, depths + space.position)
                 attend = attention_plan(space.length, len(ids), self.heads // self.kv_heads, h, may_attend)
             h = h + layer.o_proj(self._attention(layer, index, layer.input_norm(h), space, cos, sin, attend))
             h = h + layer.mlp(layer.mlp_norm(h))
@@ -240,25 +241,32 @@ class Decoder:
         result: Tensor = self.norm(h.to(self.norm.weight.device))
         return result
 
-    def _angles(self, h: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def angles(self, h: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and *signed* sines [t, d]: rotated = x·cos + roll(x, d/2)·sin."""
         cos, sin = self.rotary(h, positions[None].to(h.device))
         half = self.head_size // 2
         return cos[0], torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
+
+    def heads_of(self, layer: _Layer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [heads, t, d], keys and values [kv_heads, t, d] of x [1, t, hidden], not yet rotated."""
+
+        def by_head(projected: Tensor, heads: int, norm: nn.Module | None) -> Tensor:
+            split = projected.view(-1, heads, self.head_size)
+            return (split if norm is None else norm(split)).transpose(0, 1)
+
+        return (
+            by_head(layer.q_proj(x), self.heads, layer.q_norm),
+            by_head(layer.k_proj(x), self.kv_heads, layer.k_norm),
+            by_head(layer.v_proj(x), self.kv_heads, None),
+        )
 
     def _attention(
         self, layer: _Layer, index: int, x: Tensor, space: Workspace, cos: Tensor, sin: Tensor, attend: Attend
     ) -> Tensor:
         """Attention output [1, t, heads · d], before the output projection."""
         count, half = x.shape[1], self.head_size // 2
-
-        def by_head(projected: Tensor, heads: int, norm: nn.Module | None) -> Tensor:
-            split = projected.view(count, heads, self.head_size)
-            return (split if norm is None else norm(split)).transpose(0, 1)  # [heads, t, d]
-
-        q = by_head(layer.q_proj(x), self.heads, layer.q_norm)
-        k = by_head(layer.k_proj(x), self.kv_heads, layer.k_norm)
-        new_keys, keys, values = space.append(index, by_head(layer.v_proj(x), self.kv_heads, None))
+        q, k, v = self.heads_of(layer, x)
+        new_keys, keys, values = space.append(index, v)
         q = torch.addcmul(q * cos, q.roll(half, -1), sin)
         torch.addcmul(k * cos, k.roll(half, -1), sin, out=new_keys)
         mixed = attend(q.view(self.kv_heads, -1, count, self.head_size), keys, values, layer.scaling)

@@ -1,0 +1,47 @@
+"""Which tests are quick: a rule over files, so that nobody marks fifteen hundred tests by hand.
+
+Quick tests check formulas, formats and tiny models in this process. Whatever starts processes, servers, browsers or
+whole training runs is left to the whole suite.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+TESTS: Final = Path(__file__).resolve().parent
+
+SLOW: Final = (
+    "benchmark/measure",
+    "benchmark/show",
+    "deploy/test_package.py",
+    "documents/keep",
+    "documents/read",
+    "documents/test_library.py",
+    "gritlm/load/test_experts.py",
+    "gritlm/load/test_loading.py",
+    "gritlm/test_lock.py",
+    "gritlm/write/test_threads.py",
+    "rag",
+    "serve",
+    "test_ask.py",
+    "test_code_style.py",
+    "training",
+    "ui",
+)
+"""Folders and files of slow tests, as paths under tests/."""
+
+QUICK_WITHIN_SLOW: Final = (
+    "training/data/test_order.py",
+    "training/step/test_losses.py",
+    "rag/test_citations.py",
+)
+"""Exceptions: the laws that a change of anything may break."""
+
+
+def is_quick(path: Path) -> bool:
+    """Whether the tests of a file are quick."""
+    if not path.is_relative_to(TESTS):
+        return False
+    name = path.relative_to(TESTS).as_posix()
+    return name in QUICK_WITHIN_SLOW or not any(name == slow or name.startswith(slow + "/") for slow in SLOW)
