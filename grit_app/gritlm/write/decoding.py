@@ -102,7 +102,7 @@ class Reader(Protocol):
     def cached_tokens(self) -> int: ...
 
     def read(self, ids: Sequence[int], cancel: threading.Event | None) -> Tensor:
-        """Float32 logits [vocabulary] on the CPU of what follows. The first call reads the prompt."""
+        """Float32 logits [vocabulary] of what follows, until the next call. The first call reads the prompt."""
         ...
 
     def close(self) -> None: ...
@@ -178,7 +178,10 @@ def _draw(probabilities: Tensor, top_p: float, generator: torch.Generator) -> in
     ordered, order = probabilities.sort(descending=True, stable=True)
     # An entry stays if those before it have not reached top_p: so the first always does.
     kept = ordered.masked_fill(ordered.cumsum(0) - ordered >= top_p, 0.0)
-    return int(order[torch.multinomial(kept, 1, generator=generator)])
+    upto = kept.cumsum(0)
+    # The number is the host's wherever the logits lie, so that a seed gives the same answer on every device.
+    place = float(torch.rand((), generator=generator)) * upto[-1]
+    return int(order[(upto <= place).sum().clamp_max(kept.count_nonzero() - 1)])
 
 
 class Detokenizer:

@@ -1,9 +1,9 @@
 """One decoded token at a fixed shape, which a GPU replays as one captured graph.
 
-A token takes about a thousand small kernels, and Python launches them more slowly than a GPU runs them. A graph launches
-all at once, but only ever repeats itself: the same shapes at the same addresses. So a running answer's keys and values
-move into buffers that stay, the place of the new row is a number on the device, and attention reads a bucket of rows
-under a mask:
+A token takes about a thousand small kernels, and Python launches them more slowly than a GPU runs them. A graph
+launches all at once, but only ever repeats itself: the same shapes at the same addresses. So a running answer's keys
+and values move into buffers that stay, the place of the new row is a number on the device, and attention reads a
+bucket of rows under a mask:
 
     rows read    [ cached … prompt … answer | new | masked … ]  up to the next bucket
     one graph a bucket, captured when an answer first gets there, kept for all answers
@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -153,7 +154,9 @@ class FixedStep:
         self._values[index].index_copy_(1, self._row, v)
         keys, values = self._keys[index, :, :rows], self._values[index, :, :rows]
         grouped = q.reshape(decoder.kv_heads, -1, decoder.head_size)
-        scores = torch.baddbmm(mask.expand(*grouped.shape[:2], rows), grouped, keys.transpose(1, 2), alpha=layer.scaling)
+        scores = torch.baddbmm(
+            mask.expand(*grouped.shape[:2], rows), grouped, keys.transpose(1, 2), alpha=layer.scaling
+        )
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
         return torch.bmm(weights, values).reshape(1, 1, -1)
 
@@ -205,8 +208,8 @@ def has_room(decoder: Decoder, capacity: int) -> bool:
 def can_be_captured(decoder: Decoder, quantization: str) -> bool:
     """Whether a token is the same launches each time.
 
-    Not with layers on several devices, a router that picks experts on the host, 8-bit weights (their outliers are looked
-    for on the host), or a rotation that depends on the length.
+    Not with layers on several devices, a router that picks experts on the host, 8-bit weights (their outliers are
+    looked for on the host), or a rotation that depends on the length.
     """
     devices = {layer.device for layer in decoder.layers}
     return (
@@ -227,12 +230,11 @@ def steps_of(hf_model: PreTrainedModel) -> FixedSteps:
 
 
 class Steps:
-    """One answer's way through a fixed step: takes a slot at its second token and gives it back at the end.
+    """One answer's reads: single tokens through a slot where the model can be captured, all others the plain way.
 
-    steps = Steps(decoder, hf_model, quantization, capacity)
-    logits = steps.read(token_id, space)     # None: take the plain path
-    steps.settle(space)                      # before anything else reads or writes the workspace
-    steps.close(space)
+    steps = Steps(decoder, hf_model, quantization, new_tokens)
+    logits = steps.logits(ids, space)        # as decoder.logits
+    steps.close(space)                       # the workspace holds all rows again
     """
 
     def __init__(self, decoder: Decoder, hf_model: PreTrainedModel, quantization: str, new_tokens: int) -> None:
@@ -240,35 +242,39 @@ class Steps:
         self._pool = steps_of(hf_model) if can_be_captured(decoder, quantization) else None
         self._new_tokens = new_tokens
         self._step: FixedStep | None = None
-        self._is_settled = True
+        self._has_prompt = False
+        self._is_ahead = False  # rows of the slot that the workspace lacks
 
-    def read(self, token_id: int, space: Workspace) -> Tensor | None:
-        """Logits on the device of what follows the token."""
+    def logits(self, ids: Sequence[int], space: Workspace, cancel: threading.Event | None = None) -> Tensor:
+        """Float32 [vocabulary], until the next call: what follows `ids`. The caller holds the model's lock."""
+        step = self._slot(space) if self._has_prompt and len(ids) == 1 else None
+        self._has_prompt = True
+        if step is None:
+            self._settle(space)
+            return self._decoder.logits(ids, space, cancel)
+        if not self._is_ahead:
+            step.hold(space)
+            self._is_ahead = True
+        return step.run(ids[0])
+
+    def close(self, space: Workspace | None) -> None:
+        """Gives the slot back, its rows to `space` if there is one."""
+        if space is not None:
+            self._settle(space)
+        if self._step is not None and self._pool is not None:
+            self._pool.give(self._step)
+        self._step, self._is_ahead = None, False
+
+    def _slot(self, space: Workspace) -> FixedStep | None:
         if self._step is not None and self._step.length >= self._step.capacity:
             self.close(space)
         if self._step is None and self._pool is not None:
             self._step = self._pool.take(self._decoder, space.length + self._new_tokens)
-            self._pool = self._pool if self._step else None  # once without, always without: no moving to and fro
-        if self._step is None:
-            return None
-        if self._is_settled:
-            self._step.hold(space)
-            self._is_settled = False
-        return self._step.run(token_id)
+            if self._step is None:  # once without, always without: no moving to and fro
+                self._pool = None
+        return self._step
 
-    def settle(self, space: Workspace) -> None:
-        """The workspace holds all rows again."""
-        if self._step is not None and not self._is_settled:
+    def _settle(self, space: Workspace) -> None:
+        if self._step is not None and self._is_ahead:
             self._step.write_back(space)
-            self._is_settled = True
-
-    def close(self, space: Workspace | None) -> None:
-        """Gives the slot back; with a workspace, after settling it."""
-        step, self._step = self._step, None
-        if step is None:
-            return
-        if space is not None and not self._is_settled:
-            step.write_back(space)
-        self._is_settled = True
-        if self._pool is not None:
-            self._pool.give(step)
+            self._is_ahead = False

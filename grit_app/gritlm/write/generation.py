@@ -18,6 +18,7 @@ from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.loaded import Loaded
 from grit_app.gritlm.write.decoding import Constraint, Sampling, TokenStream
+from grit_app.gritlm.write.fixed_step import Steps
 from grit_app.gritlm.write.runtime import Decoder, Workspace
 from grit_app.gritlm.write.scoring import score as score
 
@@ -128,6 +129,7 @@ class _CacheReader:
         self._decoder = Decoder(model.hf_model, model.scheduler.breathe)
         self._cache = cache
         self._new_tokens = tail_tokens + min(sampling.max_new_tokens, ANSWER_ROOM_TOKENS)
+        self._steps = Steps(self._decoder, model.hf_model, model.quantization, self._new_tokens)
         self._space: Workspace | None = None
 
     def read(self, ids: Sequence[int], cancel: threading.Event | None) -> Tensor:
@@ -135,9 +137,10 @@ class _CacheReader:
             self._space = self._decoder.workspace(self._cache, self._new_tokens)
         self._space.make_room(len(ids))
         with self._model.scheduler.turn(cancel, tokens=len(ids)):
-            return self._decoder.logits(ids, self._space, cancel)
+            return self._steps.logits(ids, self._space, cancel)
 
     def close(self) -> None:
+        self._steps.close(None)
         if self._space is not None:
             self._space.close()
             self._space = None
@@ -199,6 +202,7 @@ class _ConversationReader:
         self._decoder = Decoder(model.hf_model, model.scheduler.breathe)
         self._conversation = conversation
         self._new_tokens = min(sampling.max_new_tokens, ANSWER_ROOM_TOKENS)
+        self._steps = Steps(self._decoder, model.hf_model, model.quantization, self._new_tokens)
         self._space: Workspace | None = None
         self._holds_lock = False
 
@@ -208,7 +212,7 @@ class _ConversationReader:
         assert self._space is not None
         self._space.make_room(len(ids))
         with self._model.scheduler.turn(cancel, tokens=len(ids)):
-            logits = self._decoder.logits(ids, self._space, cancel)
+            logits = self._steps.logits(ids, self._space, cancel)
         self._conversation.extend(ids, self._space)
         return logits
 
@@ -223,6 +227,7 @@ class _ConversationReader:
         return prompt_ids[self.cached_tokens :]
 
     def close(self) -> None:
+        self._steps.close(self._space)
         self._space = None
         if self._holds_lock:
             self._holds_lock = False
