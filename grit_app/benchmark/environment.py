@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def describe(model: GritLM | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": cuda_facts(),
         "load_average": [round(value, 2) for value in psutil.getloadavg()],
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -37,6 +39,38 @@ def describe(model: GritLM | None = None) -> dict[str, Any]:
     if model is not None:
         facts["model"] = model.describe() | {"trained_context": model.config.trained_context}
     return facts
+
+
+def cuda_facts() -> dict[str, Any] | None:
+    """What a GPU's milliseconds depend on besides the card: libraries, driver, power limit and clocks; None without."""
+    if not torch.cuda.is_available():
+        return None
+    bitsandbytes = None
+    with suppress(PackageNotFoundError):
+        bitsandbytes = version("bitsandbytes")
+    return {
+        "runtime": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "cudnn_attention": torch.backends.cuda.cudnn_sdp_enabled(),
+        "bitsandbytes": bitsandbytes,
+        "memory_gb": round(torch.cuda.mem_get_info()[1] / 1e9, 1),
+        "capability": ".".join(map(str, torch.cuda.get_device_capability())),
+        **smi_facts(),
+    }
+
+
+SMI_FIELDS = ("driver_version", "power.limit", "power.draw", "clocks.sm", "clocks.max.sm", "temperature.gpu")
+
+
+def smi_facts(command: str = "nvidia-smi") -> dict[str, str]:
+    """What the driver's own tool tells of the first card; nothing where it is not installed or does not answer."""
+    query = (command, f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader", "--id=0")
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    values = [value.strip() for value in told.strip().splitlines()[0].split(",")]
+    return {name.replace(".", "_"): value for name, value in zip(SMI_FIELDS, values, strict=True)}
 
 
 def hardware_name() -> str:

@@ -123,7 +123,8 @@ def features(question: str, text: str) -> tuple[list[tuple[int, int]], NDArray[n
     def inside(flags: Sequence[bool] | NDArray[np.bool_]) -> NDArray[np.int64]:
         """How many words of each span have the flag."""
         sums = np.concatenate([[0], np.cumsum(flags)])
-        return sums[last + 1] - sums[first]
+        counts: NDArray[np.int64] = sums[last + 1] - sums[first]
+        return counts
 
     length = np.digitize(last - first, LENGTHS[:-1])
     kind = _kinds(bare, shapes, last - first + 1, inside)

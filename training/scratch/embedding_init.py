@@ -42,7 +42,8 @@ def ridge_table(token_ids: Sequence[Sequence[int]], targets: Array, vocab_size: 
     means = mean_matrix(token_ids, vocab_size)
     gram = (means.T @ means).toarray()
     gram[np.diag_indices_from(gram)] += penalty
-    return cho_solve(cho_factor(gram, overwrite_a=True), means.T @ targets.astype(np.float32)).astype(np.float32)
+    solved = cho_solve(cho_factor(gram, overwrite_a=True), means.T @ targets.astype(np.float32))
+    return np.asarray(solved, dtype=np.float32)
 
 
 def ppmi_table(tokens: Array, vocab_size: int, dimensions: int, window: int = 5, seed: int = 0) -> Array:
@@ -63,7 +64,7 @@ def ppmi_table(tokens: Array, vocab_size: int, dimensions: int, window: int = 5,
     keep = pmi > 0
     ppmi = sparse.csr_matrix((pmi[keep], (counts.row[keep], counts.col[keep])), shape=counts.shape)
     left, values = _truncated_svd(ppmi, dimensions, seed)
-    return (left * np.sqrt(values)).astype(np.float32)
+    return np.asarray(left * np.sqrt(values), dtype=np.float32)
 
 
 def _truncated_svd(matrix: sparse.csr_matrix, rank: int, seed: int, oversampling: int = 32) -> tuple[Array, Array]:
@@ -89,7 +90,7 @@ def reduce(table: Array, counts: Array, dimensions: int) -> Array:
     """Principal components of the table's rows weighted by the square root of their counts."""
     weighted = table * np.sqrt(counts / counts.sum())[:, None]
     _, _, right = np.linalg.svd(weighted, full_matrices=False)
-    return table @ right[:dimensions].T
+    return np.asarray(table @ right[:dimensions].T)
 
 
 def assemble(meaning: Array, company: Array, hidden: int, *, company_scale: float, cap: float = 2.0) -> Tensor:

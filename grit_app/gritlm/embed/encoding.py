@@ -27,6 +27,7 @@ from grit_app.gritlm.embed.pooling import l2_normalize, pool
 from grit_app.gritlm.errors import Cancelled, InputError, ModelError
 from grit_app.gritlm.layout import Attention
 from grit_app.gritlm.loaded import Loaded
+from grit_app.gritlm.memory import with_second_try
 from grit_app.gritlm.prompts import EmbedPrompt
 
 TYPICAL_TOKENS: Final = 256
@@ -160,6 +161,14 @@ def batches(prompts: Sequence[EmbedPrompt], budget: int) -> list[list[int]]:
 
 
 def _encode_batch(
+    model: Loaded, prompts: list[EmbedPrompt], return_cache: bool, normalize: bool, cancel: threading.Event | None
+) -> list[Encoding]:
+    return with_second_try(
+        lambda: _forward(model, prompts, return_cache, normalize, cancel), "Use a smaller batch_size or shorter texts."
+    )
+
+
+def _forward(
     model: Loaded, prompts: list[EmbedPrompt], return_cache: bool, normalize: bool, cancel: threading.Event | None
 ) -> list[Encoding]:
     ids, lengths = right_padded([prompt.ids for prompt in prompts], model.device)

@@ -26,7 +26,7 @@ from transformers import logging as transformers_logging
 from grit_app.gritlm.errors import ModelError
 from grit_app.gritlm.load import int8
 from grit_app.gritlm.load.kernels import use_steady_attention
-from grit_app.gritlm.load.size import WORKING_BYTES, Weights, free_bytes, gigabytes, read_weights, weight_files
+from grit_app.gritlm.load.size import Weights, free_bytes, gigabytes, read_weights, weight_files
 from grit_app.gritlm.load.sources import cached_folder, remote_weights
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def choose_quantization(
     free = free_bytes(device)
     candidates: tuple[Any, ...] = ("none", "4bit") if quantization == "auto" else (quantization,)
     for candidate in candidates:
-        needed = weights.memory_bytes(dtype, candidate) + WORKING_BYTES
+        needed = weights.memory_bytes(dtype, candidate) + weights.working_bytes(dtype)
         if needed <= free:
             return candidate  # type: ignore[no-any-return]
     advice = "Use a smaller model" if candidates[-1] == "4bit" else "Use --quantization 4bit, or a smaller model"
@@ -188,7 +188,7 @@ def load_hf_model(
     if quantization != "none":
         # It remarks on the casts of inputs at every single multiplication.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        settings["quantization_config"] = quantization_settings(quantization)
+        settings["quantization_config"] = quantization_settings(quantization, dtype)
     settings["device_map"] = _device_map(folder, device, dtype, quantization)
     try:
         with quiet_transformers():
@@ -239,15 +239,19 @@ def _model_class(config: Any, separate_experts: bool) -> Any:
     return SeparateMixtralForCausalLM
 
 
-def quantization_settings(quantization: Literal["8bit", "4bit"]) -> BitsAndBytesConfig:
-    """bitsandbytes: 8-bit (LLM.int8), or 4-bit NF4 with double quantisation, computing in bfloat16."""
+def quantization_settings(quantization: Literal["8bit", "4bit"], dtype: torch.dtype) -> BitsAndBytesConfig:
+    """bitsandbytes: 8-bit (LLM.int8), or 4-bit NF4 with double quantisation.
+
+    4 bits compute in `dtype`, which is float16 on cards without bfloat16. 8 bits look for outliers on the host once a
+    layer, which makes decoding slow; they are for weights that 4 bits would hurt.
+    """
     if quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=torch.bfloat16 if dtype == torch.float32 else dtype,
     )
 
 
@@ -255,7 +259,8 @@ def _device_map(folder: Path, device: torch.device, dtype: torch.dtype, quantiza
     """Everything on one device; over all GPUs where one is too small and none was named."""
     if device.type != "cuda" or device.index is not None:
         return {"": device}
-    needed = read_weights(folder).memory_bytes(dtype, quantization) + WORKING_BYTES
+    weights = read_weights(folder)
+    needed = weights.memory_bytes(dtype, quantization) + weights.working_bytes(dtype)
     roomiest = max(range(torch.cuda.device_count()), key=lambda index: torch.cuda.mem_get_info(index)[0])
     return {"": roomiest} if needed <= torch.cuda.mem_get_info(roomiest)[0] else "balanced"
 

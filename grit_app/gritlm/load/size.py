@@ -16,7 +16,10 @@ from grit_app.gritlm.errors import ModelError
 from grit_app.gritlm.load import int8
 
 WORKING_BYTES: Final = 512 * 2**20
-"""Room for activations, a KV cache of moderate length and the allocator's losses."""
+"""Room for activations and the allocator's losses."""
+
+TOKENS_IN_USE: Final = 8192
+"""Tokens of keys and values that fit beside the weights: 4,096 as a joined cache, and once more to decode."""
 
 NF4_BYTES: Final = 0.516
 """4 bits a weight, and with double quantisation 0.127 bits of scales."""
@@ -38,6 +41,13 @@ class Weights:
     quantizable: int
     """Parameters of linear layers inside the trunk: those that 8-bit and 4-bit loading makes smaller."""
 
+    cache_numbers: int = 0
+    """Keys and values of one token in all layers; 0 where the configuration is not at hand."""
+
+    def working_bytes(self, dtype: torch.dtype) -> int:
+        """Bytes beside the weights: activations, and keys and values of the lengths in use."""
+        return WORKING_BYTES + TOKENS_IN_USE * self.cache_numbers * dtype.itemsize
+
     def memory_bytes(self, dtype: torch.dtype, quantization: str = "none") -> int:
         """Bytes of the loaded weights."""
         bytes_each = {"none": float(dtype.itemsize), "8bit": INT8_BYTES, "4bit": NF4_BYTES}[quantization]
@@ -58,7 +68,18 @@ def read_weights(folder: Path) -> Weights:
             parameters += prod(shape)
             if is_quantizable(name, shape):
                 quantizable += prod(shape)
-    return Weights(parameters, quantizable)
+    return Weights(parameters, quantizable, cache_numbers(folder))
+
+
+def cache_numbers(folder: Path) -> int:
+    """Keys and values of one token in all layers, by config.json; 0 if it does not tell."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        heads = int(config["num_attention_heads"])
+        head_size = config.get("head_dim") or int(config["hidden_size"]) // heads
+        return 2 * int(config["num_hidden_layers"]) * int(config.get("num_key_value_heads") or heads) * int(head_size)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # the loader says what is wrong with it
 
 
 def is_quantizable(name: str, shape: list[int]) -> bool:

@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from grit_app.gritlm.cache.rope import LENGTH_DEPENDENT
+from grit_app.gritlm.memory import register_spare
 from grit_app.gritlm.write.runtime import Decoder, Workspace
 
 log = logging.getLogger(__name__)
@@ -168,6 +169,7 @@ class FixedSteps:
         self._free: list[FixedStep] = []
         self._made = 0
         self._lock = threading.Lock()
+        register_spare(self)
 
     def take(self, decoder: Decoder, capacity: int) -> FixedStep | None:
         """A slot with room for `capacity` tokens; None if all are in use or the card has no room for another."""

@@ -17,10 +17,13 @@ from torch import Tensor
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.loaded import Loaded
+from grit_app.gritlm.memory import with_second_try
 from grit_app.gritlm.write.decoding import Constraint, Sampling, TokenStream
 from grit_app.gritlm.write.fixed_step import Steps
 from grit_app.gritlm.write.runtime import Decoder, Workspace
 from grit_app.gritlm.write.scoring import score as score
+
+SHORTER = "Ask with fewer or shorter passages, start a new conversation, or load the model with --quantization 4bit."
 
 ANSWER_ROOM_TOKENS = 512
 """Rows made ready for an answer at first; a longer one moves to a larger buffer when it gets there."""
@@ -133,6 +136,9 @@ class _CacheReader:
         self._space: Workspace | None = None
 
     def read(self, ids: Sequence[int], cancel: threading.Event | None) -> Tensor:
+        return with_second_try(lambda: self._read(ids, cancel), SHORTER)
+
+    def _read(self, ids: Sequence[int], cancel: threading.Event | None) -> Tensor:
         if self._space is None:
             self._space = self._decoder.workspace(self._cache, self._new_tokens)
         self._space.make_room(len(ids))
@@ -210,11 +216,15 @@ class _ConversationReader:
         if self._space is None:
             ids = self._open(ids)
         assert self._space is not None
-        self._space.make_room(len(ids))
-        with self._model.scheduler.turn(cancel, tokens=len(ids)):
-            logits = self._steps.logits(ids, self._space, cancel)
+        logits = with_second_try(lambda: self._read(ids, cancel), SHORTER)
         self._conversation.extend(ids, self._space)
         return logits
+
+    def _read(self, ids: Sequence[int], cancel: threading.Event | None) -> Tensor:
+        assert self._space is not None
+        self._space.make_room(len(ids))
+        with self._model.scheduler.turn(cancel, tokens=len(ids)):
+            return self._steps.logits(ids, self._space, cancel)
 
     def _open(self, prompt_ids: Sequence[int]) -> Sequence[int]:
         """Takes the conversation, or an empty one if another answer is using it; the ids still to be read."""
