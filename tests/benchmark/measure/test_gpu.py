@@ -1,0 +1,43 @@
+"""The measurement for lent GPUs: rehearsed on the CPU, whole, and honest about what fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grit_app.benchmark.measure import gpu
+
+
+def test_the_rehearsal_measures_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "gpu.json"
+    assert gpu.main(["--tiny", "--dtype", "float32", "--repeats", "1", "--device", "cpu", "--json", str(out)]) == 0
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert result["environment"]["tiny"] is True and "cuda" in result["environment"]
+    by_part: dict[str, list[Any]] = {}
+    for record in result["records"]:
+        assert "error" not in record and "left_out" not in record
+        by_part.setdefault(record["part"], []).append(record)
+    assert set(by_part) == set(gpu.PARTS)
+    assert all(record["same_tokens"] for record in by_part["decode"])
+    assert all(0 < record["share_of_floor"] < 2 for record in by_part["decode"])
+    assert all(record["operations"] > 10 for record in by_part["launches"])
+
+
+def test_a_part_that_fails_does_not_take_the_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any) -> Any:
+        yield {"x": 1}
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(gpu, "STEPS", {"first": broken, "second": lambda _: iter([{"y": 2}])})
+    records = gpu.measure(None, ["first", "second"], 60.0, lambda _: None)  # type: ignore[arg-type]
+    assert [record["part"] for record in records] == ["first", "first", "second"]
+    assert records[1]["error"] == "RuntimeError: no such kernel"
+
+
+def test_no_part_begins_after_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "STEPS", {"late": lambda _: iter([{"y": 2}])})
+    (record,) = gpu.measure(None, ["late"], -1.0, lambda _: None)  # type: ignore[arg-type]
+    assert "left_out" in record
