@@ -19,6 +19,7 @@ from grit_app.settings import Settings
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.sessions import Visitors
 from grit_app.ui.base.uploads import name_uploads_privately
+from grit_app.ui.base.zero import is_zero_gpu, on_zero_gpu
 from grit_app.ui.documents.library_actions import library_limits
 from grit_app.ui.page import build_app, is_shared, launch_options
 
@@ -28,7 +29,8 @@ THREADS = 160
 
 def assemble(settings: Settings, load: Callable[[], GritLM]) -> tuple[gr.Blocks, Engine, Visitors]:
     """The page, its model and its visitors, not yet started."""
-    engine = Engine(load, most_jobs=settings.queue_size)
+    place = (lambda: on_zero_gpu(load())) if is_zero_gpu() else load
+    engine = Engine(place, most_jobs=settings.queue_size, warms_up=not is_zero_gpu())
     name_uploads_privately()
 
     def open_library(folder: Path | None) -> Library:
@@ -60,6 +62,9 @@ def serve(settings: Settings, load: Callable[[], GritLM]) -> None:
     logging.getLogger("grit_app").setLevel(logging.INFO)
     app, engine, visitors = assemble(settings, load)
     try:
+        if is_zero_gpu():  # weights must lie in their place before the first GPU is lent
+            engine.start()
+            engine.wait()
         # The page first: Gradio gives up when its own first request takes over 3 s, and on a small machine a model that
         # loads meanwhile takes that long away.
         beside = {"middleware": [Middleware(BesideThePage, api=create_app(engine, settings))]}

@@ -24,10 +24,12 @@ State = Literal["loading", "ready", "busy", "failed"]
 class Engine:
     """Loads once, tells how it stands, hands the model out. Safe to use from any thread."""
 
-    def __init__(self, load: Callable[[], GritLM], most_jobs: int = 0) -> None:
+    def __init__(self, load: Callable[[], GritLM], most_jobs: int = 0, *, warms_up: bool = True) -> None:
         """most_jobs   requests that may be under way at once; the next one is told to come back. 0: any number."""
         self._load = load
         self._most_jobs = most_jobs
+        self._warms_up = warms_up
+        self._thread: threading.Thread | None = None
         self._model: GritLM | None = None
         self._failure = ""
         self._done = threading.Event()
@@ -36,13 +38,20 @@ class Engine:
         self._guard = threading.Lock()
 
     def start(self) -> None:
-        """Begin loading; returns at once."""
-        threading.Thread(target=self._run, name="model-loading", daemon=True).start()
+        """Begin loading, unless it has begun; returns at once."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="model-loading", daemon=True)
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Until loading has ended, well or not."""
+        self._done.wait()
 
     def _run(self) -> None:
         try:
             model = self._load()
-            warm_up(model)
+            if self._warms_up:
+                warm_up(model)
             model.scheduler.limit = self._most_jobs
             self._model = model
             logger.info("model ready after %.1f s", self.seconds)

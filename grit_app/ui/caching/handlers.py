@@ -22,6 +22,7 @@ from grit_app.ui.base.background import Watch
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import guarded
 from grit_app.ui.base.sessions import Visitors, session_of
+from grit_app.ui.base.zero import run_race
 from grit_app.ui.caching import measurements
 from grit_app.ui.caching.race_view import answers_table, frames, picture, preparing
 
@@ -168,7 +169,7 @@ class RaceHandlers:
             is_quoting = model.config.answer_mode != "free"
             sampling = Sampling(max_new_tokens=ANSWER_TOKENS)
             watch: Watch[str, Race] = Watch(
-                lambda report: race.run(
+                lambda report: run_race(
                     model,
                     question,
                     text,
