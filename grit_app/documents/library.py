@@ -22,7 +22,7 @@ from grit_app.documents.document import Document, Limits
 from grit_app.documents.keep.fusion import Hit, Mode, cosine, fuse
 from grit_app.documents.keep.index import VectorIndex
 from grit_app.documents.keep.keywords import KeywordIndex, tokens
-from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, file_name
+from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, file_name, hot_bytes_on
 from grit_app.documents.keep.store import FolderStore, MemoryStore, Stored
 from grit_app.documents.read.reading import read_document
 from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Stage
@@ -65,7 +65,13 @@ class Library:
         self.identity = (
             f"{model.identity}/{config.prompt_version}/{config.attention}/{config.pooling}/{config.normalized}"
         )
-        self.caches = CacheStore(model.identity, cache_budget_bytes, on_disk=folder is not None, scheme=cache_scheme)
+        self.caches = CacheStore(
+            model.identity,
+            cache_budget_bytes,
+            hot_bytes_on(model.device),
+            on_disk=folder is not None,
+            scheme=cache_scheme,
+        )
         self._adding = threading.Lock()
         self._lock = threading.RLock()
         self._stored: dict[str, Stored] = {}

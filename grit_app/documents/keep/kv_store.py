@@ -12,16 +12,34 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+
+import torch
 
 from grit_app.gritlm.cache import file as kv_file
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.cache.pack import Scheme
+from grit_app.gritlm.load.size import free_bytes
+from grit_app.gritlm.memory import register_spare
 
 log = logging.getLogger(__name__)
 
 Attention = Literal["bidirectional", "causal"]
 Key = tuple[str, Attention]  # chunk id (document id, colon, number), attention
+
+
+HOT_BYTES: Final = 128 << 20
+"""Of caches in the machine's memory, beside the pages of their files that the system keeps anyway."""
+
+HOT_SHARE: Final = 0.1
+"""Of a GPU's free memory when the library is opened: a passage of a 7B takes 26 MB."""
+
+
+def hot_bytes_on(device: torch.device) -> int:
+    """Bytes of caches to keep in the memory of the model's device."""
+    if device.type != "cuda":
+        return HOT_BYTES
+    return max(HOT_BYTES, int(HOT_SHARE * free_bytes(device)))
 
 
 class CacheStore:
@@ -36,7 +54,7 @@ class CacheStore:
         self,
         identity: str,
         budget_bytes: int,
-        hot_bytes: int = 128 << 20,
+        hot_bytes: int = HOT_BYTES,
         *,
         on_disk: bool = True,
         scheme: Scheme = "native",
@@ -49,6 +67,12 @@ class CacheStore:
         self._files: dict[Path, tuple[int, float]] = {}  # size, last use
         self._folders: dict[str, Path] = {}
         self._lock = threading.RLock()
+        register_spare(self)
+
+    def clear(self) -> None:
+        """Lets go of the caches in memory, for a GPU that ran out of it: they come back from disk, or are made again."""
+        with self._lock:
+            self._hot.clear()
 
     def open_document(self, document_id: str, folder: Path | None) -> None:
         """Takes up a document's caches; None: it has no place on disk."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from grit_app.documents.keep import kv_store
 from grit_app.documents.keep.kv_store import CacheStore
 from grit_app.documents.library import Library
 from grit_app.gritlm import GritLM
@@ -223,3 +224,10 @@ def test_missing_caches_are_built_in_the_background_and_it_can_be_stopped(model:
     assert library.build_caches(step, cancel) == 2 and steps == [(1, count), (2, count)]
     assert library.build_caches() == count - 2 and library.missing_caches() == 0
     library.close()
+
+
+def test_the_store_in_memory_is_sized_by_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 MiB would be five passages of a 7B."""
+    monkeypatch.setattr(kv_store, "free_bytes", lambda _: 60_000_000_000)
+    assert kv_store.hot_bytes_on(torch.device("cuda")) == 6_000_000_000
+    assert kv_store.hot_bytes_on(torch.device("cpu")) == kv_store.HOT_BYTES
