@@ -6,10 +6,12 @@ loaded like any other, so quantisation, load times and identities are the real o
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,7 +68,12 @@ def write_checkpoint(shape: str, folder: Path, *, tokenizer: Path = BUNDLED_MODE
         raise ModelError(f"There is no shape {shape!r}. Known: {', '.join(SHAPES)}.")
     if not (tokenizer / "tokenizer.json").is_file():
         raise ModelError(f"{tokenizer} has no tokenizer.json. Name a folder with one by --tokenizer.")
-    config = MistralConfig(**COMMON, **SHAPES[shape])
+    words = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
+    highest = max(chain(words["model"]["vocab"].values(), (added["id"] for added in words["added_tokens"])))
+    sizes = SHAPES[shape] | {
+        "vocab_size": max(SHAPES[shape]["vocab_size"], highest + 1)
+    }  # a row for each of its tokens
+    config = MistralConfig(**COMMON, **sizes)
     # Seven billion random numbers take a minute on a CPU and a moment on a GPU.
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with quiet_transformers(), torch.random.fork_rng(), device:

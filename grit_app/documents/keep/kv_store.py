@@ -70,7 +70,7 @@ class CacheStore:
         register_spare(self)
 
     def clear(self) -> None:
-        """Lets go of the caches in memory, for a GPU that ran out of it: they come back from disk, or are made again."""
+        """Lets go of the caches in memory, for a GPU that ran out: they come back from disk, or are made again."""
         with self._lock:
             self._hot.clear()
 

@@ -38,7 +38,7 @@ def main(folder: str) -> dict[str, Any]:
     said["lanes"] = [lane.strategy for lane in race.lanes]
     said["race_calls"] = [name for name, _ in spaces.CALLS]
     spaces.CALLS.clear()
-    lent.encode([text]), lent.encode([text * 2000])
+    lent.encode([text]), lent.encode([text] * 3)
     said["asked_s"] = [seconds for _, seconds in spaces.CALLS]
     try:
         encode_job([""], "", False, {})

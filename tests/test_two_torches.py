@@ -1,0 +1,49 @@
+"""The code runs on two versions of torch: the newest, and the one of Spaces on ZeroGPU.
+
+Continuous integration runs the quick tests on both where the older one has a CPU build. Elsewhere this stands for it:
+every name of torch that the code uses is in the list of names that the older version was seen to have.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import torch
+
+from tests.test_imports import ROOT
+
+KNOWN = Path(__file__).with_name("torch-2.11-names.txt")
+
+
+def used_names() -> set[str]:
+    """`torch.a.b.c` of every attribute chain and import in the code, as far as modules, classes and functions go."""
+    names: set[str] = set()
+    for path in (path for room in ("grit_app", "training") for path in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Attribute):
+                chain = dotted(node)
+                if chain.startswith("torch."):
+                    names.add(chain)
+    return names
+
+
+def dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        owner = dotted(node.value)
+        return f"{owner}.{node.attr}" if owner else ""
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def test_every_name_of_torch_is_known_to_the_older_version() -> None:
+    known = set(KNOWN.read_text(encoding="utf-8").split())
+    used = used_names()
+    assert len(used) > 80, "the walk has missed the names"
+    assert used - known == set(), f"see that torch 2.11 has them, then add them to {KNOWN.name}"
+
+
+def test_the_version_that_runs_is_between_the_two() -> None:
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    assert (2, 11) <= version <= (2, 13)
