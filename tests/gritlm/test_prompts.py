@@ -53,7 +53,7 @@ AWKWARD = [
     "<|embed|>\n",
     "a  b   c",
     "1234.5%",
-    "​zero width",
+    "\u200bzero width",
 ]
 
 

@@ -91,7 +91,12 @@ def layout(title: str, x_title: str, y_title: str, notes: Sequence[str] = (), **
         "title": {
             "text": f"<b>{title}</b>{small}",
             "font": {"size": 15},
-            **{"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"},
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
             "pad": {"l": 12, "t": 22},
         },
         "paper_bgcolor": "rgba(0,0,0,0)",
