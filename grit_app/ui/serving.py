@@ -19,9 +19,9 @@ from grit_app.settings import Settings
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.sessions import Visitors
 from grit_app.ui.base.uploads import name_uploads_privately
-from grit_app.ui.base.zero import is_zero_gpu, on_zero_gpu
 from grit_app.ui.documents.library_actions import library_limits
 from grit_app.ui.page import build_app, is_shared, launch_options
+from grit_app.ui.zero import is_zero_gpu, on_zero_gpu
 
 THREADS = 160
 """For handlers, most of which wait for their turn: more than `queue_size`, so that the page itself never waits."""

@@ -22,9 +22,9 @@ from grit_app.ui.base.background import Watch
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import guarded
 from grit_app.ui.base.sessions import Visitors, session_of
-from grit_app.ui.base.zero import run_race
 from grit_app.ui.caching import measurements
 from grit_app.ui.caching.race_view import answers_table, frames, picture, preparing
+from grit_app.ui.zero import run_race
 
 CACHED = [name for name, row in STRATEGIES.items() if row.caches_documents]
 DEFAULT_CACHED = "docs_cache"

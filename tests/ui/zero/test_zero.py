@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from grit_app.ui.base import zero
+from grit_app.ui import zero
 
 HERE = Path(__file__).resolve().parent
 
@@ -22,9 +22,9 @@ def said(tiny_model_folder: Callable[..., Path]) -> Any:
     environment = os.environ | {
         "SPACES_ZERO_GPU": "true",
         "OMP_NUM_THREADS": "1",  # threads do not survive a fork
-        "PYTHONPATH": os.pathsep.join([str(HERE / "zero_stand_in"), str(HERE.parents[2])]),
+        "PYTHONPATH": os.pathsep.join([str(HERE / "stand_in"), str(HERE.parents[2])]),
     }
-    command = [sys.executable, str(HERE / "zero_script.py"), str(tiny_model_folder())]
+    command = [sys.executable, str(HERE / "script.py"), str(tiny_model_folder())]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])

@@ -10,7 +10,7 @@ import numpy as np
 import spaces
 
 from grit_app.gritlm import GritLM, Sampling, join
-from grit_app.ui.base.zero import encode_job, on_zero_gpu, run_race
+from grit_app.ui.zero import encode_job, on_zero_gpu, run_race
 
 
 def main(folder: str) -> dict[str, Any]:
