@@ -49,7 +49,7 @@ def add_change(start: Path, change: Path, target: Path) -> None:
     state = int8.lazy_state([change / name for name in names], torch.float32)
     parameters = dict(model.named_parameters())
     if set(state) != set(parameters):
-        odd = sorted(set(state) ^ set(parameters))[0]
+        odd = min(set(state) ^ set(parameters))
         raise TrainError(f"The pieces belong to another start: {odd} is on one side alone. Use their own lease.")
     with torch.no_grad():
         for name, parameter in parameters.items():

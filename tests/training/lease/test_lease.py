@@ -77,7 +77,7 @@ def test_a_stay_from_the_recipe_to_the_exported_model(tmp_path: Path, tiny_model
     main([*arguments, "--minutes", "10", "--evaluation_s", "8", "--piece_mb", "0.02"])
     assert len(list(out.glob("part-*"))) > 2 and max(p.stat().st_size for p in out.glob("part-*")) <= 300_000
 
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH",)}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         ["bash", str(out / "run.sh")], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
