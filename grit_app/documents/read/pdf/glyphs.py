@@ -291,5 +291,5 @@ def _words(
 def _word(held: list[Glyph], spaced: bool, right_to_left: bool) -> tuple[str, Rect, tuple[str, ...] | None, bool]:
     text = "".join([glyph[0] for glyph in held])
     (_, a0, b0, c0, d0), (_, a1, b1, c1, d1) = held[0], held[-1]
-    rect = (a0 if a0 < a1 else a1, b0 if b0 < b1 else b1, c0 if c0 > c1 else c1, d0 if d0 > d1 else d1)
+    rect = (min(a1, a0), min(b1, b0), max(c1, c0), max(d1, d0))
     return text, rect, tuple(g[0] for g in held) if right_to_left else None, spaced
