@@ -120,7 +120,7 @@ class Pdf:
         objects[catalog - 1] = f"<< /Type /Catalog /Pages {tree} 0 R {labels} >>".encode()
         references = " ".join(f"{kid} 0 R" for kid in kids)
         objects[tree - 1] = f"<< /Type /Pages /Kids [{references}] /Count {len(kids)} >>".encode()
-        return _file(objects, catalog)
+        return file_of(objects, catalog)
 
     def _composite(self, add, stream) -> int:  # type: ignore[no-untyped-def]
         mapping = "\n".join(
@@ -145,7 +145,8 @@ class Pdf:
         ))  # fmt: skip
 
 
-def _file(objects: list[bytes], catalog: int) -> bytes:
+def file_of(objects: list[bytes], catalog: int) -> bytes:
+    """A PDF file of numbered objects, the first being 1."""
     out = io.BytesIO(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
     out.seek(0, io.SEEK_END)
     places = []

@@ -30,13 +30,14 @@ def without_furniture(pages: Sequence[PageLines], labels: Sequence[str]) -> list
     """
     habits = _Habits(pages, labels)
     first = [habits.found(number, habits.repeats) for number in range(len(pages))]
-    furnished = [(n, line.y, line.size) for n, lines in enumerate(first) for line in lines]
+    furnished = [[(line.y, line.size) for line in lines] for lines in first]
 
     def stands_there(line: Line, number: int, text: str) -> bool:
         others = {
             n
-            for n, y, size in furnished
-            if 0 < abs(n - number) <= REACH and abs(y - line.y) <= 1 and abs(size - line.size) <= 0.05 * size
+            for n in _near(number, len(furnished))
+            for y, size in furnished[n]
+            if abs(y - line.y) <= 1 and abs(size - line.size) <= 0.05 * size
         }
         habit = len(others) >= 3 and line.size <= habits.large and len(text) <= LONGEST
         return habit or habits.repeats(line, number, text)
@@ -57,26 +58,30 @@ class _Habits:
         self.large = LARGE * body_size(page.lines for page in pages)
         # On two pages a repeated line may be a table's heading; three make a habit, unless there are no more.
         self.enough = min(2, max(1, (len(pages) - 1) // 2))
-        self.places: dict[str, list[tuple[int, float, str]]] = defaultdict(list)
-        self.numbered: list[tuple[int, float]] = []
+        # By page, so that a line is compared with those within reach alone.
+        self.places: list[dict[str, list[tuple[float, str]]]] = [defaultdict(list) for _ in pages]
+        self.numbered: list[list[float]] = [[] for _ in pages]
         for number, both in enumerate(self.edges):
             for row in {id(row[0]): row for rows, count, _ in both for row in rows[:count]}.values():
                 for text in {*(line.text for line in row), _row_text(row)}:
-                    self.places[_shape(text)].append((number, row[0].y, text))
+                    self.places[number][_shape(text)].append((row[0].y, text))
                     if row[0].size <= self.large and _tells_its_page(text, number, labels[number]):
-                        self.numbered.append((number, row[0].y))
+                        self.numbered[number].append(row[0].y)
 
     def repeats(self, line: Line, number: int, text: str) -> bool:
         """True if the line, taken as `text`, comes again on other pages or tells the page's number."""
         is_large = line.size > self.large
         tells = not is_large and _tells_its_page(text, number, self.labels[number])
         # Chapter names change, the page's number at their end goes on: each page at this height tells its own.
-        if tells and len({n for n, y in self.numbered if _is_near(line, number, n, y)}) >= 2:
+        near = _near(number, len(self.places))
+        if tells and sum(any(_is_level(line, y) for y in self.numbered[n]) for n in near) >= 2:
             return True
+        shape = _shape(text)
         repeated = {
             n
-            for n, y, other in self.places[_shape(text)]
-            if _is_near(line, number, n, y) and (other == text or (not is_large and _goes_on(text, other, n - number)))
+            for n in near
+            for y, other in self.places[n].get(shape, ())
+            if _is_level(line, y) and (other == text or (not is_large and _goes_on(text, other, n - number)))
         }
         return len(repeated) >= self.enough or _is_page_number(text, number, self.labels[number])
 
@@ -98,8 +103,13 @@ class _Habits:
         return lines
 
 
-def _is_near(line: Line, number: int, other: int, y: float) -> bool:
-    return 0 < abs(other - number) <= REACH and abs(y - line.y) <= 1.5 * line.size
+def _near(number: int, count: int) -> list[int]:
+    """The other pages within reach."""
+    return [n for n in range(max(0, number - REACH), min(count, number + REACH + 1)) if n != number]
+
+
+def _is_level(line: Line, y: float) -> bool:
+    return abs(y - line.y) <= 1.5 * line.size
 
 
 def _is_apart(rows: Sequence[Sequence[Line]], count: int, leading: float) -> bool:

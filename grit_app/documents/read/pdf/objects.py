@@ -127,7 +127,7 @@ class Drawn:
                 # Headers and footers say which they are; other artifacts may be lines of text all the same.
                 hidden |= any(_has(mark, key) for key in (b"Subtype", b"Attached"))
             elif kind == c.FPDF_PAGEOBJ_TEXT and _has(mark, b"ActualText"):
-                text = _string(lambda *to, mark=mark: c.FPDFPageObjMark_GetParamStringValue(mark, b"ActualText", *to))
+                text = _replacement(mark)
                 if text.strip():
                     self._replaced.append((pointer(item), text))
         return hidden
@@ -190,6 +190,16 @@ def _bounds(item: Any) -> Rect:
 
 def _has(mark: Any, key: bytes) -> bool:
     return bool(c.FPDFPageObjMark_GetParamValueType(mark, key) != c.FPDF_OBJECT_UNKNOWN)
+
+
+def _replacement(mark: Any) -> str:
+    """The /ActualText of a mark, which is UTF-16 with a mark of its own or PDFDocEncoding."""
+    buffer, length = ctypes.create_string_buffer(4096), ctypes.c_ulong()
+    place = ctypes.cast(buffer, ctypes.POINTER(ctypes.c_ubyte))
+    if not c.FPDFPageObjMark_GetParamBlobValue(mark, b"ActualText", place, len(buffer), length):
+        return ""
+    data = buffer.raw[: min(length.value, len(buffer))]
+    return data[2:].decode("utf-16-be", "ignore") if data.startswith(b"\xfe\xff") else data.decode("cp1252", "ignore")
 
 
 def _string(get: Any, counts: bool = False) -> str:
