@@ -1,0 +1,98 @@
+"""The page holds what the recordings hold, and says what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grit_app.errors import InputError
+from training.paper import page, rerank, sets
+from training.paper.recording import FOLDER, PaperSettings, correlation_interval, mean_interval
+
+ROW = {
+    "table": "few-shot",
+    "task": "CISI",
+    "metric": "ndcg_at_10",
+    "system": "0-shot",
+    "value": 0.3217,
+    "low": 0.3,
+    "high": 0.35,
+    "n": 7,
+}
+
+
+def record(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    body = {
+        "command": f"python -m training.paper {name}",
+        "model": "m",
+        "limit": None,
+        "environment": {"cpu": "two cores"},
+        "rows": rows,
+    }
+    (folder / f"{name}.json").write_text(json.dumps(body), encoding="utf-8")
+
+
+def test_recorded_numbers_stand_on_the_page_and_the_missing_are_named(tmp_path: Path) -> None:
+    record(tmp_path, "fewshot", [ROW])
+    text = page.build(tmp_path)
+    assert "0.322 (0.300 … 0.350)" in text and "two cores" in text
+    assert "Not recorded yet: `python -m training.paper rerank`" in text
+    assert "88.5" in text, "the published rows stand beside"
+
+
+def test_a_page_that_is_not_from_the_recordings_fails(tmp_path: Path) -> None:
+    record(tmp_path, "fewshot", [ROW])
+    path = tmp_path / "paper.md"
+    page.write(recordings=tmp_path, path=path)
+    page.write(check=True, recordings=tmp_path, path=path)
+    path.write_text(path.read_text(encoding="utf-8").replace("0.322", "0.422"), encoding="utf-8")
+    with pytest.raises(InputError, match="not made from the recordings"):
+        page.write(check=True, recordings=tmp_path, path=path)
+
+
+def test_the_committed_page_is_what_the_recordings_give() -> None:
+    page.write(check=True, recordings=FOLDER)
+
+
+def test_a_recording_is_not_made_twice(tmp_path: Path, tiny_model: Any) -> None:
+    settings = PaperSettings("m", tmp_path, 3, tmp_path, _loaded=[tiny_model])
+    settings.record("x", lambda _: [ROW])
+    made = (tmp_path / "x.json").read_text(encoding="utf-8")
+    settings.record("x", lambda _: [], again=False)
+    assert (tmp_path / "x.json").read_text(encoding="utf-8") == made
+    settings.record("x", lambda _: [])
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))["rows"] == []
+
+
+def test_intervals_hold_their_value_and_narrow_with_n() -> None:
+    few, many = (mean_interval(list(np.random.default_rng(0).normal(size=n))) for n in (20, 2000))
+    assert few["low"] < few["value"] < few["high"] and many["high"] - many["low"] < few["high"] - few["low"]
+    rho = correlation_interval(0.8, 1379)
+    assert 0.77 < rho["low"] < 0.8 < rho["high"] < 0.83
+
+
+def test_reranking_is_measured_before_and_after(tiny_model: Any) -> None:
+    corpus = {f"d{i}": f"Passage {i} is about thing {i}." for i in range(12)}
+    data = sets.RetrievalSet({"q": "thing 3"}, corpus, {"q": {"d3": 1}})
+    rows = rerank._of_set(tiny_model, "Some", data)
+    assert [row["system"] for row in rows] == ["bi-encoder", *(way for way, _, _ in rerank.WAYS)]
+    assert all("ms" in row and row["difference"]["n"] == 1 for row in rows[1:])
+
+
+def test_the_ten_best_stay_before_the_rest() -> None:
+    cosines = np.linspace(0.9, 0.1, 12)
+    top = np.argsort(-cosines)[: rerank.DEPTH]
+    ranked = rerank._above_the_rest(cosines, top, list(range(rerank.DEPTH)))
+    assert list(np.argsort(-ranked)) == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 10, 11]
+
+
+def test_commands_are_listed() -> None:
+    from training.paper.__main__ import COMMANDS
+
+    assert set(COMMANDS) == {"table1", "rerank", "fewshot", "rag", "ablations", "all", "page"}
+    assert SimpleNamespace(**COMMANDS).page is page.write

