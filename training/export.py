@@ -85,8 +85,6 @@ def export(config: ExportConfig) -> Drift:
     before = Reading.of(GritLM(model, tokenizer, grit))
     with written_aside(config.export_dir) as aside:
         write_model(model, tokenizer, grit, aside, dtype=config.dtype, max_shard_size=config.max_shard_size)
-        if (folder / "projection.safetensors").is_file():
-            shutil.copy2(folder / "projection.safetensors", aside)
         if card is not None:
             (aside / "README.md").write_text(card, encoding="utf-8")
         elif (folder / "README.md").is_file():
@@ -163,15 +161,11 @@ def model_card(folder: Path, recipe: dict[str, Any], config: ExportConfig, model
     """README.md of the exported model: what it is, from what, with which settings and scores."""
     values = recipe["config"]
     files = "\n".join(f"- {Path(file['path']).name}" for file in values["data"]["train"])
+    steps, minutes = values["run"]["steps"], values["run"].get("minutes")
+    length = f"{steps} steps" if steps else f"a run of {minutes} minutes"
     assert config.output_dir is not None
     scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in last_scores(config.output_dir).items())
     table = f"\n## Scores at the end of the run\n\n| metric | value |\n|---|---|\n{scores}\n" if scores else ""
-    projection = (
-        "\nThe run trained a projection behind the pooling (`projection.safetensors`); loaders that do not know it "
-        "give the unprojected vectors.\n"
-        if (folder / "projection.safetensors").is_file()
-        else ""
-    )
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -187,9 +181,9 @@ used.
     from grit_app.gritlm import GritLM
     model = GritLM.from_pretrained("{config.export_dir.name}")
 
-Started from `{Path(values["model"]["path"]).name}`, {folder.name} of {values["run"]["steps"]} steps, mode
+Started from `{Path(values["model"]["path"]).name}`, {folder.name} of {length}, mode
 {values["mode"]}, method {values["adapter"]["method"]}, peak learning rate {values["optimizer"]["learning_rate"]}.
-{projection}
+
 ## Data
 
 {files}

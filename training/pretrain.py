@@ -32,7 +32,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, Mis
 
 from grit_app.gritlm.load.loading import resolve_dtype
 from grit_app.gritlm.prompts import Prompts
-from training.run.schedule import wsd
+from training.run.optimizer import wsd
 from training.scratch.checkpoints import RunState, checkpoints, load_state, save_checkpoint
 from training.scratch.config import Phase, PretrainConfig
 from training.scratch.corpus import CorpusError, SourceConfig, read_documents

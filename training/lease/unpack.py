@@ -39,7 +39,8 @@ def unpack(pieces: Path, lease: Path) -> Path:
             if (result / file).is_file():
                 shutil.copyfile(result / file, Path(name) / "run" / file)
         (Path(name) / "run").rename(run)
-    return export(ExportConfig(output_dir=run, export_dir=export_dir))
+    export(ExportConfig(output_dir=run, export_dir=export_dir))
+    return export_dir
 
 
 def add_change(start: Path, change: Path, target: Path) -> None:

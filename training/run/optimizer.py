@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from training.config import OptimizerConfig
-from training.run.schedule import wsd
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -49,6 +48,20 @@ def rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
     if config.schedule == "linear":
         return floor + (1 - floor) * (1 - progress)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def wsd(step: int, *, total_steps: int, warmup_steps: int, decay_steps: int, floor: float = 0.0) -> float:
+    """Warm-up, stable, decay: the factor of the peak learning rate at `step` (0 … total_steps - 1).
+
+    Linear up over `warmup_steps`, 1 until `decay_steps` before the end, linear down to `floor`. Unlike a cosine the
+    stable part does not know the end: a run can be prolonged from any of its weights, and only the decay is repeated.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    remaining = total_steps - step
+    if remaining >= decay_steps:
+        return 1.0
+    return floor + (1.0 - floor) * max(remaining, 0) / max(decay_steps, 1)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from grit_app.gritlm.prompts import Prompts
 from tests.training.corpus_files import write_corpus
 from training import pretrain, tokenizer
-from training.run.schedule import wsd
+from training.run.optimizer import wsd
 from training.scratch.config import Phase, PretrainConfig, ShapeConfig
 from training.scratch.corpus import SourceConfig, answer_texts, chat, is_held_out, read_documents, read_records
 from training.scratch.distill import TeacherTexts, common_basis, similarity_distillation, vector_distillation
