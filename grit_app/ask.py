@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from grit_app.doors import replace_unknown_letters, shown, writes_unicode
 from grit_app.errors import DocumentError, GritError, InputError
 from grit_app.places import BUNDLED_MODEL, present
 from grit_app.settings import Settings, load
@@ -69,7 +70,7 @@ def parse(arguments: Sequence[str], settings: Settings) -> argparse.Namespace:
     namespace = parser.parse_intermixed_args(list(arguments))
     if len(namespace.words) < 2:
         parser.error("give at least one file and then the question, in quotes")
-    namespace.files, namespace.question = [Path(word) for word in namespace.words[:-1]], namespace.words[-1]
+    namespace.files, namespace.question = [Path(word) for word in namespace.words[:-1]], shown(namespace.words[-1])
     if not namespace.question.strip():
         parser.error("the question is empty")
     if namespace.k is not None and namespace.k < 1:
@@ -106,6 +107,7 @@ def ask(options: argparse.Namespace, settings: Settings) -> tuple[Answer, list[S
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
+    replace_unknown_letters()
     logging.basicConfig(level=logging.ERROR)  # stderr is for the one sentence
     try:
         settings = load()
@@ -116,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.json:
         entries = [{"file": entry.file, "reason": entry.reason} for entry in skipped]
-        print(json.dumps(answer.to_json(entries), ensure_ascii=False, indent=2))
+        print(json.dumps(answer.to_json(entries), ensure_ascii=not writes_unicode(), indent=2))
     else:
         print(render(answer, skipped))
     return 0
@@ -147,7 +149,7 @@ def _present(files: Sequence[Path]) -> tuple[list[Path], list[Skipped]]:
             present.append(path)
         else:
             what = "is a folder, not a file" if path.is_dir() else "does not exist"
-            missing.append(Skipped(path.name, f"{path} {what}."))
+            missing.append(Skipped(shown(path.name), f"{shown(str(path))} {what}."))
     if not present:
         raise DocumentError(_all_failed(missing))
     return present, missing

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+from grit_app.doors import check_port, make_usable, replace_unknown_letters
 from grit_app.errors import GritError
 from grit_app.places import BUNDLED_MODEL, present
 from grit_app.settings import Settings, load
@@ -36,8 +37,11 @@ def load_model(settings: Settings) -> GritLM:
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until interrupted. 0: ended by the user; 2: the settings cannot be used."""
+    replace_unknown_letters()
     try:
         settings = load(arguments)
+        check_port(settings.host, settings.port)
+        make_usable(settings.data_folder)
     except GritError as error:
         print(error, file=sys.stderr)
         return 2

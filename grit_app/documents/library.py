@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from chromadb.errors import ChromaError, InternalError
 from numpy.typing import NDArray
 
 from grit_app.documents.chunking import Chunk, chunk_document
@@ -23,9 +24,10 @@ from grit_app.documents.keep.fusion import Hit, Mode, cosine, fuse
 from grit_app.documents.keep.index import VectorIndex
 from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, file_name, hot_bytes_on
-from grit_app.documents.keep.store import FolderStore, MemoryStore, Stored
+from grit_app.documents.keep.store import Damaged, FolderStore, MemoryStore, Stored
 from grit_app.documents.read.reading import read_document
 from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Stage
+from grit_app.doors import shown
 from grit_app.errors import Cancelled, DocumentError, GritError
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.cache.pack import Scheme
@@ -83,11 +85,7 @@ class Library:
         self._store: FolderStore | MemoryStore = MemoryStore() if folder is None else FolderStore(folder)
         try:
             self._take_up(self._store.load())
-            self._index = VectorIndex(None if folder is None else Path(folder) / "index", self.identity)
-            if not self._index.matches(self._row_of):
-                self._index.rebuild(
-                    (i, [c.id for c in stored.chunks], stored.vectors) for i, stored in self._stored.items()
-                )
+            self._index = self._open_index(None if folder is None else Path(folder) / "index")
         except BaseException:
             self._store.close()
             raise
@@ -99,6 +97,19 @@ class Library:
                 vectors = self.model.encode([chunk.text for chunk in stored.chunks])
                 stored = self._store.replace_vectors(stored, vectors, self.identity)
             self._register(stored)
+
+    def _open_index(self, folder: Path | None) -> VectorIndex:
+        """The index of what is stored; in memory where the disk has no room for it, since it can be made again."""
+        try:
+            index = VectorIndex(folder, self.identity)
+            if not index.matches(self._row_of):
+                index.rebuild((i, [c.id for c in stored.chunks], stored.vectors) for i, stored in self._stored.items())
+            return index
+        except (ChromaError, InternalError, OSError) as error:
+            if folder is None:
+                raise
+            log.warning("The vector index cannot be kept on disk, so it is kept in memory: %s", error)
+            return self._open_index(None)
 
     def _register(self, stored: Stored) -> None:
         """Makes a stored document part of lists and searches."""
@@ -131,12 +142,12 @@ class Library:
         with_caches  also keep the KV caches that embedding leaves, while the byte budget lasts
         """
         reports: list[FileReport] = []
-        shown = list(names) if names is not None else [Path(path).name for path in paths]
-        for number, (path, name) in enumerate(zip(paths, shown, strict=True)):
+        called = [shown(name) for name in names or [Path(path).name for path in paths]]
+        for number, (path, name) in enumerate(zip(paths, called, strict=True)):
 
             def tell(stage: Stage, done: int, total: int, n: int = number, of: str = name) -> None:
                 if progress:
-                    progress(Progress(n, len(shown), of, stage, done, total))
+                    progress(Progress(n, len(called), of, stage, done, total))
 
             if cancel is not None and cancel.is_set():
                 reports.append(FileReport(name, "cancelled", f"{name} was not read: stopped before."))
@@ -177,8 +188,13 @@ class Library:
                 )
             stored = self._embed_and_keep(document, plain if plain.exists() else path, tell, cancel, with_caches)
         with self._lock:
-            self._index.add(document.id, [chunk.id for chunk in stored.chunks], stored.vectors)
-            self._register(stored)
+            try:
+                self._index.add(document.id, [chunk.id for chunk in stored.chunks], stored.vectors)
+                self._register(stored)
+            except (ChromaError, InternalError, OSError) as error:
+                log.warning("The vector index cannot be kept on disk, so it is kept in memory: %s", error)
+                self._register(stored)
+                self._index = self._open_index(None)
         return _report(stored, "ready", " ".join(document.notes), name)
 
     def _embed_and_keep(
@@ -232,7 +248,11 @@ class Library:
     @property
     def is_empty(self) -> bool:
         """Whether there is no document."""
-        return not self._stored
+        return not self._stored and not self.damaged()
+
+    def damaged(self) -> list[Damaged]:
+        """Documents that are kept and cannot be read any more: to be removed, or added again."""
+        return self._store.damaged()
 
     def document(self, document_id: str) -> Document:
         """The stored text with its pages. Raises DocumentError if it is not here any more."""
@@ -256,6 +276,7 @@ class Library:
         """Removes a document with its vectors and caches; nothing happens if it is not here."""
         with self._lock:
             if self._stored.pop(document_id, None) is None:
+                self._store.remove_damaged(document_id)
                 return
             del self._terms[document_id]
             self.caches.close_document(document_id)
@@ -265,7 +286,7 @@ class Library:
 
     def clear(self) -> None:
         """Removes all documents."""
-        for document_id in list(self._stored):
+        for document_id in [*self._stored, *(one.id for one in self.damaged())]:
             self.remove(document_id)
 
     def close(self) -> None:

@@ -16,6 +16,8 @@ from typing import Final, Literal
 
 import torch
 
+from safetensors import SafetensorError
+
 from grit_app.gritlm.cache import file as kv_file
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.cache.pack import Scheme
@@ -148,7 +150,8 @@ class CacheStore:
         try:
             kv_file.save(cache, path, self.scheme, identity=self.identity)
             size = path.stat().st_size
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
+            path.unlink(missing_ok=True)
             log.warning("A KV cache could not be kept: %s.", error)
             return 0
         with self._lock:

@@ -12,7 +12,10 @@ Vectors, keywords and caches can all be made again from text.txt and chunks.json
 """
 
 import contextlib
+import errno
+import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -27,9 +30,15 @@ from numpy.typing import NDArray
 
 from grit_app.documents.chunking import Chunk
 from grit_app.documents.document import Document, Page
+from grit_app.doors import make_usable
 from grit_app.errors import DocumentError
 
-FORMAT = 1
+log = logging.getLogger(__name__)
+
+FORMAT = 2
+READABLE = (1, 2)
+"""Formats that are read as they are: 1 had no digests."""
+
 Vectors = NDArray[np.float32]
 
 
@@ -51,16 +60,27 @@ class Stored:
     """Folder of its KV caches; None where nothing is written to disk."""
 
 
+@dataclass(frozen=True)
+class Damaged:
+    """A document that is kept and cannot be read."""
+
+    id: str
+    name: str
+    reason: str
+    """A sentence."""
+
+
 class FolderStore:
     """Documents in a folder that one process at a time may use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._documents = self.folder / "documents"
+        self._damaged: dict[str, Damaged] = {}
+        make_usable(self.folder)
         try:
-            for path in (self.folder, self._documents):
-                path.mkdir(parents=True, exist_ok=True)
-                path.chmod(0o700)
+            self._documents.mkdir(exist_ok=True)
+            self._documents.chmod(0o700)
             self._lock = _lock(self.folder / "lock")
         except OSError as error:
             raise DocumentError(f"The data folder {folder} cannot be used: {error.strerror or error}.") from error
@@ -74,12 +94,24 @@ class FolderStore:
             self._lock = None
 
     def load(self) -> list[Stored]:
-        """All documents, in the order in which they came. A folder that makes no sense is left alone and skipped."""
+        """All documents, in the order in which they came; those that cannot be read stand in `damaged`."""
         found = []
         for path in sorted(self._documents.glob("[!.]*")):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            try:
                 found.append(_load(path))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+                self._damaged[path.name] = Damaged(path.name, _name_of(path), _why(error))
+                log.warning("The document in %s cannot be read: %s.", path, error)
         return sorted(found, key=lambda s: (s.added, s.document.id))
+
+    def damaged(self) -> list[Damaged]:
+        """Documents that `load` could not read."""
+        return list(self._damaged.values())
+
+    def remove_damaged(self, document_id: str) -> None:
+        """Removes one of `damaged`; nothing happens for any other id."""
+        if self._damaged.pop(document_id, None):
+            self.remove(document_id)
 
     def write(
         self,
@@ -89,7 +121,10 @@ class FolderStore:
         source: Path,
         embed: Callable[[Path | None], Vectors],
     ) -> Stored:
-        """Keeps a document. `embed` gives its vectors and may write KV caches into the folder it is handed."""
+        """Keeps a document, in the place of a damaged one with the same id.
+
+        `embed` gives its vectors and may write KV caches into the folder it is handed.
+        """
         aside = self._documents / f".new-{document.id}-{secrets.token_hex(4)}"
         final = self._documents / document.id
         try:
@@ -101,14 +136,18 @@ class FolderStore:
             _write(aside / "text.txt", document.text.encode())
             _write(aside / "pages.json", _json([asdict(page) for page in document.pages]))
             _write(aside / "chunks.json", _json([[c.start, c.stop, c.heading] for c in chunks]))
-            name = _write_vectors(aside, embed(aside / "kv"))
-            meta = {
-                "format": FORMAT, "name": document.name, "sha256": document.sha256, "kind": document.kind,
-                "notes": document.notes, "headings": document.headings, "added": time.time(),
-                "identity": identity, "vectors": name,
-            }  # fmt: skip
-            _write(aside / "meta.json", _json(meta))
+            vectors = embed(aside / "kv")
+            try:
+                _finish(aside, document, vectors, identity)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                log.warning("%s is kept without its KV caches: there is no space left for them.", document.name)
+                for path in [*(aside / "kv").iterdir(), *aside.glob("vectors-*")]:
+                    path.unlink()
+                _finish(aside, document, vectors, identity)
             _sync(aside)
+            self.remove_damaged(document.id)
             aside.rename(final)
             _sync(self._documents)
         except OSError as error:
@@ -122,8 +161,8 @@ class FolderStore:
         folder = self._documents / stored.document.id
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         old = meta["vectors"]
-        meta |= {"vectors": _write_vectors(folder, vectors), "identity": identity}
-        _write(folder / "meta.new", _json(meta))
+        meta |= {"vectors": _write_vectors(folder, vectors), "identity": identity, "format": FORMAT}
+        _write(folder / "meta.new", _json(_sealed(meta, folder)))
         (folder / "meta.new").rename(folder / "meta.json")
         _sync(folder)
         if old != meta["vectors"]:
@@ -146,6 +185,11 @@ class MemoryStore:
 
     def load(self) -> list[Stored]:
         return []
+
+    def damaged(self) -> list[Damaged]:
+        return []
+
+    def remove_damaged(self, document_id: str) -> None: ...
 
     def write(
         self,
@@ -189,8 +233,10 @@ def _lock(path: Path) -> int | None:
 def _load(folder: Path) -> Stored:
     """Raises OSError, ValueError, KeyError or TypeError if the folder does not hold a whole document."""
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    if meta["format"] != FORMAT:
-        raise ValueError(f"format {meta['format']}")
+    if meta["format"] not in READABLE:
+        raise ValueError(f"it has format {meta['format']}, of another version of this program")
+    if meta["format"] > 1 and meta != _sealed(meta, folder):
+        raise ValueError("its files are not as they were written")
     pages = tuple(Page(**page) for page in json.loads((folder / "pages.json").read_text(encoding="utf-8")))
     document = Document(
         name=meta["name"],
@@ -208,6 +254,38 @@ def _load(folder: Path) -> Stored:
         raise ValueError("vectors and chunks differ in number")
     source = folder / f"original.{_SUFFIX[document.kind]}"
     return Stored(document, chunks, vectors, meta["identity"], meta["added"], source, folder / "kv")
+
+
+def _finish(folder: Path, document: Document, vectors: Vectors, identity: str) -> None:
+    """Writes what comes after the text: vectors, and meta.json as the last."""
+    meta = {
+        "format": FORMAT, "name": document.name, "sha256": document.sha256, "kind": document.kind,
+        "notes": document.notes, "headings": document.headings, "added": time.time(),
+        "identity": identity, "vectors": _write_vectors(folder, vectors),
+    }  # fmt: skip
+    _write(folder / "meta.json", _json(_sealed(meta, folder)))
+
+
+def _sealed(meta: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """`meta` with digests of the files that make a document, and of itself: a byte that flips is noticed."""
+    plain = {key: value for key, value in meta.items() if key not in ("digests", "seal")}
+    names = ("text.txt", "pages.json", "chunks.json", meta["vectors"])
+    plain["digests"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    plain = json.loads(_json(plain))  # tuples as they come back
+    return plain | {"seal": hashlib.sha256(_json(plain)).hexdigest()}
+
+
+def _name_of(folder: Path) -> str:
+    """What people call the document, if that can still be read."""
+    try:
+        return str(json.loads((folder / "meta.json").read_text(encoding="utf-8"))["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "A document"
+
+
+def _why(error: Exception) -> str:
+    told = str(error) if isinstance(error, ValueError) and str(error).startswith("it") else "a file is damaged"
+    return f"Cannot be read any more ({told}). Remove it, or add the file again."
 
 
 def _json(value: Any) -> bytes:

@@ -36,7 +36,7 @@ def listed(library: Library, unused: Collection[str] = (), leaving: Mapping[str,
             leaves_in_s=(leaving or {}).get(info.id),
         )
         for info in library.documents()
-    ]
+    ] + [Row(one.name, "damaged", detail=one.reason, document_id=one.id) for one in library.damaged()]
 
 
 def searched(library: Library, unused: Collection[str]) -> list[str] | None:

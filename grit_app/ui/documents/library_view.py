@@ -83,7 +83,9 @@ def _row(row: Row) -> str:
     name, state = escape(row.name), escape(row.state)
     use = act = ""
     detail = escape(row.detail)
-    if row.document_id:
+    if row.state == "damaged":
+        act = _button("remove", row.document_id, f"Remove {row.name}")
+    elif row.document_id:
         ticked = " checked" if row.is_used else ""
         use = f'<input type="checkbox" data-use="{escape(row.document_id)}"{ticked} aria-label="Search in {name}">'
         act = _button("remove", row.document_id, f"Remove {row.name}")
