@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
-
 from safetensors import SafetensorError
 
 from grit_app.gritlm.cache import file as kv_file
