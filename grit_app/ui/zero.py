@@ -183,9 +183,13 @@ class ZeroGritLM(GritLM):
 
     def stream(self, messages: Sequence[Mapping[str, str]], max_new_tokens: int = 256, temperature: float = 0.0,
                top_p: float = 1.0, seed: int | None = None, cancel: threading.Event | None = None,
-               conversation: Conversation | None = None) -> Any:  # fmt: skip
+               conversation: Conversation | None = None, repetition_penalty: float | None = None,
+               no_repeat_ngram_size: int | None = None) -> Any:  # fmt: skip
         """As GritLM's, but nothing is kept of a conversation between calls: it is read again, in milliseconds."""
-        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        sampling = Sampling(
+            max_new_tokens, temperature, top_p, seed, repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+        )  # fmt: skip
         return self.stream_ids(self.prompts.chat(messages).ids, None, sampling, cancel=cancel)
 
     def stream_ids(self, tail_ids: Sequence[int], cache: KVCache | None = None, sampling: Sampling | None = None,

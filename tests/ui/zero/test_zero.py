@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from grit_app.gritlm import GritLM
 from grit_app.ui import zero
 
 HERE = Path(__file__).resolve().parent
@@ -64,3 +66,10 @@ def test_time_grows_with_the_model_and_the_work() -> None:
     """A 7B that reads 8,000 tokens and writes 400."""
     assert zero.seconds(100) < zero.seconds(8000, 400) < zero.LONGEST_S
     assert zero.seconds(1e9, 1e9) == zero.LONGEST_S
+
+
+def test_the_lent_model_is_called_as_the_model_is() -> None:
+    """Positional arguments reach the method of the same name: a parameter more there must be one more here."""
+    for name in ("stream", "stream_ids", "encode_iter"):
+        ours, theirs = (list(inspect.signature(getattr(kind, name)).parameters) for kind in (zero.ZeroGritLM, GritLM))
+        assert ours == theirs, name
