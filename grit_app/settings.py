@@ -34,7 +34,8 @@ class Settings:
 
     model: str = _knob(
         "auto",
-        "A folder or Hugging Face name of a checkpoint; auto: GritLM-7B if a GPU has room, else the one in assets/.",
+        "A folder, GGUF file or Hugging Face name of a checkpoint; auto: GritLM-7B if a GPU has room, else the one in "
+        "assets/.",
     )
     quantization: Literal["auto", "none", "8bit", "4bit"] = _knob(
         "auto",

@@ -90,10 +90,12 @@ class GritConfig:
     def load(cls, folder_or_name: str | Path) -> GritConfig:
         """The configuration of a checkpoint folder or of a published model's name.
 
-        A folder's `grit_config.json` wins; without one, the published models are recognised by their name or their
-        folder's name, and everything else gets the defaults above (GritLM's published form).
+        A folder's `grit_config.json` (for a GGUF file: the one beside it) wins; without one, the published models are
+        recognised by their name or their folder's name, and everything else gets the defaults above (GritLM's published
+        form).
         """
-        path = Path(folder_or_name) / FILE_NAME
+        place = Path(folder_or_name)
+        path = (place.parent if place.suffix.lower() == ".gguf" else place) / FILE_NAME
         if path.is_file():
             return cls.from_json(path.read_text(encoding="utf-8"), str(path))
         published = published_config(folder_or_name)

@@ -59,7 +59,7 @@ class GritLM(Loaded):
         attention: str | None = None,
         pooling: str | None = None,
     ) -> GritLM:
-        """Load from a folder, the hub's cache, or the hub.
+        """Load from a folder, a GGUF file, the hub's cache, or the hub.
 
         quantization   none, 8bit, 4bit, or auto: none if that fits, else 4bit
         device         cpu, cuda, cuda:N, or auto
@@ -86,7 +86,7 @@ class GritLM(Loaded):
             prove_attention(hf_model, with_bidirectional=not config.embedding_is_causal)
         parts = [fingerprint(folder), config.prompt_version, config.attention, str(precision), chosen]
         identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-        name = str(name_or_path) if not Path(name_or_path).is_dir() else Path(name_or_path).resolve().name
+        name = Path(name_or_path).resolve().name if Path(name_or_path).exists() else str(name_or_path)
         return cls(hf_model, load_tokenizer(folder), config, name=name, identity=identity, quantization=chosen)
 
     def describe(self) -> dict[str, Any]:

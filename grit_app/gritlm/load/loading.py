@@ -24,7 +24,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from grit_app.gritlm.errors import ModelError
-from grit_app.gritlm.load import int8
+from grit_app.gritlm.load import gguf, int8
 from grit_app.gritlm.load.kernels import use_steady_attention
 from grit_app.gritlm.load.size import Weights, free_bytes, gigabytes, read_weights, weight_files
 from grit_app.gritlm.load.sources import cached_folder, remote_weights
@@ -110,7 +110,7 @@ def choose_quantization(
     free = free_bytes(device)
     candidates: tuple[Any, ...] = ("none", "4bit") if quantization == "auto" else (quantization,)
     for candidate in candidates:
-        needed = weights.memory_bytes(dtype, candidate) + weights.working_bytes(dtype)
+        needed = weights.loading_bytes(dtype, candidate, on_cpu=device.type == "cpu") + weights.working_bytes(dtype)
         if needed <= free:
             return candidate  # type: ignore[no-any-return]
     advice = "Use a smaller model" if candidates[-1] == "4bit" else "Use --quantization 4bit, or a smaller model"
@@ -128,6 +128,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     changes the ids of every GritLM prompt, and from a sentencepiece file it orders runs of spaces differently
     (transformers 5.23).
     """
+    if gguf.is_gguf(folder):
+        if not (folder.parent / "tokenizer.json").is_file():
+            return _gguf_tokenizer(folder)
+        folder = folder.parent
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(
             f"{folder} has no tokenizer.json. Convert its tokenizer with save_pretrained of a fast tokenizer."
@@ -142,10 +146,24 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _gguf_tokenizer(file: Path) -> PreTrainedTokenizerBase:
+    try:
+        with quiet_transformers():
+            return gguf.read_tokenizer(file)
+    except Exception as error:  # the conversions raise whatever they meet
+        raise ModelError(
+            f"The tokenizer in {file} cannot be read ({_first_line(error)}). Put the model's tokenizer.json beside it."
+        ) from error
+
+
 def load_config(folder: Path) -> Any:
     """The checkpoint's configuration for the stock classes: no code from the folder, no sliding window."""
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if gguf.is_gguf(folder):
+            with quiet_transformers():
+                values = gguf.read_config(folder)
+        else:
+            values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         # GritLM's own repositories point to modelling code of 2024 here; the stock classes do the same today.
         values.pop("auto_map", None)
         values.pop(int8.KEY, None)
@@ -157,7 +175,8 @@ def load_config(folder: Path) -> Any:
         values.pop("layer_types", None)
         return AutoConfig.for_model(model_type, **values)
     except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise ModelError(f"{folder / 'config.json'} is not a model configuration ({_first_line(error)}).") from error
+        file = folder if gguf.is_gguf(folder) else folder / "config.json"
+        raise ModelError(f"{file} is not a model configuration ({_first_line(error)}).") from error
     except ValueError as error:
         raise ModelError(f"The kind of model in {folder} is unknown to transformers: {_first_line(error)}") from error
 
@@ -182,9 +201,9 @@ def load_hf_model(
     config = load_config(folder)
     read_weights(folder)  # a file that was cut short is said before anything is loaded
     settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_kernel, "config": config}
-    source: Path | None = folder
-    if int8.file_names(folder) is not None:
-        source, settings["state_dict"] = None, int8.lazy_state(weight_files(folder), dtype)
+    state = _read_state(folder, dtype)
+    if state is not None:
+        settings["state_dict"] = state
     if quantization != "none":
         # It remarks on the casts of inputs at every single multiplication.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -193,7 +212,11 @@ def load_hf_model(
     try:
         with quiet_transformers():
             loaded: Any = _model_class(config, separate_experts or quantization != "none").from_pretrained(
-                source, local_files_only=True, trust_remote_code=False, output_loading_info=True, **settings
+                None if state is not None else folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **settings,
             )
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(
@@ -210,12 +233,23 @@ def load_hf_model(
             f"The checkpoint in {folder} lacks {len(missing)} of the model's tensors ({', '.join(missing[:3])} …). "
             "Its names may carry a prefix from training: save it again with save_pretrained."
         )
-    if source is None:
+    if state is not None:
         model.name_or_path = str(folder)
         if (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     model.eval().requires_grad_(False)
     return model
+
+
+def _read_state(folder: Path, dtype: torch.dtype) -> dict[str, Any] | None:
+    """The weights of a form that transformers does not load by itself, or not whole; None for plain safetensors."""
+    if gguf.is_gguf(folder):
+        try:
+            with quiet_transformers():
+                return dict(gguf.read_state(folder, dtype))
+        except (OSError, ValueError, RuntimeError, ImportError, KeyError, IndexError, TypeError) as error:
+            raise ModelError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+    return int8.lazy_state(weight_files(folder), dtype) if int8.file_names(folder) is not None else None
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from grit_app.gritlm.errors import ModelError
-from grit_app.gritlm.load import int8
+from grit_app.gritlm.load import gguf, int8
 
 WORKING_BYTES: Final = 512 * 2**20
 """Room for activations and the allocator's losses."""
@@ -44,6 +44,9 @@ class Weights:
     cache_numbers: int = 0
     """Keys and values of one token in all layers; 0 where the configuration is not at hand."""
 
+    read_whole: bool = False
+    """The unquantised model is in the machine's memory while it is loaded: so with GGUF files."""
+
     def working_bytes(self, dtype: torch.dtype) -> int:
         """Bytes beside the weights: activations, and keys and values of the lengths in use."""
         return WORKING_BYTES + TOKENS_IN_USE * self.cache_numbers * dtype.itemsize
@@ -53,12 +56,23 @@ class Weights:
         bytes_each = {"none": float(dtype.itemsize), "8bit": INT8_BYTES, "4bit": NF4_BYTES}[quantization]
         return int((self.parameters - self.quantizable) * dtype.itemsize + self.quantizable * bytes_each)
 
+    def loading_bytes(self, dtype: torch.dtype, quantization: str = "none", on_cpu: bool = True) -> int:
+        """Most bytes of weights on the model's device at a time while it is loaded."""
+        beside = self.read_whole and on_cpu and quantization != "none"
+        return self.memory_bytes(dtype, quantization) + (self.memory_bytes(dtype) if beside else 0)
+
 
 def read_weights(folder: Path) -> Weights:
-    """Counts parameters from the headers of all safetensors files; reads no weight.
+    """Counts parameters from the headers of a folder's safetensors files, or of a GGUF file; reads no weight.
 
     Raises ModelError for a file that is missing or cut short.
     """
+    if gguf.is_gguf(folder):
+        sizes = {name: (prod(shape), gguf.is_linear(name, shape)) for name, shape in gguf.tensor_shapes(folder).items()}
+        quantizable = sum(size for size, linear in sizes.values() if linear)
+        return Weights(
+            sum(size for size, _ in sizes.values()), quantizable, gguf.cache_numbers(folder), read_whole=True
+        )
     parameters = quantizable = 0
     has_scales = int8.file_names(folder) is not None
     for file in weight_files(folder):
@@ -93,7 +107,9 @@ def is_quantizable(name: str, shape: list[int]) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, in order. Raises ModelError if there are none or shards are missing."""
+    """The weight files of a checkpoint, in order. Raises ModelError if there are none or shards are missing."""
+    if gguf.is_gguf(folder):
+        return [folder]
     shards = int8.file_names(folder) or _indexed_shards(folder)
     if shards:
         missing = [name for name in shards if not (folder / name).is_file()]

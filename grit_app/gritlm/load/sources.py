@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Repo
 
 from grit_app.gritlm.errors import ModelError
 from grit_app.gritlm.grit_config import FILE_NAME as GRIT_CONFIG
+from grit_app.gritlm.load import gguf
 from grit_app.gritlm.load.size import Weights, is_quantizable, weight_files
 
 WANTED_FILES: Final = [
@@ -31,6 +32,8 @@ SAMPLES, SAMPLE_BYTES = 64, 65_536
 def find_folder(name_or_path: str | Path, local_only: bool = False) -> Path:
     """The folder that holds a model: the given one, the cached copy of a hub model, or a fresh download.
 
+    A GGUF file stands for a folder, here and wherever a folder is taken.
+
     Raises ModelError, saying which of these failed.
     """
     path = Path(name_or_path).expanduser()
@@ -38,6 +41,8 @@ def find_folder(name_or_path: str | Path, local_only: bool = False) -> Path:
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} is not a model folder: it has no config.json.")
         weight_files(path)
+        return path
+    if gguf.is_gguf(path) and path.is_file():
         return path
     name = str(name_or_path)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.is_absolute():
@@ -97,7 +102,8 @@ def fingerprint(folder: Path) -> str:
     changes every one of them, and a read of 14 GB at each start would cost minutes.
     """
     digest = hashlib.sha256()
-    settings = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json")]
+    names = ("config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+    settings = [folder.parent / "tokenizer.json"] if gguf.is_gguf(folder) else [folder / name for name in names]
     for file in [*(path for path in settings if path.is_file()), *weight_files(folder)]:
         digest.update(f"{file.name}\0{_file_hash(file)}\n".encode())
     return digest.hexdigest()
