@@ -19,8 +19,8 @@ CHAT_EMPTY: Final = (
 UNDO_TOO_LATE: Final = "The document is gone already. Add the file again."
 DESK_FULL: Final = "Twenty questions wait already. Wait for an answer, or take one of them back."
 SMALL_MODEL: Final = (
-    "The model that is running is small ({parameters} parameters). It finds passages and quotes them well; "
-    "what it writes freely may be nonsense. A larger GritLM takes its place with `--model`."
+    "The model that is running is small ({parameters} parameters). It finds passages and quotes them well, and it "
+    "talks; facts that it writes freely are often made up. A larger GritLM takes its place with `--model`."
 )
 
 DOCUMENTS_EMPTY: Final = (
