@@ -106,6 +106,8 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "show_error": False,
         "enable_monitoring": False,
         "ssr_mode": False,
+        # Gradio 6.31 would give up where its own first request takes over 3 s, as it does on a busy small machine.
+        "_frontend": False,
     }
     if settings.host is not None:
         options["server_name"] = settings.host

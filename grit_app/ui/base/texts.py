@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 CLAIM: Final = "One model that embeds, writes, and reuses what it has read."
 PAPER: Final = "https://arxiv.org/abs/2402.09906"
@@ -58,23 +58,72 @@ SIMILARITY_NUMBERS: Final = (
     "Heatmap, map and CSV are of instruction A. Their numbers are the lines of the list, as in the small frames of the "
     "ranking; Q is the query."
 )
-SIMILARITY_QUERY: Final = "How do I keep bread fresh for longer?"
-SIMILARITY_TEXTS: Final = (
-    "Store a loaf in a paper bag or a bread box, cut side down.",
-    "Sourdough needs a starter of flour and water that is fed every day.",
-    "Freezing sliced bread stops it from going stale for weeks.",
-    "The bakery on the corner opens at six in the morning.",
-    "Wrap cheese in waxed paper so that it can breathe.",
-    "Interest rates were left unchanged by the central bank.",
-)
 INSTRUCTIONS: Final = (
     ("No instruction", ""),
     ("Find passages that answer", "Given a question, retrieve passages that answer it"),
     ("Similar in meaning", "Retrieve semantically similar text."),
     ("Same topic", "Identify the topic or theme of the given text"),
     ("Same mood", "Classify the emotion expressed in the given text"),
+    ("Same opinion", "Classify the sentiment of the review as positive or negative"),
     ("Duplicate questions", "Given a question, retrieve questions that are semantically equivalent to it"),
 )
+
+
+class Scene(NamedTuple):
+    """A query, texts and two instructions that rank them differently."""
+
+    query: str
+    texts: tuple[str, ...]
+    first: str
+    second: str
+    on_both_sides: bool
+
+
+SCENES: Final = {
+    "Subject or feeling": Scene(
+        "I am so happy with my new phone!",
+        (
+            "My new phone is a disaster and I am furious.",
+            "What a wonderful holiday, we laughed all day!",
+            "The phone has a battery of 4,000 mAh and two cameras.",
+            "I am so glad that my sister is coming to visit!",
+            "The phone fell once and its screen broke.",
+            "The bus was late again and I am angry.",
+        ),
+        "Retrieve semantically similar text.",
+        "Classify the emotion expressed in the given text",
+        True,
+    ),
+    "Plot or praise": Scene(
+        "The film was brilliant, I loved every minute.",
+        (
+            "The film was dull, I left before the end.",
+            "The soup was delicious, I loved every spoonful.",
+            "The film runs for two hours and was shot in Norway.",
+            "What a great concert, I want to go again.",
+            "The soup was cold and tasted of nothing.",
+            "The cinema sells tickets from noon.",
+        ),
+        "Retrieve semantically similar text.",
+        "Classify the sentiment of the review as positive or negative",
+        True,
+    ),
+    "Answers or the same question": Scene(
+        "How do I keep bread fresh for longer?",
+        (
+            "How can I stop a loaf from going stale?",
+            "Store a loaf in a paper bag or a bread box, cut side down.",
+            "What is the best way to store bread?",
+            "Freezing sliced bread stops it from going stale for weeks.",
+            "How do I bake bread without yeast?",
+            "The bakery on the corner opens at six in the morning.",
+        ),
+        "Given a question, retrieve passages that answer it",
+        "Given a question, retrieve questions that are semantically equivalent to it",
+        False,
+    ),
+}
+"""Chosen by measuring the served model: in the first the second instruction moves four of six ranks."""
 
 RACE_INTRO: Final = (
     "The same question over the same long document, twice. *Full prefill* reads the whole document again before the "

@@ -75,7 +75,8 @@ class Results:
 
     def _find(self, name: str | None, live: Result | None) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
         if name == LIVE and live:
-            return live["records"], live["environment"], hardware_name()
+            told = Recording("live", "latency", live["environment"], live["records"])  # names other programs, too
+            return live["records"], live["environment"], told.caption if told.environment else hardware_name()
         if name in self._by_key:
             chosen = self._by_key[name]
             return chosen.records, chosen.environment, chosen.caption

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Sequence
 
@@ -13,14 +14,24 @@ from plotly.colors import sample_colorscale
 from grit_app.benchmark.show.styles import GREY, GRID, layout
 from grit_app.ui.base.handlers import escape
 from grit_app.ui.base.theme import MODE_COLOURS
-from grit_app.ui.similarity.neighbours import FlatMap, nearest, ranking
+from grit_app.ui.similarity.neighbours import FlatMap, closest, nearest, ranking
 
 SCALE = "Cividis"
 """Told apart with every common kind of colour blindness, also in grey."""
 
 
+TOP = 10
+"""So many ranks are shown before "all"."""
+
+MOST_CELLS = 40
+"""A heatmap of more texts has cells too small to read."""
+
+
 def bars(texts: Sequence[str], scores: NDArray[np.float64], other: NDArray[np.float64] | None = None) -> str:
-    """Texts from the closest to the farthest. With `other`, each row tells how its rank moved against those scores."""
+    """Texts from the closest to the farthest, the first `TOP` at once.
+
+    other   scores under another instruction: each row tells how its rank moved against those
+    """
     order = ranking(scores)
     before = {text: rank for rank, text in enumerate(ranking(other))} if other is not None else {}
     low, high = min(0.0, float(scores.min())), max(1e-9, float(scores.max()))
@@ -29,12 +40,28 @@ def bars(texts: Sequence[str], scores: NDArray[np.float64], other: NDArray[np.fl
         width = 100 * (float(scores[i]) - low) / (high - low)
         move = _move(before[i] - rank) if before else ""
         rows.append(
-            f'<li><span class="rank-text">{escape(texts[i])} '
-            f'<span class="line-number" title="line {i + 1} of the list">{i + 1}</span></span>'
+            f'<li data-text="{i + 1}"><span class="rank-text">{escape(texts[i])} '
+            f'<button type="button" class="line-number" data-near="{i + 1}" title="line {i + 1}: show its neighbours">'
+            f"{i + 1}</button></span>"
             f'<span class="rank-score">{_signed(scores[i], 3)}{move}</span>'
             f'<span class="rank-bar" aria-hidden="true"><span style="width:{width:.1f}%"></span></span></li>'
         )
-    return f'<ol class="ranking">{"".join(rows)}</ol>'
+    first = f'<ol class="ranking">{"".join(rows[:TOP])}</ol>'
+    if len(rows) <= TOP:
+        return first
+    rest = f'<ol class="ranking" style="counter-reset:rank {TOP}">{"".join(rows[TOP:])}</ol>'
+    return f'{first}<details class="all-ranks"><summary>All {len(rows):,}</summary>{rest}</details>'
+
+
+def neighbours_data(texts: Sequence[str], labels: Sequence[str], table: NDArray[np.float64]) -> str:
+    """For each text its neighbours in the full vectors, for a click on a point or a line's number."""
+    near = [[[j, round(float(table[i, j]), 4)] for j in closest(table, i)] for i in range(len(texts))]
+    data = {"labels": list(labels), "texts": [text[:300] for text in texts], "near": near}
+    hint = "Click a point of the map, or the number of a line, to see its nearest neighbours."
+    return (
+        f'<div class="near-data" hidden>{escape(json.dumps(data))}</div>'
+        f'<div class="near-list" aria-live="polite"><p class="quiet">{hint}</p></div>'
+    )
 
 
 def _signed(value: float, digits: int) -> str:
@@ -59,7 +86,9 @@ def _wrapped(text: str) -> str:
 
 
 def heatmap(labels: Sequence[str], texts: Sequence[str], table: NDArray[np.float64]) -> go.Figure:
-    """All pairs. The colour scale spans the values that occur off the diagonal, where the differences are."""
+    """All pairs, of the first `MOST_CELLS` texts. The colours span the values off the diagonal."""
+    total = len(table)
+    labels, texts, table = labels[:MOST_CELLS], texts[:MOST_CELLS], table[:MOST_CELLS, :MOST_CELLS]
     off = table[~np.eye(len(table), dtype=bool)]
     low, high = (float(off.min()), float(off.max())) if off.size else (0.0, 1.0)
     hover = [[f"{_wrapped(a)}<br>—<br>{_wrapped(b)}" for b in texts] for a in texts]
@@ -76,12 +105,13 @@ def heatmap(labels: Sequence[str], texts: Sequence[str], table: NDArray[np.float
             hovertemplate="%{customdata}<br><b>%{z:.3f}</b><extra></extra>",
             xgap=2,
             ygap=2,
-            colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.9},
+            colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.9, "title": {"text": "cosine"}},
         )
     )
     if len(table) <= 12:
         figure.add_trace(_numbers_on(labels, table, low, high))
-    figure.update_layout(layout("Cosine of every pair", "", "", height=400, showlegend=False))
+    title = "Cosine of every pair" if total == len(table) else f"Cosines of the first {len(table)} of {total:,} texts"
+    figure.update_layout(layout(title, "", "", height=400, showlegend=False))
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
     figure.update_xaxes(showgrid=False, type="category", side="bottom")
     return figure
@@ -112,23 +142,21 @@ def map_figure(labels: Sequence[str], texts: Sequence[str], flat: FlatMap, table
     """The flat map: the query as a star; a line from each text to its nearest neighbour in the full vectors."""
     figure = go.Figure()
     x, y = flat.points[:, 0], flat.points[:, 1]
-    for row in range(len(texts)):
+    is_small = len(texts) <= MOST_CELLS
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    for row in range(len(texts)) if is_small else ():
         other = nearest(table, row)
         if other is not None:
-            figure.add_trace(
-                go.Scatter(
-                    x=[x[row], x[other]],
-                    y=[y[row], y[other]],
-                    mode="lines",
-                    line={"color": GRID, "width": 2},
-                    hoverinfo="skip",
-                )
-            )
-    closest = [nearest(table, row) for row in range(len(texts))]
+            xs += [float(x[row]), float(x[other]), None]
+            ys += [float(y[row]), float(y[other]), None]
+    line = {"color": GRID, "width": 2}
+    figure.add_trace(go.Scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip"))
+    nearest_ones = [nearest(table, row) for row in range(len(texts))]
     notes = [
         f"<b>{escape(labels[i])}</b> {_wrapped(texts[i])}"
         + (f"<br>nearest: {escape(labels[n])} ({table[i, n]:.3f})" if n is not None else "")
-        for i, n in enumerate(closest)
+        for i, n in enumerate(nearest_ones)
     ]
     is_query = np.array([label == "Q" for label in labels])
     for chosen, symbol, size, colour, name in (
@@ -140,19 +168,19 @@ def map_figure(labels: Sequence[str], texts: Sequence[str], flat: FlatMap, table
             go.Scatter(
                 x=x[at],
                 y=y[at],
-                mode="markers+text",
+                mode="markers+text" if is_small or symbol == "star" else "markers",
                 text=[labels[i] for i in at],
                 textposition="top center",
                 textfont={"size": 13, "color": GREY},
-                marker={"symbol": symbol, "size": size, "color": colour},
-                customdata=[notes[i] for i in at],
-                hovertemplate="%{customdata}<extra></extra>",
+                marker={"symbol": symbol, "size": size if is_small else size // 2, "color": colour},
+                customdata=[[notes[i], int(i)] for i in at],
+                hovertemplate="%{customdata[0]}<extra></extra>",
                 name=name,
                 cliponaxis=False,
             )
         )
     first, second = flat.explained
-    title, notes = "Map (PCA)", ["lines join nearest neighbours of the full vectors"]
+    title, notes = "Map (PCA)", ["lines join nearest neighbours of the full vectors"] if is_small else []
     axes = f"component 1 ({first:.0%} of variance)", f"component 2 ({second:.0%})"
     figure.update_layout(layout(title, *axes, notes, height=400, showlegend=False))
     for axis in (figure.layout.xaxis, figure.layout.yaxis):

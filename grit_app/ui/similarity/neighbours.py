@@ -15,6 +15,12 @@ from grit_app.errors import InputError
 Vectors = NDArray[np.float32]
 
 MAX_TEXTS = 64
+"""In one call of the API."""
+
+MAX_LINES = 1000
+"""On the page."""
+
+NEIGHBOURS = 8
 MAX_CHARACTERS = 4000
 
 
@@ -30,9 +36,9 @@ def lines_of(text: str) -> list[str]:
     texts = [line.strip() for line in text.splitlines() if line.strip()]
     if not texts:
         raise InputError("There is nothing to compare. Write one text a line.")
-    if len(texts) > MAX_TEXTS:
+    if len(texts) > MAX_LINES:
         raise InputError(
-            f"{len(texts)} texts are more than this page compares at once. Keep at most {MAX_TEXTS} lines."
+            f"{len(texts):,} texts are more than this page compares at once. Keep at most {MAX_LINES:,} lines."
         )
     long = [i for i, line in enumerate(texts, 1) if len(line) > MAX_CHARACTERS]
     if long:
@@ -64,6 +70,13 @@ def nearest(table: NDArray[np.float64], row: int) -> int | None:
     others = table[row].copy()
     others[row] = -np.inf
     return int(np.argmax(others))
+
+
+def closest(table: NDArray[np.float64], row: int, count: int = NEIGHBOURS) -> list[int]:
+    """The other texts that are closest to `row` in the full vectors, the closest first."""
+    others = table[row].copy()
+    others[row] = -np.inf
+    return [int(i) for i in np.argsort(-others, kind="stable")[: min(count, len(table) - 1)]]
 
 
 def flat_map(vectors: Vectors) -> FlatMap:

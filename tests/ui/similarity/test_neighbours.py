@@ -6,14 +6,24 @@ import csv
 import io
 import math
 import re
+from html import unescape
 
 import numpy as np
 import pytest
 from plotly.colors import sample_colorscale
 
 from grit_app.errors import InputError
-from grit_app.ui.similarity.figures import SCALE, bars, heatmap, letters_on, map_figure
-from grit_app.ui.similarity.neighbours import MAX_TEXTS, cosines, flat_map, lines_of, nearest, ranking, to_csv
+from grit_app.ui.similarity.figures import (
+    MOST_CELLS,
+    SCALE,
+    TOP,
+    bars,
+    heatmap,
+    letters_on,
+    map_figure,
+    neighbours_data,
+)
+from grit_app.ui.similarity.neighbours import MAX_LINES, closest, cosines, flat_map, lines_of, nearest, ranking, to_csv
 
 
 def some_vectors(count: int = 7, width: int = 5, seed: int = 0) -> np.ndarray:
@@ -81,7 +91,7 @@ def test_lines_are_texts() -> None:
     assert lines_of("  one \n\n two\n") == ["one", "two"]
 
 
-@pytest.mark.parametrize("text", ["", " \n ", "\n".join(["x"] * (MAX_TEXTS + 1)), "y" * 4001])
+@pytest.mark.parametrize("text", ["", " \n ", "\n".join(["x"] * (MAX_LINES + 1)), "y" * 4001])
 def test_lists_that_cannot_be_compared_are_sentences(text: str) -> None:
     with pytest.raises(InputError, match=r"\.$"):
         lines_of(text)
@@ -97,7 +107,7 @@ def test_bars_are_ranked_and_tell_how_ranks_moved() -> None:
 def test_a_ranked_text_keeps_the_number_that_heatmap_and_map_know_it_by() -> None:
     """The rank is another number: with it alone, text 1 of the ranking and text 1 of the heatmap would be mistaken."""
     html = bars(["a", "b", "c"], np.array([0.1, 0.9, -0.0001]))
-    assert re.findall(r'"rank-text">(.) <span class="line-number" title="line (\d)', html) == [
+    assert re.findall(r'"rank-text">(.) <button type="button" class="line-number" data-near="(\d)', html) == [
         ("b", "2"), ("a", "1"), ("c", "3"),
     ]  # fmt: skip
     assert ">0.000<" in html and ">0.900<" in html
@@ -132,3 +142,26 @@ def test_figures_hold_the_numbers_and_escape_the_texts() -> None:
     assert len(stars) == 1 and stars[0].x[0] == pytest.approx(flat.points[0, 0])
     assert "PCA" in figure.layout.title.text
     assert "<script>" not in figure.to_json() + heat.to_json()
+
+
+def test_neighbours_are_those_of_the_full_vectors_closest_first() -> None:
+    vectors = some_vectors(30)
+    table = cosines(vectors)
+    for row in range(30):
+        naive = sorted((j for j in range(30) if j != row), key=lambda j: -table[row, j])
+        assert closest(table, row, 5) == naive[:5]
+    assert closest(np.ones((1, 1)), 0) == []
+    html = neighbours_data(["<b>", "b"], ["1", "2"], cosines(some_vectors(2)))
+    assert "<b>" not in html and "[[[1, " in unescape(html)
+
+
+def test_a_thousand_texts_show_the_first_ranks_and_fold_the_rest() -> None:
+    """The page of many texts must not be metres long, nor hold a million cells."""
+    vectors = some_vectors(MAX_LINES)
+    texts, labels = [f"text {i}" for i in range(MAX_LINES)], [str(i) for i in range(MAX_LINES)]
+    table = cosines(vectors)
+    html = bars(texts, table[0])
+    shown, folded = html.split("<details")
+    assert shown.count("<li") == TOP and folded.count("<li") == MAX_LINES - TOP and "All 1,000" in folded
+    assert len(heatmap(labels, texts, table).data[0].z) == MOST_CELLS
+    assert len(map_figure(labels, texts, flat_map(vectors), table).data) <= 3
