@@ -52,13 +52,13 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Chat", id="chat"):
                 notice = gr.Markdown(visible=False, elem_id="small-model")
-                chat.build(engine, visitors, settings, browser_key)
+                chat_tab = chat.build(engine, visitors, settings, browser_key)
             with gr.Tab("Document Q&A", id="documents"):
                 documents_tab = documents.build(engine, visitors, settings, browser_key, shared=is_shared(settings))
             with gr.Tab("Similarity", id="similarity"):
                 similarity_tab = similarity.build(engine, visitors)
             with gr.Tab("Caching", id="caching") as caching_item:
-                caching.build(engine, visitors, caching_item.select)
+                caching.build(engine, visitors, caching_item.select, browser_key)
 
         def enter(key: str | None, request: gr.Request) -> str:
             key = key if isinstance(key, str) and key else new_key()
@@ -86,7 +86,13 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
         )
         clock.tick(poll, [status, is_ready], [status, is_ready, clock], **quiet)
         is_ready.change(when_ready, is_ready, notice, **quiet)
-        is_ready.change(guarded(documents_tab.refresh), documents_tab.inputs, documents_tab.outputs, **quiet)
+        kept = documents_tab.choices
+        refreshed = is_ready.change(
+            guarded(documents_tab.refresh), documents_tab.inputs, documents_tab.outputs, **quiet
+        ).then(kept.restore, kept.store, kept.fields, **quiet)
+        # Once more: now it is known which documents are not ticked.
+        refreshed.then(guarded(documents_tab.refresh_table), documents_tab.inputs, documents_tab.outputs[:2], **quiet)
+        app.load(chat_tab.choices.restore, chat_tab.choices.store, chat_tab.choices.fields, **quiet)
         is_ready.change(similarity_tab.show_example, None, similarity_tab.outputs, api_visibility="private")
         app.unload(leave)
         api.publish(engine, settings)

@@ -111,7 +111,7 @@ def _quality_points(
         )
     names = {"f1": "F1, percent", "match": "gold answer contained, percent"}
     figure.update_layout(layout(title, x_title, names.get(metric, metric), notes, height=480))
-    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(range=[0, 100])
     figure.update_xaxes(**({"type": "log", "dtick": 1, "tickformat": ",d"} if is_log else {"tickformat": ",d"}))
     return figure
 

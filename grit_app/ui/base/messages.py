@@ -7,8 +7,11 @@ view in an escaped form; `words_of` gives it back. The browser's copy and edit b
 from __future__ import annotations
 
 import re
+import threading
 from typing import Any, Final
 
+from grit_app.gritlm import GritLM
+from grit_app.gritlm.scheduler import Job
 from grit_app.ui.base.handlers import message_text
 
 Message = dict[str, Any]
@@ -60,6 +63,12 @@ def reply(text: str, note: str = "", details: str = "") -> Message:
 def step(words: str) -> Message:
     """What goes on before the first word, in words."""
     return {"role": "assistant", "content": [{"type": "text", "text": f'<div class="step">{words}</div>'}]}
+
+
+def in_turn(model: GritLM, job: threading.Event, words: str) -> Message:
+    """The step that goes on now, or how many come before it and about how long that takes."""
+    before = model.scheduler.place(job).words() if isinstance(job, Job) else ""
+    return step(before or words)
 
 
 def blocks_of(content: Any) -> list[Any]:

@@ -47,6 +47,11 @@ GENERAL_QUESTIONS: Final = (
     "Who is it written for?",
     "What are the most important results?",
 )
+STRATEGY_WORDS: Final = {
+    "rag_doc_query": "Full: passages and question are read again",
+    "docs_cache": "Passages cached",
+    "docs_query_cache": "Passages and question cached",
+}
 NO_PASSAGES: Final = "There is nothing to search: add a document, or tick one in the list."
 
 SIMILARITY_INTRO: Final = (

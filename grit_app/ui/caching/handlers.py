@@ -20,7 +20,7 @@ from grit_app.rag.strategies import REFERENCE, STRATEGIES
 from grit_app.ui.base import texts
 from grit_app.ui.base.background import Watch
 from grit_app.ui.base.engine import Engine
-from grit_app.ui.base.handlers import guarded
+from grit_app.ui.base.handlers import escape, guarded
 from grit_app.ui.base.sessions import Visitors, session_of
 from grit_app.ui.caching import measurements
 from grit_app.ui.caching.race_view import answers_table, frames, picture, preparing
@@ -29,6 +29,13 @@ from grit_app.ui.zero import run_race
 CACHED = [name for name, row in STRATEGIES.items() if row.caches_documents]
 DEFAULT_CACHED = "docs_cache"
 ANSWER_TOKENS = 48
+SAMPLES_CHOICE = ("The sample texts", "")
+SHORTEST, LONGEST = 64, 4096
+"""Tokens of the document: a race over more takes minutes on a CPU."""
+
+ROOM = 512
+"""Tokens of the context that question and answer may need."""
+
 ANSWERS_HINT = '<p class="quiet">Same question, same document, greedy decoding.</p>'
 SMALL_PARAMETERS = 500_000_000
 """Up to this size the race starts by itself at first sight, also on a CPU: it takes seconds."""
@@ -41,6 +48,8 @@ class Parts:
     """The race's components."""
 
     question: gr.Textbox
+    document: gr.Dropdown
+    begins: gr.HTML
     cached: gr.Dropdown
     length: gr.Slider
     start: gr.Button
@@ -53,10 +62,10 @@ class Parts:
     was_seen: gr.State
 
 
-def build(engine: Engine, visitors: Visitors, opened: Callable[..., Any]) -> None:
+def build(engine: Engine, visitors: Visitors, opened: Callable[..., Any], browser_key: gr.BrowserState) -> None:
     """Must be called inside the tab, whose `select` event is `opened`."""
     gr.Markdown(texts.RACE_INTRO, elem_classes="intro")
-    wire(lay_out(), RaceHandlers(engine, visitors), opened)
+    wire(lay_out(), RaceHandlers(engine, visitors), opened, browser_key)
     measurements.build(engine, visitors)
 
 
@@ -82,6 +91,9 @@ def lay_out() -> Parts:
             min_width=260,
             elem_id="race-question",
         )
+        document = gr.Dropdown(
+            choices=[SAMPLES_CHOICE], value="", label="Document", scale=3, min_width=200, elem_id="race-document"
+        )
         cached = gr.Dropdown(
             choices=[(style_of(name).label.capitalize(), name) for name in CACHED],
             value=DEFAULT_CACHED,
@@ -90,7 +102,10 @@ def lay_out() -> Parts:
             min_width=200,
             elem_id="race-strategy",
         )
-        length = gr.Slider(256, 4096, value=2048, step=256, label="Document, in tokens", scale=3, min_width=200)
+        length = gr.Slider(
+            SHORTEST, 4096, value=2048, step=1, label="Of it, tokens", scale=3, min_width=200, elem_id="race-length"
+        )
+    begins = gr.HTML(label="Beginning of the document", elem_id="race-begins")
     with gr.Row(elem_classes="ask-row"):
         start = gr.Button("Race on this machine", variant="primary", elem_id="race-start", scale=0, min_width=210)
         again = gr.Button("Show again", elem_id="race-again", scale=0, min_width=130)
@@ -107,7 +122,21 @@ def lay_out() -> Parts:
     with gr.Accordion("The answers of all strategies, side by side", open=False, elem_id="answers-accordion"):
         compare = gr.Button("Answer with every strategy", size="sm", elem_id="compare-answers")
         answers = gr.HTML(ANSWERS_HINT, label="Answers", elem_id="all-answers")
-    return Parts(question, cached, length, start, again, stop, lanes, compare, answers, gr.State(None), gr.State(False))
+    return Parts(
+        question,
+        document,
+        begins,
+        cached,
+        length,
+        start,
+        again,
+        stop,
+        lanes,
+        compare,
+        answers,
+        gr.State(None),
+        gr.State(False),
+    )
 
 
 class RaceHandlers:
@@ -124,13 +153,42 @@ class RaceHandlers:
     def stop(self, request: gr.Request) -> None:
         self._visitors.stop_run(session_of(request), "race")
 
-    def run(self, question: str, cached: str, length: float, request: gr.Request) -> Iterator[tuple[str, Race | None]]:
+    def documents(self, key: str, request: gr.Request) -> Any:
+        """The tab was opened: what there is to race over. Output: list of documents."""
+        if self._engine.ready_model() is None:
+            return gr.skip()
+        visitor = self._visitors.enter(session_of(request), key)
+        own = [(info.name, info.id) for info in self._visitors.library(visitor).documents()]
+        return gr.update(choices=[SAMPLES_CHOICE, *own])
+
+    def chosen(self, document: str, key: str, request: gr.Request) -> tuple[Any, Any]:
+        """A document was chosen. Outputs: length (it ends at what there is), its beginning."""
+        model = self._engine.ready_model()
+        if model is None:
+            return gr.skip(), gr.skip()
+        text = self._text(document, key, request)
+        _, there = race.cut_to_tokens(model, text, min(LONGEST, model.context - ROOM))
+        first = " ".join(text.split())[:220]
+        begins = f'<p class="quiet">It begins: “{escape(first)} …” ({there:,} tokens can be read)</p>'
+        longest = max(SHORTEST + 1, there)
+        return gr.update(maximum=longest, value=min(2048, longest)), begins
+
+    def _text(self, document: str, key: str, request: gr.Request) -> str:
+        if not document:
+            return sample_text()
+        visitor = self._visitors.enter(session_of(request), key)
+        return self._visitors.library(visitor).document(document).text
+
+    def run(
+        self, question: str, cached: str, length: float, document: str, key: str, request: gr.Request
+    ) -> Iterator[tuple[str, Race | None]]:
         """Outputs: lanes, result."""
         cancel = self._visitors.current_run(session_of(request), "race")
-        yield from self._measured([REFERENCE, cached], question, length, cancel)
+        text = self._text(document, key, request)
+        yield from self._measured([REFERENCE, cached], question, text, length, cancel)
 
     def first_sight(
-        self, was_seen: bool, question: str, cached: str, length: float, request: gr.Request
+        self, was_seen: bool, question: str, cached: str, length: float, document: str, key: str, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """The tab was opened. Outputs: lanes, result, was_seen. A race that was run before is only shown again."""
         model = self._engine.ready_model()
@@ -141,7 +199,8 @@ class RaceHandlers:
             yield gr.skip(), gr.skip(), was_seen
             return
         cancel = self._visitors.begin_run(session_of(request), "race")
-        for html, result in self._measured([REFERENCE, cached], question, length, cancel):
+        text = self._text(document, key, request)
+        for html, result in self._measured([REFERENCE, cached], question, text, length, cancel):
             yield html, result, True
 
     def show(self, result: Race | None) -> Iterator[Any]:
@@ -153,19 +212,20 @@ class RaceHandlers:
             time.sleep(wait_s)
             yield html
 
-    def all_answers(self, question: str, length: float, request: gr.Request) -> Iterator[str]:
+    def all_answers(self, question: str, length: float, document: str, key: str, request: gr.Request) -> Iterator[str]:
         """Every strategy's answer to the same question over the same document."""
         cancel = self._visitors.begin_run(session_of(request), "answers")
         names = [REFERENCE, *(name for name in STRATEGIES if name not in (REFERENCE, "none"))]
-        for _, result in self._measured(names, question, length, cancel):
+        text = self._text(document, key, request)
+        for _, result in self._measured(names, question, text, length, cancel):
             yield answers_table(result) if result else '<p class="quiet">Answering …</p>'
 
     def _measured(
-        self, strategies: Sequence[str], question: str, length: float, cancel: threading.Event
+        self, strategies: Sequence[str], question: str, text: str, length: float, cancel: threading.Event
     ) -> Iterator[tuple[str, Race | None]]:
         yield preparing(strategies, None), None
         with self._engine.using(cancel) as model:
-            text, _ = race.cut_to_tokens(model, sample_text(), min(int(length), model.context - 512))
+            text, _ = race.cut_to_tokens(model, text, min(int(length), model.context - ROOM))
             is_quoting = model.config.answer_mode != "free"
             sampling = Sampling(max_new_tokens=ANSWER_TOKENS)
             watch: Watch[str, Race] = Watch(
@@ -191,11 +251,11 @@ class RaceHandlers:
         yield picture(watch.result, 0.0), watch.result
 
 
-def wire(parts: Parts, handlers: RaceHandlers, opened: Callable[..., Any]) -> None:
+def wire(parts: Parts, handlers: RaceHandlers, opened: Callable[..., Any], key: gr.BrowserState) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     playing: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden", "api_visibility": "private"}
-    knobs = [parts.question, parts.cached, parts.length]
+    knobs = [parts.question, parts.cached, parts.length, parts.document, key]
     show = guarded(handlers.show)
     begun = parts.start.click(guarded(handlers.begin), None, [parts.start, parts.stop], **quiet)
     ran = begun.then(guarded(handlers.run), knobs, [parts.lanes, parts.result], **lane)
@@ -207,4 +267,9 @@ def wire(parts: Parts, handlers: RaceHandlers, opened: Callable[..., Any]) -> No
     seen.success(show, parts.result, parts.lanes, **playing)
     parts.again.click(show, parts.result, parts.lanes, **playing)
     parts.stop.click(handlers.stop, **quiet)
-    parts.compare.click(guarded(handlers.all_answers), [parts.question, parts.length], parts.answers, **lane)
+    parts.compare.click(
+        guarded(handlers.all_answers), [parts.question, parts.length, parts.document, key], parts.answers, **lane
+    )
+    opened(guarded(handlers.documents), key, parts.document, **quiet)
+    for event in (opened, parts.document.input):
+        event(guarded(handlers.chosen), [parts.document, key], [parts.length, parts.begins], **quiet)

@@ -158,6 +158,25 @@ def numbers_table(records: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def environment_table(environment: dict[str, Any]) -> str:
+    """What the results were measured on, one fact a row; nested facts by their path."""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name.replace("_", " "))}</th><td>{escape(value)}</td></tr>'
+        for name, value in _facts("", environment)
+    )
+    if not rows:
+        return EMPTY
+    return f'<div class="scroll"><table class="answers"><tbody>{rows}</tbody></table></div>'
+
+
+def _facts(path: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [fact for name, one in value.items() for fact in _facts(f"{path} {name}".strip(), one)]
+    if isinstance(value, (list, tuple)):
+        return [(path, ", ".join(map(str, value)))]
+    return [(path, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))]
+
+
 def quality_for(recordings: Sequence[Recording], model: str) -> Recording | None:
     """The quality recording of that model, else the first one."""
     found = [recording for recording in recordings if recording.command == "quality"]

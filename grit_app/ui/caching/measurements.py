@@ -30,6 +30,7 @@ from grit_app.ui.caching.measurement_views import (
     as_csv,
     charts,
     choices,
+    environment_table,
     headline,
     key_of,
     missing,
@@ -71,7 +72,15 @@ class Results:
         raw = json.dumps({"environment": environment, "records": records}, indent=1) if records else ""
         table = numbers_table(records) if records else EMPTY
         summary = headline(records, hardware, clock, memory_sentence(environment))
-        return (summary, *plots, missing(drawn), table, environment, raw, as_csv(records) if records else "")
+        return (
+            summary,
+            *plots,
+            missing(drawn),
+            table,
+            environment_table(environment),
+            raw,
+            as_csv(records) if records else "",
+        )
 
     def _find(self, name: str | None, live: Result | None) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
         if name == LIVE and live:
@@ -162,7 +171,7 @@ def _numbers(offered: Sequence[int], value: list[int], label: str, min_width: in
     return gr.CheckboxGroup([(f"{n:,}", n) for n in offered], value=value, label=label, min_width=min_width)
 
 
-def _raw_numbers(table: str, environment: dict[str, Any], as_json: str, as_csv_text: str) -> list[Any]:
+def _raw_numbers(table: str, environment: str, as_json: str, as_csv_text: str) -> list[Any]:
     with gr.Accordion("Raw numbers", open=False, elem_id="raw-numbers"):
         numbers = gr.HTML(table, label="Numbers")
         with gr.Row(elem_classes="ask-row"):
@@ -171,7 +180,7 @@ def _raw_numbers(table: str, environment: dict[str, Any], as_json: str, as_csv_t
                 download_button("Download CSV", "caching.csv", "text/csv", "download-csv", as_csv_text),
             ]
     with gr.Accordion("Environment of these results", open=False):
-        facts = gr.JSON(environment, label="Environment", show_label=False)
+        facts = gr.HTML(environment, label="Environment", elem_id="environment")
     return [numbers, facts, *(download.value for download in saved)]
 
 

@@ -14,7 +14,7 @@ from grit_app.ui.base import texts
 from grit_app.ui.base.desk import Desk, Frames, Job, converse, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import escape, guarded, message_text, steady
-from grit_app.ui.base.messages import Message, reply, step, turn_index, up_to_question, words_behind, words_of
+from grit_app.ui.base.messages import Message, in_turn, reply, step, turn_index, up_to_question, words_behind, words_of
 from grit_app.ui.base.records import Record, from_json, version_bar
 from grit_app.ui.base.sessions import Visitor, Visitors, session_of
 from grit_app.ui.base.status import seconds
@@ -170,8 +170,9 @@ class ChatHandlers:
 
     def _answer(self, said: list[Message], visitor: Visitor, session: str, **knobs: Any) -> Frames:
         cancel = self._visitors.begin_run(session, "chat")
-        yield step("Reading the conversation …"), None
+        yield step("Waiting for the model …"), None
         with self._engine.using(cancel) as model:
+            yield in_turn(model, cancel, "Reading the conversation …"), None
             stream = model.stream(said, cancel=cancel, conversation=visitor.conversation, **knobs)
             text = ""
             try:

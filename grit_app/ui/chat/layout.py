@@ -9,6 +9,7 @@ import gradio as gr
 
 from grit_app.settings import Settings
 from grit_app.ui.base import desk, texts
+from grit_app.ui.base.choices import Choices, remember
 from grit_app.ui.base.records import Kept, keeping
 
 LATEX: list[dict[str, str | bool]] = [
@@ -32,6 +33,7 @@ class ChatTab:
     settings: gr.Accordion
     slip: gr.HTML
     knobs: list[Any]
+    choices: Choices
 
 
 def lay_out(settings: Settings) -> ChatTab:
@@ -68,7 +70,7 @@ def lay_out(settings: Settings) -> ChatTab:
     with gr.Accordion("Settings", open=False, elem_id="chat-settings") as accordion:
         knobs, slip = _knobs(settings)
     state = gr.State(desk.Desk())
-    return ChatTab(chatbot, kept, waiting, state, box, send, stop, accordion, slip, knobs)
+    return ChatTab(chatbot, kept, waiting, state, box, send, stop, accordion, slip, knobs, remember("chat", knobs))
 
 
 def stop_button(elem_id: str) -> gr.Button:

@@ -16,7 +16,7 @@ from grit_app.ui.base import texts
 from grit_app.ui.base.desk import Desk, Frames, Job, converse, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import guarded, message_text
-from grit_app.ui.base.messages import Message, step, turn_index, up_to_question, words_behind, words_of
+from grit_app.ui.base.messages import Message, in_turn, step, turn_index, up_to_question, words_behind, words_of
 from grit_app.ui.base.records import Record, from_json, version_bar
 from grit_app.ui.base.sessions import Visitor, Visitors, session_of
 from grit_app.ui.chat.handlers import took_back, turned, undone
@@ -104,7 +104,7 @@ class AnswerHandlers:
 
         def answer(question: list[Message], job: Job) -> Frames:
             cancel = self._visitors.begin_run(session, "documents")
-            yield step("Searching the documents …"), None
+            yield step("Waiting for the model …"), None
             number = max((*(turn.number for turn in visitor.turns), *desk.record.turns()), default=0) + 1
             asking = Asking(number, job.question, answer_tokens=self._settings.answer_tokens, **choices)
             yield from self._answer(asking, visitor, unused, cancel)
@@ -126,6 +126,7 @@ class AnswerHandlers:
 
     def _answer(self, asking: Asking, visitor: Visitor, unused: list[str], cancel: threading.Event) -> Frames:
         with self._engine.using(cancel) as model:
+            yield in_turn(model, cancel, "Searching the documents …"), None
             library = self._visitors.library(visitor)
             searched = actions.searched(library, [*unused, *self._removals.leaving(visitor.owner)])
             for message, cards in asking.frames(library, model, searched, cancel):

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from grit_app.settings import Settings
+from grit_app.ui.base.choices import Choices, remember
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.sessions import Visitors
 from grit_app.ui.documents.answer_handlers import AnswerHandlers, wire_answers
@@ -19,11 +20,16 @@ from grit_app.ui.documents.removals import Removals
 
 @dataclass(frozen=True)
 class DocumentsTab:
-    """What the page needs of the built tab: call `refresh` with `inputs` → `outputs` when the model is there."""
+    """What the page needs of the built tab: call `refresh` with `inputs` → `outputs` when the model is there.
+
+    refresh_table   with `inputs` → the first two outputs
+    """
 
     refresh: Callable[..., Any]
+    refresh_table: Callable[..., Any]
     inputs: list[Any]
     outputs: list[Any]
+    choices: Choices
 
 
 def build(
@@ -37,4 +43,7 @@ def build(
     wire_library(parts, library, browser_key)
     wire_answers(parts, answers, library, browser_key)
     outputs = [parts.table, parts.meter, parts.chatbot, parts.strategy, parts.k, parts.mode]
-    return DocumentsTab(library.refresh, [browser_key, parts.unused, parts.held], outputs)
+    choices = remember("documents", [parts.strategy, parts.k, parts.mode, parts.positions, parts.unused])
+    return DocumentsTab(
+        library.refresh, library.refresh_table, [browser_key, parts.unused, parts.held], outputs, choices
+    )

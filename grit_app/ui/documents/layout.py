@@ -84,6 +84,15 @@ def _left(settings: Settings, shared: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def strategy_choices() -> list[tuple[str, str]]:
+    """The three that a visitor needs first; the others are there for comparison with the paper."""
+    first = [(label, name) for name, label in texts.STRATEGY_WORDS.items() if name in STRATEGIES]
+    others = [
+        (f"As published: {row.label}", name) for name, row in STRATEGIES.items() if name not in texts.STRATEGY_WORDS
+    ]
+    return first + others
+
+
 def starters(names: Collection[str]) -> list[Any]:
     """Questions to start with, for documents of these names: about the samples while there is nothing else."""
     of_samples = not names or any(path.name in names for path in SAMPLES)
@@ -123,7 +132,7 @@ def _middle() -> dict[str, Any]:
         stop = stop_button("answer-stop")
     with gr.Accordion("Settings", open=False, elem_id="answer-settings"):
         strategy = gr.Dropdown(
-            choices=[(f"{row.label} ({name})", name) for name, row in STRATEGIES.items()],
+            choices=strategy_choices(),
             value="rag_doc_query",
             label="Strategy",
             info="What is read again for each question, and what comes from a KV cache.",

@@ -56,6 +56,12 @@ class LibraryHandlers:
             settings.answer_mode or config.answer_mode,
         )
 
+    def refresh_table(self, key: str, unused: list[str], held: list[Held], request: gr.Request) -> tuple[Any, ...]:
+        """Outputs: table, meter."""
+        if self._engine.ready_model() is None:
+            return gr.skip(), gr.skip()
+        return self.views(self._visitors.enter(session_of(request), key), unused, held)
+
     def begin(self, request: gr.Request) -> Any:
         self._visitors.join_run(session_of(request), "upload")  # files dropped meanwhile wait for their turn
         return gr.update(visible=True)
