@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 
 RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
 
-UPSTREAM = {"aria-required-children", "aria-required-parent", "nested-interactive", "scrollable-region-focusable"}
+UPSTREAM = {"aria-required-children", "aria-required-parent", "nested-interactive", "aria-prohibited-attr"}
 """Roles inside Gradio 6.31's own components that a page cannot mend."""
 
 

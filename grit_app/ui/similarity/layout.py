@@ -90,7 +90,11 @@ def _asked() -> dict[str, Any]:
                 elem_id="similarity-texts",
             )
             with gr.Row(elem_classes="count-row"):
-                count = gr.HTML(label="Number of lines", elem_id="similarity-count")
+                count = gr.HTML(
+                    f'<p class="quiet">{len(first_scene.texts)} of at most {MAX_LINES:,} lines</p>',
+                    label="Number of lines",
+                    elem_id="similarity-count",
+                )
                 upload = gr.UploadButton(
                     "Lines from a file", file_types=[".txt", ".csv"], size="sm", min_width=140, elem_id="lines-file"
                 )

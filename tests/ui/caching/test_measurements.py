@@ -23,6 +23,7 @@ from grit_app.ui.caching.measurement_views import (
     as_csv,
     charts,
     choices,
+    environment_table,
     progress_line,
     quality_for,
 )
@@ -61,7 +62,7 @@ def test_views_carry_every_number_of_the_records(result: dict[str, Any]) -> None
     views = Results([]).views(LIVE, result, CLOCK)
     assert len(views) == 6 + len(CHARTS)
     table, environment, raw, text = views[-4:]
-    assert json.loads(raw)["records"] == result["records"] and environment == result["environment"]
+    assert json.loads(raw)["records"] == result["records"] and environment == environment_table(result["environment"])
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [float(row[CLOCK]) for row in rows] == [record[CLOCK]["median"] for record in result["records"]]
     for record in result["records"]:
