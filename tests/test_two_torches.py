@@ -1,7 +1,7 @@
 """The code runs on two versions of torch: the newest, and the one of Spaces on ZeroGPU.
 
 Continuous integration runs the quick tests on both where the older one has a CPU build. Elsewhere this stands for it:
-every name of torch that the code uses is in the list of names that the older version was seen to have.
+every name of torch that the code uses is in the list of names that the sources of the older version have.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ def whole_model(trainer: Trainer) -> PreTrainedModel | None:
     # the memory held before.
     config = trainer.core.config
     with quiet_transformers():
-        model: PreTrainedModel = type(trainer.core.hf_model).from_pretrained(
+        model: Any = type(trainer.core.hf_model).from_pretrained(
             None, config=config, state_dict=own, dtype=torch.float32, attn_implementation=config._attn_implementation
         )
     return model.to(trainer.ranks.device).eval()

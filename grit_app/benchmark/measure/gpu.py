@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -134,7 +135,9 @@ def _answer(setting: Setting, context: int, run: int, side: str) -> tuple[float,
 def joining(setting: Setting) -> Iterator[Record]:
     """Passages cached alone, joined, and a tail of 48 tokens on top, beside reading everything."""
     for context in setting.contexts:
-        full, hot, warm = [], [], []
+        full: list[float] = []
+        hot: list[float] = []
+        warm: list[float] = []
         for run in range(setting.repeats + 1):
             length = max(16, (context + STRIDE * run) // PASSAGES)
             caches = [setting.model.causal_cache(setting.ids(length, 10 * run + part)) for part in range(PASSAGES)]
@@ -142,9 +145,9 @@ def joining(setting: Setting) -> Iterator[Record]:
             tail = setting.ids(48, 900 + run)
             prompt = [*setting.ids(length * PASSAGES, run), *tail]
             times = (
-                setting.seconds(lambda prompt=prompt: _first_token(setting, prompt, None)),
-                setting.seconds(lambda c=caches, t=tail: _first_token(setting, t, c)),
-                setting.seconds(lambda c=host, t=tail: _first_token(setting, t, c)),
+                setting.seconds(partial(_first_token, setting, prompt, None)),
+                setting.seconds(partial(_first_token, setting, tail, caches)),
+                setting.seconds(partial(_first_token, setting, tail, host)),
             )
             if run:  # the first one pays for memory and libraries
                 for taken, seconds in zip((full, hot, warm), times, strict=True):
@@ -174,7 +177,7 @@ def encode(setting: Setting) -> Iterator[Record]:
     for run in range(setting.repeats + 1):
         texts = [maker.text(40 + (STRIDE * (run + index)) % 160) for index in range(texts_a_run)]
         tokens = sum(setting.model.prompts.count(text) for text in texts)
-        seconds = setting.seconds(lambda texts=texts: setting.model.encode(texts))
+        seconds = setting.seconds(partial(setting.model.encode, texts))
         speeds.append(tokens / seconds)
     yield {"texts": texts_a_run, "tokens_per_s": round(statistics.median(speeds[1:]), 1),
            "first_run_tokens_per_s": round(speeds[0], 1)}  # fmt: skip
