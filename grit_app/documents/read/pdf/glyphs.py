@@ -279,11 +279,11 @@ def _words(
                 held = []
             spaced = True
             continue
-        if held and not back < sign * glyph[first] - end < wide:
+        if held and not back < sign * float(glyph[first]) - end < wide:
             yield _word(held, spaced, right_to_left)
             held, spaced = [], False
         held.append(glyph)
-        end = sign * glyph[second]
+        end = sign * float(glyph[second])
     if held:
         yield _word(held, spaced, right_to_left)
 

@@ -10,6 +10,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,9 @@ def _wrong_maps(document: PdfReader | PdfWriter) -> Iterator[tuple[Any, bytes]]:
             seen.add(_number(font))
             names = _ligatures(font.get("/Encoding"))
             if names and "/ToUnicode" in font:
-                before = font["/ToUnicode"].get_object().get_data()
-                after = _MAPPED.sub(lambda found, names=names: _whole(found, names), before)
+                stream: Any = font["/ToUnicode"].get_object()
+                before: bytes = stream.get_data()
+                after = _MAPPED.sub(partial(_whole, names=names), before)
                 if after != before:
                     yield font, after
 
