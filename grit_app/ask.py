@@ -55,9 +55,9 @@ def parse(arguments: Sequence[str], settings: Settings) -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=settings.k, help="passages to retrieve; default: the checkpoint's")
     parser.add_argument(
         "--mode",
-        choices=("quote", "short", "free"),
+        choices=("quote", "short", "free", "sources"),
         default=settings.answer_mode,
-        help="a quoted sentence, its words that answer, or the model's own words",
+        help="a quoted sentence, its words that answer, the model's own words, or the passages alone",
     )
     parser.add_argument("--model", default=settings.model, help="folder or Hugging Face name of a checkpoint, or auto")
     parser.add_argument("--quantization", choices=("auto", "none", "8bit", "4bit"), default=settings.quantization)
@@ -66,6 +66,7 @@ def parse(arguments: Sequence[str], settings: Settings) -> argparse.Namespace:
     parser.add_argument(
         "--data_dir", type=Path, default=settings.data_dir, help="keep the index here for the next question"
     )
+    parser.add_argument("--whole", action="store_true", help="read the one file from its beginning to its end")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     namespace = parser.parse_intermixed_args(list(arguments))
     if len(namespace.words) < 2:
@@ -126,7 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def render(answer: Answer, skipped: Sequence[Skipped]) -> str:
     """The answer for a person at a terminal."""
-    lines = [answer.marked, *answer.notes, ""]
+    lines = [answer.marked or "The passages that come nearest:", *answer.notes, ""]
+    if answer.passage_answers:
+        told = [a for a in answer.passage_answers if not a.refuses and a.text != answer.text]
+        lines += [f"Passage {a.number} says: {' '.join(a.text.split())}" for a in told]
+        lines += [""] if told else []
     for citation in answer.citations:
         label = "" if citation.page_label == str(citation.page) else f' (printed "{citation.page_label}")'
         where = f"[{citation.number}] {citation.hit.chunk.document_name}, page {citation.page}{label}"
@@ -199,7 +204,7 @@ def _answer(
 
     events = answer(
         options.question, library, model, options.strategy, options.k, options.mode, documents,
-        Sampling(max_new_tokens=settings.answer_tokens),
+        Sampling(max_new_tokens=settings.answer_tokens), whole=options.whole,
     )  # fmt: skip
     return next(event.answer for event in events if isinstance(event, Done))
 

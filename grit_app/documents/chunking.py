@@ -5,9 +5,10 @@ Chunks are filled in order up to the token limit. A chunk ends early before a he
 length, never ends with a heading, and no sentence is divided unless it alone is longer than the limit.
 """
 
+import hashlib
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import sentencex
@@ -232,3 +233,15 @@ def _heading_over(document: Document, start: int) -> str:
         words.append(line)
     is_row = len(_NUMBERS.findall(document.text[start : start + 200].split("\n", 1)[0])) >= 2
     return " ".join(words if is_row else words[:1]).strip()
+
+
+def of_passages(name: str, passages: Sequence[str]) -> tuple[Document, list[Chunk]]:
+    """A document of one page that is made of these passages, and its chunks, one for each."""
+    text = "\n\n".join(passages)
+    page = Page(0, "1", 0, len(text))
+    document = Document(name, hashlib.sha256(text.encode()).hexdigest(), "text", (page,), text)
+    chunks, start = [], 0
+    for index, passage in enumerate(passages):
+        chunks.append(Chunk.of(document, index, start, start + len(passage), ""))
+        start += len(passage) + 2
+    return document, chunks

@@ -10,7 +10,7 @@ The store is the truth; the indices of vectors and keywords are made from it. Ho
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ import numpy as np
 from chromadb.errors import ChromaError, InternalError
 from numpy.typing import NDArray
 
-from grit_app.documents.chunking import Chunk, chunk_document
+from grit_app.documents.chunking import Chunk, chunk_document, of_passages
 from grit_app.documents.document import Document, Limits
 from grit_app.documents.keep.fusion import Hit, Mode, cosine, fuse
 from grit_app.documents.keep.index import VectorIndex
@@ -197,6 +197,34 @@ class Library:
                 self._index = self._open_index(None)
         return _report(stored, "ready", " ".join(document.notes), name)
 
+    def add_passages(
+        self, documents: Mapping[str, Sequence[str]], vectors: NDArray[np.float32] | None = None
+    ) -> list[str]:
+        """Keeps documents, given by name as their passages, and gives their ids; equal documents are one.
+
+        For texts that a program has in hand: nothing is read from files, cleaned or cut, and no cache is kept.
+        vectors   [all passages, dimension]; None: embedded now, many in a forward
+        """
+        texts = [text for passages in documents.values() for text in passages]
+        rows = iter(self.model.encode(texts) if vectors is None else vectors)
+        with self._adding:
+            return [
+                self._add_passages(name, passages, np.stack([next(rows) for _ in passages]))
+                for name, passages in documents.items()
+            ]
+
+    def _add_passages(self, name: str, passages: Sequence[str], vectors: NDArray[np.float32]) -> str:
+        document, chunks = of_passages(name, passages)
+        if document.id not in self._stored:
+            with tempfile.NamedTemporaryFile("w", prefix="grit-", encoding="utf-8") as source:
+                source.write(document.text)
+                source.flush()
+                stored = self._store.write(document, chunks, self.identity, Path(source.name), lambda _: vectors)
+            with self._lock:
+                self._index.add(document.id, [chunk.id for chunk in chunks], stored.vectors)
+                self._register(stored)
+        return document.id
+
     def _embed_and_keep(
         self,
         document: Document,
@@ -341,24 +369,28 @@ class Library:
     # ------------------------------------------------------------ KV caches
 
     def cache_for(
-        self, chunk: Chunk, attention: Attention = "bidirectional", ids: Sequence[int] | None = None
+        self,
+        chunk: Chunk,
+        attention: Attention = "bidirectional",
+        ids: Sequence[int] | None = None,
+        cancel: threading.Event | None = None,
     ) -> tuple[KVCache, Literal["hot", "warm", "built"]]:
         """A chunk's keys and values: from memory (hot), from disk (warm), or computed now and kept (built).
 
         bidirectional   as the embedding pass leaves them, with the embed header
-        causal          of `ids`, or of the chunk in the embed format if none are given
+        causal          of `ids`
+        ids             of the chunk as it is read; None: in the embed format
+        cancel          an event; once it is set, Cancelled is raised while the cache is computed
         """
-        expected = (
-            list(ids) if ids is not None and attention == "causal" else list(self.model.prompts.embed(chunk.text).ids)
-        )
+        expected = list(self.model.prompts.embed(chunk.text).ids if ids is None else ids)
         key: Key = (chunk.id, attention)
         found = self.caches.get(key, expected)
         if found is not None:
             return found
         if attention == "causal":
-            cache = self.model.causal_cache(expected)
+            cache = self.model.causal_cache(expected, cancel)
         else:
-            encoding = next(iter(self.model.encode_iter([chunk.text], return_cache=True)))
+            encoding = next(iter(self.model.encode_iter([chunk.text], return_cache=True, cancel=cancel)))
             assert encoding.cache is not None
             cache = encoding.cache
         return self.caches.put(key, cache), "built"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,6 +61,10 @@ class GritConfig:
     """The guards against loops with which the model writes unless the caller says otherwise; small models need them.
     See `Sampling`."""
 
+    confidence: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """For each kind of answer (each, free, quote) what judges it: `weights` of features, and the thresholds `refuse`,
+    `doubt` and `sure`; fitted by `python -m training.fit.confidence`. Empty: answers are not judged."""
+
     def __post_init__(self) -> None:
         _check_choice("attention", self.attention, ATTENTION_CODES)
         _check_choice("pooling", self.pooling, POOLING_METHODS)
@@ -80,6 +84,9 @@ class GritConfig:
         for name in ("answerable_threshold", "vector_weight"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ModelError(f"{name} must lie between 0 and 1 in grit_config.json, not {getattr(self, name)}.")
+
+        for kind, fitted in self.confidence.items():
+            _check_confidence(kind, fitted)
 
     @property
     def embedding_is_causal(self) -> bool:
@@ -139,6 +146,17 @@ class GritConfig:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ModelError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+
+
+def _check_confidence(kind: str, fitted: Any) -> None:
+    numbers = [fitted.get(name) for name in ("refuse", "doubt", "sure")] if isinstance(fitted, dict) else [None]
+    weights = fitted.get("weights") if isinstance(fitted, dict) else None
+    numbers += list(weights.values()) if isinstance(weights, dict) else [None]
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise ModelError(
+            f"confidence.{kind} in grit_config.json needs the numbers refuse, doubt and sure, and weights by feature. "
+            "Fit it again: python -m training.fit.confidence."
+        )
 
 
 def published_config(folder_or_name: str | Path) -> GritConfig | None:

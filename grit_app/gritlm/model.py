@@ -240,7 +240,11 @@ class GritLM(Loaded):
         return generation.causal_cache(self, ids, cancel)
 
     def score(
-        self, prompt_ids: Sequence[int], continuations: Sequence[Sequence[int]], cache: KVCache | None = None
+        self,
+        prompt_ids: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        cache: KVCache | None = None,
+        cancel: threading.Event | None = None,
     ) -> list[float]:
         """Log-likelihood of each continuation's ids after the cache (or none) and the prompt, summed over its ids."""
-        return generation.score(self, prompt_ids, continuations, cache)
+        return generation.score(self, prompt_ids, continuations, cache, cancel)

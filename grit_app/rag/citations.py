@@ -66,17 +66,22 @@ class CitedAnswer:
         return bool(self.sentences) and all(numbers for _, numbers in self.sentences)
 
 
-def align(answer: str, hits: Sequence[Hit], model: GritLM) -> CitedAnswer:
-    """The sentences of `answer`, each with the passage among `hits` that supports it best, if any does."""
+def align(answer: str, hits: Sequence[Hit], model: GritLM, only: int | None = None) -> CitedAnswer:
+    """The sentences of `answer`, each with the passage among `hits` that supports it best, if any does.
+
+    only   index of the one passage that was read for the answer: no other can support it, and it is number 1
+    """
     parts = split_sentences(answer) or ([answer.strip()] if answer.strip() else [])
-    passages = [hit.chunk.text for hit in hits]
+    passages = [hit.chunk.text if only in (None, index) else "" for index, hit in enumerate(hits)]
     candidates = sentences_of(passages)
-    found = [_support(part, passages, candidates, model) for part in parts]
+    shares = [_shares(part, passages) for part in parts]
+    found = [_by_words(part, own, passages, candidates) for part, own in zip(parts, shares, strict=True)]
+    _by_vectors(parts, shares, candidates, found, model)
     supports: dict[int, Support] = {}
     for support in found:
         if support is not None:
             supports.setdefault(support.hit, support)
-    order = [*supports, *(index for index in range(len(hits)) if index not in supports)]
+    order = list(dict.fromkeys([*([only] if only is not None else []), *supports, *range(len(hits))]))
     number_of = {index: number for number, index in enumerate(order, 1)}
     sentences = [
         (part, [] if support is None else [number_of[support.hit]]) for part, support in zip(parts, found, strict=True)
@@ -84,24 +89,60 @@ def align(answer: str, hits: Sequence[Hit], model: GritLM) -> CitedAnswer:
     return CitedAnswer(sentences, order, supports)
 
 
-def _support(part: str, passages: Sequence[str], candidates: Sequence[Sentence], model: GritLM) -> Support | None:
+def quoted(parts: Sequence[tuple[str, Sentence]], hits: Sequence[Hit]) -> CitedAnswer:
+    """Texts that were taken from a sentence of a passage each, so that nothing need be found: (text, sentence)."""
+    supports: dict[int, Support] = {}
+    for _, sentence in parts:
+        supports.setdefault(sentence.passage, Support(sentence.passage, sentence.start, sentence.stop))
+    order = [*supports, *(index for index in range(len(hits)) if index not in supports)]
+    number_of = {index: number for number, index in enumerate(order, 1)}
+    return CitedAnswer([(text, [number_of[sentence.passage]]) for text, sentence in parts], order, supports)
+
+
+def _shares(part: str, passages: Sequence[str]) -> list[float]:
+    """For each passage the share of the part's words that stand in it; 0 where a number is missing."""
+    words = set(tokens(part))
+    return [_share(words, text) if words and _holds_numbers(part, text) else 0.0 for text in passages]
+
+
+def _by_words(
+    part: str, shares: Sequence[float], passages: Sequence[str], candidates: Sequence[Sentence]
+) -> Support | None:
+    """The passage that holds the part, or so many of its words that this proves support."""
     words = set(tokens(part))
     if not words or not candidates:
         return None
-    shares = [_share(words, text) if _holds_numbers(part, text) else 0.0 for text in passages]
     best = max(range(len(passages)), key=lambda index: (part in passages[index], shares[index], -index))
     if shares[best] >= SURE_OVERLAP or part in passages[best]:
         return _place(best, words, part, passages[best], candidates)
-    possible = [sentence for sentence in candidates if shares[sentence.passage] >= POSSIBLE_OVERLAP]
-    if not possible:
-        return None
-    vectors = model.encode([part, *(sentence.text for sentence in possible)])
-    cosines = vectors[1:] @ vectors[0]
-    nearest = int(cosines.argmax())
-    if float(cosines[nearest]) < SURE_COSINE:
-        return None
-    sentence = possible[nearest]
-    return Support(sentence.passage, sentence.start, sentence.stop)
+    return None
+
+
+def _by_vectors(
+    parts: Sequence[str],
+    shares: Sequence[Sequence[float]],
+    candidates: Sequence[Sentence],
+    found: list[Support | None],
+    model: GritLM,
+) -> None:
+    """Fills `found` where words alone do not decide: all sentences that are compared are embedded together."""
+    possible = {
+        row: [number for number, s in enumerate(candidates) if shares[row][s.passage] >= POSSIBLE_OVERLAP]
+        for row, support in enumerate(found)
+        if support is None
+    }
+    rows = [row for row, numbers in possible.items() if numbers]
+    if not rows:
+        return
+    needed = sorted({number for row in rows for number in possible[row]})
+    vectors = model.encode([*(parts[row] for row in rows), *(candidates[number].text for number in needed)])
+    column = {number: len(rows) + index for index, number in enumerate(needed)}
+    for index, row in enumerate(rows):
+        cosines = vectors[[column[number] for number in possible[row]]] @ vectors[index]
+        nearest = int(cosines.argmax())
+        if float(cosines[nearest]) >= SURE_COSINE:
+            sentence = candidates[possible[row][nearest]]
+            found[row] = Support(sentence.passage, sentence.start, sentence.stop)
 
 
 def _place(hit: int, words: set[str], part: str, passage: str, candidates: Sequence[Sentence]) -> Support:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +10,31 @@ from grit_app.documents.library import Hit
 
 STAGES = ("embed", "search", "load_cache", "prefill", "first_token", "total")
 """Keys of `timings_ms`. The first four are durations; `first_token` and `total` run from the question."""
+
+
+@dataclass(frozen=True)
+class PassageAnswer:
+    """What the model answers over one passage alone: an event where passages are read one by one."""
+
+    hit: int
+    """Index of the passage among the retrieved ones, best first."""
+
+    text: str
+    refuses: bool
+    """The passage does not answer, says the model."""
+
+    confidence: float | None = None
+    """How likely the answer is right; None if the checkpoint has no fitted confidence."""
+
+    features: Mapping[str, float] = field(default_factory=dict)
+    """What the confidence is made of."""
+
+    number: int = 0
+    """Of the passage under the answer, from 1; known at the end."""
+
+    def to_json(self) -> dict[str, Any]:
+        confidence = None if self.confidence is None else round(self.confidence, 4)
+        return {"number": self.number, "text": self.text, "refuses": self.refuses, "confidence": confidence}
 
 
 @dataclass(frozen=True)
@@ -57,7 +82,9 @@ class Answer:
     """Every sentence is supported by a passage."""
 
     strategy: str
-    mode: Literal["quote", "short", "free"]
+    """As it was asked for: an alias stays."""
+
+    mode: Literal["quote", "short", "free", "sources"]
     citations: tuple[Citation, ...]
     """All retrieved passages, cited ones first."""
 
@@ -71,7 +98,22 @@ class Answer:
     """Sentences that a person should read with the answer."""
 
     short: str = ""
-    """The few words of a quote that answer; empty for other answers."""
+    """The few words of a quote that answer, where that is sure enough; empty for other answers."""
+
+    confidence: float | None = None
+    """How likely the answer is right; None if the checkpoint has no fitted confidence for this kind of answer."""
+
+    is_doubtful: bool = False
+    """Below the checkpoint's second threshold: the closest text, which may not answer."""
+
+    passage_answers: tuple[PassageAnswer, ...] = field(default=())
+    """Where passages were read one by one, each one's own answer, in the order of their numbers."""
+
+    question: str = ""
+    """As it was read: rewritten where it followed on earlier turns."""
+
+    features: Mapping[str, float] = field(default_factory=dict)
+    """What the confidence is made of."""
 
     sentences: tuple[tuple[str, tuple[int, ...]], ...] = field(default=())
     """`text` cut into sentences, each with the numbers of the passages that support it."""
@@ -88,7 +130,19 @@ class Answer:
             "new_tokens": self.new_tokens,
             "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},
             "skipped": [dict(entry) for entry in skipped],
+            "question": self.question,
+            "mode": self.mode,
+            "confidence": None if self.confidence is None else round(self.confidence, 4),
+            "notes": list(self.notes),
+            "passage_answers": [answer.to_json() for answer in self.passage_answers],
         }
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The question followed on earlier turns and is read as this one."""
+
+    question: str
 
 
 @dataclass(frozen=True)
@@ -119,4 +173,4 @@ class Done:
     answer: Answer
 
 
-Event = Retrieved | FirstToken | Token | Done
+Event = Rewritten | Retrieved | PassageAnswer | FirstToken | Token | Done

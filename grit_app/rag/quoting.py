@@ -17,8 +17,8 @@ answer at an F1 of 22.6 (words alone 73 %, 22.0; always one sentence 78 %, 23.0)
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -29,6 +29,7 @@ from grit_app.errors import InputError
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.model import GritLM
 from grit_app.gritlm.write.quote import best_span
+from grit_app.rag.confidence import Features
 from grit_app.rag.evidence import evidence
 from grit_app.rag.sentences import Sentence, sentences_of
 from grit_app.rag.spans import short_answer
@@ -68,6 +69,12 @@ SHORTEST_WORDS: Final = 4
 """What is shorter, or does not end as a sentence does, is a heading or a caption."""
 
 
+PromptRead = tuple[Sequence[int], KVCache | None]
+"""The ids of a tail, and the cache that they follow."""
+
+PromptOf = Callable[[int], PromptRead]
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A sentence with its score so far."""
@@ -85,8 +92,11 @@ class Quote:
     short: str
     """The few words of the best sentence that answer."""
 
-    choose_ms: float
-    """Comparing the candidates and reading the prompt."""
+    short_from: Sentence
+    """The best sentence: the one that `short` is taken from."""
+
+    features: Features
+    """What its confidence is made of; see rag/confidence.py."""
 
 
 def shortlist(question: str, passages: Sequence[str], scores: Sequence[float], most: int = NEAREST) -> list[Candidate]:
@@ -106,20 +116,24 @@ def shortlist(question: str, passages: Sequence[str], scores: Sequence[float], m
 def choose(
     model: GritLM,
     question: str,
-    tail: Sequence[int],
-    cache: KVCache | None,
+    prompt_of: PromptOf,
     candidates: Sequence[Candidate],
     vector: NDArray[np.float32] | None = None,
+    scores: Sequence[float] = (),
+    cancel: threading.Event | None = None,
 ) -> Quote:
-    """The best candidate, or the best two, by words, embedding and likelihood. Raises InputError if there is none.
+    """The best candidate, or the best two, by words, embedding and likelihood.
 
-    vector   the question's embedding; None: it is not compared
+    prompt_of   for a passage's number the prompt that reads it: a cache (or none) and the ids behind it
+    vector      the question's embedding; None: it is not compared
+    scores      retrieval score of each passage, for the confidence
+
+    Raises InputError if there is no candidate, Cancelled once `cancel` is set.
     """
     if not candidates:
         raise InputError("The passages hold no sentence that could be quoted.")
-    started_s = time.perf_counter()
-    near = _within(_compare(model, candidates, vector)[:SHORTLIST], COSINE_REACH)
-    likelihoods = best_span(model, tail, cache, [candidate.sentence.text for candidate in near]).scores
+    near = _within(_compare(model, candidates, vector, cancel)[:SHORTLIST], COSINE_REACH)
+    likelihoods, refusal = _likelihoods(model, prompt_of, near, cancel)
     spans = [short_answer(question, candidate.sentence.text) for candidate in near]
     short_of = {candidate.sentence: span.text if span else "" for candidate, span in zip(near, spans, strict=True)}
     judged = _ranked(
@@ -134,17 +148,49 @@ def choose(
         ]
     )
     chosen = [c.sentence for c in judged[:2] if judged[0].score - c.score < MARGIN]
-    short = short_of[chosen[0]]
+    best = chosen[0]
+    likelihood = max(likelihoods[[c.sentence for c in near].index(best)], WORST_LIKELIHOOD)
+    span = next((span for c, span in zip(near, spans, strict=True) if c.sentence == best), None)
+    features: Features = {
+        "score": scores[best.passage] if scores else 0.0,
+        "likelihood": likelihood,
+        "refusal": refusal - likelihood,
+        "margin": judged[0].score - judged[1].score if len(judged) > 1 else COSINE_REACH,
+        "span": span.score if span else 0.0,
+    }
     chosen.sort(key=lambda sentence: (sentence.passage, sentence.start))
-    text = " ".join(sentence.text for sentence in chosen)
-    return Quote(text, tuple(chosen), short, (time.perf_counter() - started_s) * 1e3)
+    return Quote(" ".join(sentence.text for sentence in chosen), tuple(chosen), short_of[best], best, features)
 
 
-def _compare(model: GritLM, candidates: Sequence[Candidate], vector: NDArray[np.float32] | None) -> list[Candidate]:
+def _likelihoods(
+    model: GritLM, prompt_of: PromptOf, near: Sequence[Candidate], cancel: threading.Event | None
+) -> tuple[list[float], float]:
+    """Each candidate's mean log-likelihood behind the prompt that reads it, and the refusal's highest one."""
+    found = [0.0] * len(near)
+    refusals = []
+    prompts: dict[int, tuple[list[int], PromptRead]] = {}
+    for number, candidate in enumerate(near):  # candidates of one prompt are compared in one forward
+        read = prompt_of(candidate.sentence.passage)
+        prompts.setdefault(id(read), ([], read))[0].append(number)
+    for numbers, (tail, cache) in prompts.values():
+        texts = [near[number].sentence.text for number in numbers]
+        *own, refusal = best_span(model, tail, cache, [*texts, model.config.refusal_sentence], cancel=cancel).scores
+        refusals.append(refusal)
+        for number, likelihood in zip(numbers, own, strict=True):
+            found[number] = likelihood
+    return found, max(max(refusals), WORST_LIKELIHOOD)
+
+
+def _compare(
+    model: GritLM,
+    candidates: Sequence[Candidate],
+    vector: NDArray[np.float32] | None,
+    cancel: threading.Event | None,
+) -> list[Candidate]:
     """The candidates with their cosines counted in, best first."""
     if vector is None or len(candidates) < 2:
         return _ranked(candidates)
-    vectors = model.encode([candidate.sentence.text for candidate in candidates], normalize=True)
+    vectors = model.encode([candidate.sentence.text for candidate in candidates], normalize=True, cancel=cancel)
     cosines = vectors @ (vector / max(float(np.linalg.norm(vector)), 1e-12))
     return _ranked(
         [

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from grit_app.documents.chunking import Chunk
 from grit_app.documents.library import Hit, Library, Mode
+from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.grit_config import GritConfig
 
 _DOCUMENT = r"(document|text|paper|file|report|article|book|pdf|manual|brochure|guide|study|page)s?"
@@ -43,6 +44,9 @@ class Found:
 
     is_given: bool = False
     """The caller chose the passages."""
+
+    is_whole: bool = False
+    """They are a document from its beginning to its end."""
 
     @property
     def score(self) -> float:
@@ -99,6 +103,21 @@ def retrieve(
     openings = [_opening(library, vector, question, document, mode) for document in ranked]
     chosen = {hit.chunk.id: hit for hit in (*openings, *hits)}
     return Found(tuple(chosen.values())[:k], is_general=True)
+
+
+def whole_document(
+    library: Library, question: str, vector: NDArray[np.float32], documents: Sequence[str] | None
+) -> Found:
+    """All passages of one document, in its own order, with their retrieval scores. Raises InputError for several."""
+    known = [info for info in library.documents() if documents is None or info.id in documents]
+    if len(known) != 1:
+        raise InputError(
+            f"One document can be read as a whole, and {len(known)} are chosen. Choose one, or ask about passages."
+        )
+    chunks = library.chunks(known[0].id)
+    found = {hit.chunk.id: hit for hit in library.search(vector, question, len(chunks), [known[0].id])}
+    hits = [found.get(chunk.id) or Hit(chunk, 0.0, 0.0, 0.0, "both") for chunk in chunks]
+    return Found(tuple(hits), is_general=is_general(question), is_given=True, is_whole=True)
 
 
 def _opening(library: Library, vector: NDArray[np.float32], question: str, document_id: str, mode: Mode) -> Hit:

@@ -10,6 +10,7 @@
     prefix_cache       best passage, causal          other passages, question                   rag_doc_query
     docs_cache         passages                      question                                   block mask
     docs_query_cache   passages, question            closing only                               block mask
+    each_cache         each passage by itself        question, once for each passage            doc_cache, k times
 
 "Block mask": joining the caches and running the tail gives the numbers of one forward of the layout under its mask and
 positions. The blocks do not see each other, which plain causal RAG does; what that costs in quality is measured by
@@ -60,6 +61,9 @@ class Strategy:
     most_documents: int | None = None
     """Passages read at most, the best ones; None: all that were retrieved."""
 
+    one_by_one: bool = False
+    """The question is answered over each passage alone, and one answer chosen; otherwise over all together."""
+
     is_exact: bool = False
     """Gives the numbers of full causal prefill; otherwise those of the block mask."""
 
@@ -98,6 +102,13 @@ _ROWS = (
         caches_query=True,
         is_published=False,
     ),
+    Strategy(
+        name="each_cache",
+        label="Each passage read by itself",
+        documents="bidirectional",
+        one_by_one=True,
+        is_published=False,
+    ),
 )
 
 STRATEGIES: dict[str, Strategy] = {row.name: row for row in _ROWS}
@@ -115,6 +126,19 @@ def find_strategy(name: str) -> Strategy:
     return row
 
 
+def build_layouts(
+    strategy: Strategy,
+    prompts: Prompts,
+    config: GritConfig,
+    question: str,
+    passages: Sequence[str],
+    positions: Positions = "consecutive",
+) -> list[Layout]:
+    """The prompts of one question: one over all passages, or one over each passage where they are read one by one."""
+    groups = [[text] for text in passages] if strategy.one_by_one else [passages]
+    return [build_layout(strategy, prompts, config, question, group, positions) for group in groups]
+
+
 def build_layout(
     strategy: Strategy | str,
     prompts: Prompts,
@@ -129,7 +153,8 @@ def build_layout(
                 the document's block of query_doc_cache then opens with a newline instead of BOS, also as published
 
     The tail always holds at least the closing and the opened answer. A block's ids depend on its own text alone, so its
-    cache can be made before the question is known. Raises InputError for an unknown strategy, an empty question, or a
+    cache can be made before the question is known. Of a strategy that reads one by one, the prompt over all `passages`
+    as one: see `build_layouts`. Raises InputError for an unknown strategy, an empty question, or a
     strategy that retrieves without a passage.
     """
     row = find_strategy(strategy) if isinstance(strategy, str) else strategy

@@ -13,7 +13,7 @@ import gradio as gr
 
 from grit_app.documents.library import Library
 from grit_app.errors import InputError
-from grit_app.rag.answering import answer
+from grit_app.rag.answering import answer, check_question
 from grit_app.rag.events import Done
 from grit_app.settings import Settings
 from grit_app.ui.base.engine import Engine
@@ -56,6 +56,7 @@ def publish(engine: Engine, settings: Settings) -> None:
         """A cited answer over the given texts. An empty strategy and k 0: the model's defaults."""
         checked_texts(documents, MAX_DOCUMENT_CHARACTERS)
         with engine.using() as model, tempfile.TemporaryDirectory(prefix="grit-ask-") as folder:
+            check_question(question, strategy or model.config.default_strategy, k or None)  # before texts are embedded
             paths = [Path(folder) / f"{number}.txt" for number in range(1, len(documents) + 1)]
             for path, text in zip(paths, documents, strict=True):
                 path.write_text(text, encoding="utf-8")

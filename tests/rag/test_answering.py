@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import replace
 from typing import Any
@@ -12,13 +13,18 @@ from grit_app.documents.chunking import Chunk
 from grit_app.documents.library import Hit
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM, Sampling
+from grit_app.gritlm.write.runtime import Decoder
 from grit_app.rag.answering import answer
-from grit_app.rag.events import STAGES, Answer, Done, FirstToken, Retrieved, Token
+from grit_app.rag.events import STAGES, Answer, Done, FirstToken, PassageAnswer, Retrieved, Rewritten, Token
+from grit_app.rag.follow_up import Turn
+from grit_app.rag.one_by_one import choose
 from grit_app.rag.retrieval import Found, answerable, is_general, is_refusal
-from grit_app.rag.strategies import STRATEGIES, build_layout
+from grit_app.rag.strategies import STRATEGIES, build_layouts, find_strategy
 
 QUESTION = "How many schools participated in the United States?"
 SHORT = Sampling(max_new_tokens=6)
+OURS = ["question", "mode", "confidence", "notes", "passage_answers"]
+"""Keys of the JSON beyond the published ones."""
 
 
 def with_config(model: GritLM, **changes: Any) -> GritLM:
@@ -59,10 +65,9 @@ def test_every_strategy_answers_and_counts_its_tokens(searchable, model, name, m
     """cached_tokens and prompt_tokens must be those of the layout that was really run."""
     result = ask(QUESTION, searchable, model, strategy=name, k=2, mode=mode)
     passages = [citation.hit.chunk.text for citation in sorted(result.citations, key=lambda c: -c.hit.score)]
-    layout = build_layout(name, model.prompts, model.config, QUESTION, passages)
-    assert (result.cached_tokens, result.prompt_tokens) == (
-        layout.cached_length, layout.cached_length + len(layout.tail)
-    )  # fmt: skip
+    layouts = build_layouts(find_strategy(name), model.prompts, model.config, QUESTION, passages)
+    cached = sum(layout.cached_length for layout in layouts)
+    assert (result.cached_tokens, result.prompt_tokens) == (cached, cached + sum(len(lay.tail) for lay in layouts))
     assert (result.cached_tokens > 0) == STRATEGIES[name].caches_anything
     assert result.new_tokens > 0
     if not STRATEGIES[name].retrieves:
@@ -129,11 +134,11 @@ def test_a_short_answer_is_a_part_of_its_quote_with_the_same_citation(searchable
     assert general.short == "" and len(general.text.split()) > 4
 
 
-def test_json_has_exactly_the_published_keys(searchable, model):
+def test_json_has_the_published_keys_first(searchable, model):
     data = ask(QUESTION, searchable, model, mode="quote", k=2).to_json([{"file": "x.pdf", "reason": "x.pdf is empty."}])
     assert list(data) == [
         "answer", "answerable", "strategy", "citations", "prompt_tokens", "cached_tokens", "new_tokens", "timings_ms",
-        "skipped",
+        "skipped", *OURS,
     ]  # fmt: skip
     assert list(data["citations"][0]) == ["number", "file", "page", "page_label", "text", "score"]
     assert list(data["timings_ms"]) == ["embed", "search", "load_cache", "prefill", "first_token", "total"]
@@ -206,6 +211,125 @@ def test_passages_that_do_not_fit_the_context_are_dropped_from_the_end_and_it_sa
     with pytest.raises(InputError, match="does not fit into the model's context of 160"):
         ask("why " * 200, library, small, strategy="none")
     library.close()
+
+
+def test_each_passage_is_read_by_itself_and_its_answer_told(searchable, model):
+    """The answers over each passage are those of doc_cache over that passage alone, token for token."""
+    events = list(answer(QUESTION, searchable, model, strategy="each_cache", k=3, mode="free", sampling=SHORT))
+    told = {event.hit: event for event in events if isinstance(event, PassageAnswer)}
+    hits = events[0].hits
+    assert sorted(told) == [0, 1, 2]
+    for number, hit in enumerate(hits):
+        alone = ask(QUESTION, searchable, model, strategy="doc_cache", hits=[hit], mode="free")
+        assert told[number].text == alone.text != ""
+    done = events[-1].answer
+    assert done.text == told[0].text, "without a fitted confidence the best-ranked answer that does not refuse"
+    assert [a.number for a in done.passage_answers] == [1, 2, 3] and done.new_tokens > 6
+    data = done.to_json()
+    assert [row["text"] for row in data["passage_answers"]] == [told[a.hit].text for a in done.passage_answers]
+    assert "".join(event.text for event in events if isinstance(event, Token)).strip() == done.text
+
+
+def test_the_likeliest_answer_that_does_not_refuse_wins(searchable, model):
+    """By the checkpoint's fitted confidence; and where every passage refuses, so does the answer."""
+    fitted = {"weights": {"bias": 0.0, "rank": 2.0}, "refuse": 0.0, "doubt": 0.999, "sure": 1.0}
+    judged = with_config(model, vector_weight=0.0, confidence={"each": fitted})
+    last = ask(QUESTION, searchable, judged, strategy="each_cache", k=3, mode="free")
+    chosen = max(last.passage_answers, key=lambda a: a.confidence)
+    assert last.text == chosen.text and chosen.hit == 2 and chosen.number == 1
+    assert last.confidence == pytest.approx(1 / (1 + math.exp(-4.0)))
+    assert last.is_doubtful and "closest answer" in last.notes[0]
+    assert all(not citation.is_cited for citation in last.citations[1:]), "only the passage that was read supports it"
+    refusing = [PassageAnswer(number, "x", refuses=number < 2, confidence=0.1 * number) for number in range(3)]
+    assert choose(refusing) is refusing[2]
+    assert choose(refusing[:2]) is None
+
+
+def test_an_answer_below_the_first_threshold_is_refused_and_above_the_last_is_short(searchable, model):
+    def ask_with(**thresholds: float) -> Answer:
+        fitted = {"weights": {"bias": 0.0}, "refuse": 0.0, "doubt": 0.0, "sure": 0.0} | thresholds
+        return ask(QUESTION, searchable, with_config(model, vector_weight=0.0, confidence={"quote": fitted}), k=2,
+                   mode="quote")  # fmt: skip
+
+    refused = ask_with(refuse=0.6)
+    assert refused.text == model.config.refusal_sentence and not refused.answerable and refused.short == ""
+    sure, unsure, doubtful = ask_with(), ask_with(sure=0.6), ask_with(sure=0.6, doubt=0.6)
+    assert sure.text == unsure.text == doubtful.text and sure.confidence == 0.5
+    assert sure.short and not unsure.short and not doubtful.short
+    assert doubtful.notes == ("This is the closest sentence; it may not answer the question.",) != unsure.notes
+
+
+def test_a_quote_of_table_rows_carries_its_passages_number(make_library, model):
+    """It was searched for again by its words, and a verbatim row was called unsupported."""
+    rows = "Travel costs of senators\nMs Ruiz 1,204.50 travel 17 days\nMr Okoye 88.10 travel 2 days\n"
+    library = make_library(model, {"table.txt": rows, "more.txt": "Ms Ruiz is a senator. She does travel a lot."})
+    result = ask("How much did Ms Ruiz spend on travel?", library, model, mode="quote", k=2)
+    assert result.is_supported and result.notes == ()
+    for sentence, numbers in result.sentences:
+        assert len(numbers) == 1 and sentence in result.citations[numbers[0] - 1].hit.chunk.text
+    library.close()
+
+
+def test_sources_alone_are_found_and_nothing_is_read(searchable, model):
+    events = list(answer(QUESTION, searchable, model, mode="sources", k=2))
+    assert [type(event) for event in events] == [Retrieved, Done]
+    result = events[-1].answer
+    assert (result.text, result.mode, result.prompt_tokens) == ("", "sources", 0)
+    assert len(result.citations) == 2 and result.notes == ()
+
+
+def test_a_short_document_is_read_whole_in_its_own_order(make_library, model):
+    library = make_library(model, {"bees.txt": "\n\n".join(f"Hive {n} holds {n} queens." for n in range(40))})
+    library.chunk_tokens = 200
+    (info,) = library.documents()
+    assert info.chunks > 1
+    result = ask("How many queens does hive 3 hold?", library, model, whole=True, mode="free", strategy="each_cache")
+    read = sorted(result.citations, key=lambda citation: citation.hit.chunk.index)
+    assert len(read) == info.chunks and result.strategy == "docs_cache"
+    joined = build_layouts(find_strategy("docs_cache"), model.prompts, model.config, result.question,
+                           [citation.hit.chunk.text for citation in read])  # fmt: skip
+    assert result.cached_tokens == joined[0].cached_length
+    small = with_config(load_small := model)
+    small.context = 200
+    with pytest.raises(InputError, match="does not fit into the model's context of 200 tokens as a whole"):
+        ask("How many?", library, small, whole=True, mode="free")
+    assert load_small.context > 200
+    library.close()
+
+
+def test_several_documents_cannot_be_read_as_a_whole(searchable, model):
+    with pytest.raises(InputError, match="3 are chosen"):
+        ask(QUESTION, searchable, model, whole=True)
+
+
+def test_a_question_that_follows_is_rewritten_shown_and_searched_as_rewritten(searchable, model):
+    turns = [Turn("How many schools participated in the United States?", "370 schools.")]
+    events = list(answer("And in 2011?", searchable, model, turns=turns, mode="sources", k=2))
+    assert events[0] == Rewritten("How many schools participated in 2011?")
+    assert events[-1].answer.question == "How many schools participated in 2011?"
+    assert events[1].hits[0].chunk.document_name == "study.txt"
+
+
+@pytest.mark.parametrize("mode", ["quote", "short", "free"])
+@pytest.mark.parametrize("strategy", ["rag_doc_query", "docs_cache", "each_cache"])
+def test_stop_is_looked_at_while_an_answer_is_read(searchable, model, strategy, mode, monkeypatch):
+    """Quoting and scoring looked away: a long prompt on a slow machine could not be stopped."""
+    stop = threading.Event()
+    layers = 0
+
+    def stop_in_the_second_layer(self: Any, *arguments: Any) -> Any:
+        nonlocal layers
+        layers += 1
+        if layers == 1:
+            stop.set()
+        return attention(self, *arguments)
+
+    attention = Decoder._attention
+    monkeypatch.setattr(Decoder, "_attention", stop_in_the_second_layer)
+    result = ask(QUESTION, searchable, model, strategy=strategy, mode=mode, cancel=stop, k=2)
+    assert layers == 1, "no second layer is computed after Stop"
+    assert (result.finish_reason, result.answerable) == ("cancelled", False)
+    assert "Stopped" in result.notes[0]
 
 
 def test_cancel_stops_a_free_answer_and_an_answer_that_has_not_begun(searchable, model):

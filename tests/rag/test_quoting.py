@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from grit_app.gritlm.write.quote import best_span
 from grit_app.rag.evidence import FEATURES, WEIGHTS, asked_for, evidence, features
-from grit_app.rag.quoting import Candidate, choose, openings, shortlist
+from grit_app.rag.quoting import Candidate, _likelihoods, choose, openings, shortlist
 from grit_app.rag.sentences import sentences_of
 from grit_app.rag.strategies import build_layout
 
@@ -14,6 +15,12 @@ PASSAGE = (
     "The mill was built by Anna Berg in 1875. It burned down twice. The owner was a man from Oslo. "
     "The mill has 12 wheels because the river is slow."
 )
+
+
+def reading(tail):
+    """One prompt for all passages, without a cache."""
+    prompt = (tail, None)
+    return lambda passage: prompt
 
 
 @pytest.mark.parametrize(
@@ -62,19 +69,19 @@ def test_a_question_does_not_answer_a_question():
 def test_the_choice_is_one_of_the_candidates_and_counts_its_tokens(tiny_model):
     layout = build_layout("rag_doc_query", tiny_model.prompts, tiny_model.config, "Who built it?", [PASSAGE])
     candidates = shortlist("Who built the mill?", [PASSAGE], [1.0])
-    quote = choose(tiny_model, "Who built the mill?", layout.tail, None, candidates)
+    quote = choose(tiny_model, "Who built the mill?", reading(layout.tail), candidates)
     assert quote.text == " ".join(sentence.text for sentence in quote.sentences)
     assert {sentence.text for sentence in quote.sentences} <= {candidate.sentence.text for candidate in candidates}
     assert quote.short in quote.text and quote.short
-    assert quote.choose_ms > 0
+    assert quote.short in quote.short_from.text and quote.short_from in quote.sentences
 
 
 def test_two_sentences_are_quoted_only_if_they_are_nearly_as_good(tiny_model):
     """In the order of the text, whichever is better."""
     first, second = sentences_of(["It has 12 wheels. It has 9 doors."])
-    close = choose(tiny_model, "Who?", [1, 5], None, [Candidate(second, 5.0), Candidate(first, 4.99)])
+    close = choose(tiny_model, "Who?", reading([1, 5]), [Candidate(second, 5.0), Candidate(first, 4.99)])
     assert close.text == "It has 12 wheels. It has 9 doors."
-    clear = choose(tiny_model, "Who?", [1, 5], None, [Candidate(second, 50.0), Candidate(first, 4.99)])
+    clear = choose(tiny_model, "Who?", reading([1, 5]), [Candidate(second, 50.0), Candidate(first, 4.99)])
     assert clear.text == "It has 9 doors."
 
 
@@ -83,8 +90,23 @@ def test_the_embedding_and_the_likelihood_have_a_say(tiny_model):
     sentences = sentences_of(["Bees store honey.", "The river rises in the mountains.", "Wax."])
     equal = [Candidate(sentence, 0.0) for sentence in sentences]
     vectors = tiny_model.encode([sentence.text for sentence in sentences])
-    near = [choose(tiny_model, "Who?", [1, 5], None, equal, vector=100 * vector).sentences for vector in vectors[:2]]
+    near = [choose(tiny_model, "Who?", reading([1, 5]), equal, vector=100 * vector).sentences for vector in vectors[:2]]
     assert near[0] != near[1]
+
+
+def test_a_sentence_is_judged_behind_the_prompt_that_reads_its_passage(tiny_model):
+    """Where passages are read one by one, each has a prompt of its own."""
+    sentences = sentences_of(["Bees store honey.", "The river rises in the mountains."])
+    candidates = [Candidate(sentence, 0.0) for sentence in sentences]
+    prompts = [([1, 5, 9], None), ([1, 7, 30], None)]
+    refusal = tiny_model.config.refusal_sentence
+    expected = [
+        best_span(tiny_model, *prompts[number], [sentence.text, refusal]).scores
+        for number, sentence in enumerate(sentences)
+    ]
+    found, rival = _likelihoods(tiny_model, lambda passage: prompts[passage], candidates, None)
+    assert found == pytest.approx([scores[0] for scores in expected], abs=1e-4)
+    assert rival == pytest.approx(max(scores[1] for scores in expected), abs=1e-4)
 
 
 def test_openings_skip_headings():

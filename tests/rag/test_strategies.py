@@ -13,11 +13,19 @@ from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.layout import additive_mask
 from grit_app.gritlm.write.runtime import Decoder
 from grit_app.rag.block_caches import block_cache
-from grit_app.rag.strategies import ALIASES, REFERENCE, STRATEGIES, build_layout, find_strategy, prefix_block
+from grit_app.rag.strategies import (
+    ALIASES,
+    REFERENCE,
+    STRATEGIES,
+    build_layout,
+    build_layouts,
+    find_strategy,
+    prefix_block,
+)
 
 NAMES = {
     "none", "rag_query_doc", "rag_doc_query", "query_cache", "doc_cache", "query_doc_cache",
-    "prefix_cache", "docs_cache", "docs_query_cache",
+    "prefix_cache", "docs_cache", "docs_query_cache", "each_cache",
 }  # fmt: skip
 QUESTION = "How many schools took part?"
 PASSAGES = ["A total of 370 schools took part.", "Bees store honey in combs made of wax.", "The river is long."]
@@ -151,10 +159,18 @@ def test_how_many_passages_a_strategy_reads(tiny_model):
     counts = {name: passages(name) for name in NAMES}
     assert counts == {
         "none": 0, "rag_query_doc": 0, "rag_doc_query": 0, "query_cache": 0, "doc_cache": 1, "query_doc_cache": 3,
-        "prefix_cache": 1, "docs_cache": 3, "docs_query_cache": 3,
+        "prefix_cache": 1, "docs_cache": 3, "docs_query_cache": 3, "each_cache": 3,
     }  # fmt: skip
     text = tiny_model.prompts.decode(build_layout("rag_doc_query", tiny_model.prompts, CONFIG, QUESTION, PASSAGES).tail)
     assert all(passage in text for passage in PASSAGES)
+
+
+def test_reading_one_by_one_is_doc_cache_for_each_passage(tiny_model):
+    row = find_strategy("each_cache")
+    layouts = build_layouts(row, tiny_model.prompts, CONFIG, QUESTION, PASSAGES)
+    assert layouts == [build_layout("doc_cache", tiny_model.prompts, CONFIG, QUESTION, [text]) for text in PASSAGES]
+    (together,) = build_layouts(find_strategy("docs_cache"), tiny_model.prompts, CONFIG, QUESTION, PASSAGES)
+    assert len(together.blocks) == len(PASSAGES)
 
 
 def test_prefix_block_does_not_depend_on_the_question(tiny_model):

@@ -20,8 +20,8 @@ from grit_app.rag.strategies import ALIASES, REFERENCE, STRATEGIES, build_layout
 from training.config import ConfigError, RagConfig
 from training.data.formats import RagSample
 
-LAYOUTS = tuple(name for name, strategy in STRATEGIES.items() if strategy.retrieves)
-"""Every strategy that reads passages may be trained."""
+LAYOUTS = tuple(name for name, strategy in STRATEGIES.items() if strategy.retrieves and not strategy.one_by_one)
+"""Every strategy that reads passages may be trained; reading one by one is `doc_cache`, once for each."""
 
 
 @dataclass(frozen=True)

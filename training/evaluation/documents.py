@@ -2,25 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 from grit_app.benchmark.inputs.questions import read_rows
 from grit_app.benchmark.measure.metrics import holds_answer
 from grit_app.documents.library import Library
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM
-from grit_app.rag.answering import answer
+from grit_app.places import ASSETS
+from grit_app.rag.answering import AnswerMode, answer
 from grit_app.rag.events import Answer, Done
 
-QUESTIONS = Path(__file__).resolve().parents[2] / "assets" / "evaluation" / "pdf_questions.jsonl"
+QUESTIONS = ASSETS / "evaluation" / "pdf_questions.jsonl"
 """Rows: file, question, pages (from 1), answers."""
 
+WAYS: Final[tuple[tuple[str, AnswerMode], ...]] = (
+    ("docs_cache", "quote"),
+    ("docs_cache", "short"),
+    ("docs_cache", "free"),
+    ("each_cache", "quote"),
+    ("each_cache", "short"),
+    ("each_cache", "free"),
+    ("rag_doc_query", "free"),
+)
+"""Strategies and modes among which a checkpoint's defaults are chosen."""
 
-def file_questions(model: GritLM, folder: Path, questions: Path = QUESTIONS) -> dict[str, float]:
+Rates = dict[str, float]
+
+
+def file_questions(model: GritLM, folder: Path, questions: Path = QUESTIONS) -> Rates:
     """Shares of questions whose answer holds a right one, whose cited passage stands on a right page, and both.
 
     Each question is asked over its own file, with the checkpoint's defaults. Raises InputError if a file is not there.
     """
+    with _library(model, folder, questions) as (library, rows):
+        return _rates(model, library, rows)
+
+
+def by_way(
+    model: GritLM, folder: Path, questions: Path = QUESTIONS, ways: Sequence[tuple[str, AnswerMode]] = WAYS
+) -> dict[tuple[str, AnswerMode], Rates]:
+    """The same for each strategy and mode."""
+    with _library(model, folder, questions) as (library, rows):
+        return {(strategy, mode): _rates(model, library, rows, strategy, mode) for strategy, mode in ways}
+
+
+def best_way(found: dict[tuple[str, AnswerMode], Rates]) -> tuple[str, AnswerMode]:
+    """The way with most right answers on right pages; then most right answers; then the first of those measured."""
+    return max(found, key=lambda way: (found[way]["both"], found[way]["right_answer"], found[way]["right_page"]))
+
+
+@contextmanager
+def _library(model: GritLM, folder: Path, questions: Path) -> Iterator[tuple[Library, list[dict[str, Any]]]]:
+    """A library of the files, and the rows of the questions, each with its document's id."""
     rows = list(read_rows(questions))
     names = list(dict.fromkeys(str(row["file"]) for row in rows))
     library = Library(model, None)
@@ -30,14 +67,24 @@ def file_questions(model: GritLM, folder: Path, questions: Path = QUESTIONS) -> 
         if failed:
             raise InputError(f"A file of the evaluation cannot be used: {failed[0]}")
         ids = {name: report.document_id or "" for name, report in zip(names, reports, strict=True)}
-        right, paged, both = 0, 0, 0
-        for row in rows:
-            events = answer(row["question"], library, model, documents=[ids[row["file"]]])
-            found = next(event.answer for event in events if isinstance(event, Done))
-            holds, on_page = holds_answer(found.text, row["answers"]), bool(_pages(found) & set(row["pages"]))
-            right, paged, both = right + holds, paged + on_page, both + (holds and on_page)
+        yield library, [row | {"document": ids[row["file"]]} for row in rows]
     finally:
         library.close()
+
+
+def _rates(
+    model: GritLM,
+    library: Library,
+    rows: Sequence[dict[str, Any]],
+    strategy: str | None = None,
+    mode: AnswerMode | None = None,
+) -> Rates:
+    right, paged, both = 0, 0, 0
+    for row in rows:
+        events = answer(row["question"], library, model, strategy, mode=mode, documents=[row["document"]])
+        found = next(event.answer for event in events if isinstance(event, Done))
+        holds, on_page = holds_answer(found.text, row["answers"]), bool(_pages(found) & set(row["pages"]))
+        right, paged, both = right + holds, paged + on_page, both + (holds and on_page)
     total = max(1, len(rows))
     return {"right_answer": right / total, "right_page": paged / total, "both": both / total, "n": float(len(rows))}
 

@@ -18,9 +18,7 @@ import numpy as np
 
 from grit_app.benchmark.measure.metrics import holds_answer, token_f1
 from grit_app.gritlm import GritLM, Sampling
-from grit_app.gritlm.cache.kv_cache import KVCache, join
-from grit_app.gritlm.layout import Layout
-from grit_app.rag.block_caches import block_cache
+from grit_app.rag.block_caches import gather
 from grit_app.rag.strategies import build_layout
 from training.config import DataFile
 from training.data.formats import (
@@ -113,18 +111,12 @@ def answers(model: GritLM, samples: Sequence[RagSample]) -> dict[str, float]:
         expected = sample.answer if sample.answerable else model.config.refusal_sentence
         strategy = model.config.default_strategy
         layout = build_layout(strategy, model.prompts, model.config, sample.question, sample.passages)
-        stream = model.stream_ids(layout.tail, serving_cache(model, layout), Sampling(max_new_tokens=ANSWER_TOKENS))
+        stream = model.stream_ids(layout.tail, gather(model, layout), Sampling(max_new_tokens=ANSWER_TOKENS))
         for _ in stream:
             pass
         f1 += token_f1(stream.text, [expected])
         match += holds_answer(stream.text, [expected])
     return {"f1": f1 / len(samples), "match": match / len(samples)}
-
-
-def serving_cache(model: GritLM, layout: Layout) -> KVCache | None:
-    """The joined caches of a layout's blocks, each made alone as at upload."""
-    caches = [block_cache(model, block) for block in layout.blocks]
-    return join(caches, model.rope, layout.positions, layout.keep_headers) if caches else None
 
 
 def similarity(model: GritLM, rows: JsonLines, limit: int | None) -> dict[str, float]:

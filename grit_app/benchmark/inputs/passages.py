@@ -7,15 +7,12 @@ with PassagePool(model, contexts) as pool:
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from types import TracebackType
 
 from grit_app.documents.chunking import Chunk
 from grit_app.documents.document import Limits
 from grit_app.documents.library import Hit, Library
-from grit_app.errors import InputError
 from grit_app.gritlm import GritLM
 from grit_app.gritlm.cache.pack import Scheme
 
@@ -25,22 +22,12 @@ CACHE_BYTES = 2 << 30
 class PassagePool:
     """Each text is a document of its own, in memory. Equal texts are one."""
 
-    def __init__(
-        self, model: GritLM, texts: Iterable[str], chunk_tokens: int = 1024, scheme: Scheme = "native"
-    ) -> None:
+    def __init__(self, model: GritLM, texts: Iterable[str], scheme: Scheme = "native") -> None:
         self.texts = list(dict.fromkeys(texts))
         limits = Limits(max_documents=max(1, len(self.texts)))
-        self.library = Library(model, None, limits, CACHE_BYTES, chunk_tokens=chunk_tokens, cache_scheme=scheme)
-        with tempfile.TemporaryDirectory(prefix="grit-passages-") as folder:
-            files = [Path(folder) / f"{number:06d}.txt" for number in range(len(self.texts))]
-            for file, text in zip(files, self.texts, strict=True):
-                file.write_text(text, encoding="utf-8")
-            reports = self.library.add(files, with_caches=False)
-        self._ids: dict[str, str] = {}
-        for text, report in zip(self.texts, reports, strict=True):
-            if report.document_id is None:
-                raise InputError(f"A passage cannot be read ({report.reason}). It begins: {text[:60]!r}")
-            self._ids[text] = report.document_id
+        self.library = Library(model, None, limits, CACHE_BYTES, cache_scheme=scheme)
+        ids = self.library.add_passages({f"{number:06d}.txt": [text] for number, text in enumerate(self.texts)})
+        self._ids = dict(zip(self.texts, ids, strict=True))
         self._texts = {document_id: text for text, document_id in self._ids.items()}
 
     def document_id(self, text: str) -> str:

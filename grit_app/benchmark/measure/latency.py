@@ -20,7 +20,7 @@ from typing import Any
 from grit_app.benchmark import environment
 from grit_app.benchmark.inputs.texts import TextMaker
 from grit_app.benchmark.measure.baseline import check_baseline
-from grit_app.benchmark.measure.cases import STATES, TWO_MODELS, CacheShelf, Case, SearchIndex, State, Workload
+from grit_app.benchmark.measure.cases import STATES, TWO_MODELS, Case, Shelf, State, Workload
 from grit_app.benchmark.measure.floors import ModelSize, Rates, floor_summary, measure_rates
 from grit_app.benchmark.options import (
     load_model,
@@ -137,17 +137,16 @@ def _records(
     deadline = None if plan.seconds is None else time.monotonic() + plan.seconds
     with (
         tempfile.TemporaryDirectory(prefix="grit-latency-") as folder,
-        closing(SearchIndex(model.hidden_size, [maker.words(60) for _ in range(LIBRARY_PASSAGES)])) as search,
+        closing(Shelf(model, Path(folder), [maker.words(60) for _ in range(LIBRARY_PASSAGES)], plan.scheme)) as shelf,
     ):
-        shelf = CacheShelf(model, Path(folder), plan.scheme)
         for number, (docs, doc_tokens, query_tokens) in enumerate(groups):
-            if max(doc_tokens // docs, query_tokens) + 64 > model.context:
+            if doc_tokens + query_tokens + plan.new_tokens + 128 > model.context:
                 left_out.append(
                     f"{docs} documents of {doc_tokens} tokens together: beyond the context of {model.context}"
                 )
                 continue
             work = _workload(maker, docs, doc_tokens, query_tokens)
-            cases = _cases(model, plan, work, shelf, search, retriever)
+            cases = _cases(model, plan, work, shelf, retriever)
             if not rates or plan.seconds is None:  # with little time one reading has to do
                 rates.append(measure_rates(model))
             share = None if deadline is None else (deadline - time.monotonic()) / (len(groups) - number)
@@ -161,19 +160,18 @@ def _workload(maker: TextMaker, docs: int, doc_tokens: int, query_tokens: int) -
     return Workload(maker.text(query_tokens), [maker.text(length) for length in lengths], query_tokens, doc_tokens)
 
 
-def _cases(
-    model: GritLM, plan: Plan, work: Workload, shelf: CacheShelf, search: SearchIndex, retriever: GritLM | None
-) -> list[Case]:
+def _cases(model: GritLM, plan: Plan, work: Workload, shelf: Shelf, retriever: GritLM | None) -> list[Case]:
     """Every strategy, in each state if it reads stored caches; not those that read fewer documents than there are."""
     cases = []
+    documents = shelf.put(work)
     for strategy in plan.strategies:
         row = None if strategy == TWO_MODELS else find_strategy(strategy)
         if row is not None and row.most_documents is not None and row.most_documents < len(work.passages):
             continue
         second = retriever if strategy == TWO_MODELS else None
-        first = Case(model, strategy, "none", work, shelf, search, second, plan.new_tokens)
+        first = Case(model, strategy, "none", work, shelf, documents, second, plan.new_tokens)
         states = plan.states if first.files else ("none",)
-        cases += [Case(model, strategy, state, work, shelf, search, second, plan.new_tokens) for state in states]
+        cases += [Case(model, strategy, state, work, shelf, documents, second, plan.new_tokens) for state in states]
     return cases
 
 
@@ -210,7 +208,7 @@ def _record(case: Case, docs: int, rates: Sequence[Rates]) -> Record:
     work = case.workload
     full = build_layout(REFERENCE, case.model.prompts, case.model.config, work.question, work.passages)
     rows, cached = case.computed_tokens, case.cached_tokens
-    stages = {name: [sample.stages[name] for sample in case.samples] for name in case.samples[0].stages}
+    stages = {name: [sample.stages.get(name, 0.0) for sample in case.samples] for name in case.samples[0].stages}
     return {
         "strategy": case.strategy,
         "docs": docs,

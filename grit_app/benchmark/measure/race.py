@@ -3,9 +3,10 @@
     race = run(model, question, text, ["rag_doc_query", "docs_cache"])
     for lane in race.lanes: lane.ttft_ms, lane.text, lane.at(120.0)      # the words that stood there after 120 ms
 
-Each lane runs alone on the device, after a run of its own that is thrown away. Its clock starts with the question and
-holds whatever then remains to be done: tokenise, embed the question where its cache is used, join caches, read the
-tail, decode. Caches of the document are made before: that happens when a document is added.
+Each lane is an answer of the app over a library that holds the document, alone on the device, after a run of its own
+that is thrown away. Its clock starts with the question and holds whatever then remains to be done: embed the question,
+tokenise, join caches, read the tail, decode. Caches of the document are made before: that happens when a document is
+added.
 """
 
 from __future__ import annotations
@@ -13,14 +14,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from grit_app.benchmark.measure.cases import read_block
+import numpy as np
+
+from grit_app.benchmark.measure.cases import DeviceStages
 from grit_app.benchmark.timing import synchronize
-from grit_app.gritlm import GritLM, KVCache, Sampling, join
+from grit_app.documents.library import Hit, Library
+from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.errors import Cancelled, InputError
-from grit_app.rag.quoting import Candidate, choose, shortlist
-from grit_app.rag.strategies import build_layout
+from grit_app.rag.answering import AnswerMode, answer
+from grit_app.rag.block_caches import gather
+from grit_app.rag.events import Done, Token
+from grit_app.rag.strategies import build_layouts, find_strategy
 
 
 @dataclass(frozen=True)
@@ -106,96 +114,84 @@ def run(
             f"{tokens:,} tokens of document do not fit into the model's context of {model.context:,}. "
             "Choose a shorter one."
         )
-    candidates = shortlist(question, [text], [1.0]) if is_quoting else []
     lanes = []
-    for strategy in strategies:
-        if on_lane is not None:
-            on_lane(strategy)
-        lanes.append(_lane(model, strategy, question, text, sampling, candidates, cancel))
+    prepared: dict[str, float] = {}  # by the kind of cache: what making it took
+    with TemporaryDirectory(prefix="grit-race-") as folder:
+        library = Library(model, Path(folder))
+        try:
+            vector = np.zeros((1, model.hidden_size), dtype=np.float32)  # the one document is given, not searched for
+            (document,) = library.add_passages({"document.txt": [text]}, vector)
+            mode: AnswerMode = "quote" if is_quoting else "free"
+            for strategy in strategies:
+                if on_lane is not None:
+                    on_lane(strategy)
+                lanes.append(_lane(library, document, strategy, question, mode, sampling, cancel, prepared))
+        finally:
+            library.close()
     return Race(question, tokens, tuple(lanes))
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One timed answer; times in milliseconds since the question."""
-
-    pieces: list[tuple[float, int]]
-    text: str
-    ttft_ms: float
-    total_ms: float
-    join_ms: float
-    finish_reason: str
-
-
 def _lane(
-    model: GritLM,
+    library: Library,
+    document: str,
     strategy: str,
     question: str,
-    text: str,
+    mode: AnswerMode,
     sampling: Sampling,
-    candidates: Sequence[Candidate],
     cancel: threading.Event | None,
+    prepared: dict[str, float],
 ) -> Lane:
-    start = time.perf_counter()
-    layout = build_layout(strategy, model.prompts, model.config, question, [text])
-    kept = [read_block(model, block, text) for block in layout.blocks if block.role == "document"]
-    synchronize(model.device)
-    prepare_ms = (time.perf_counter() - start) * 1e3 if kept else 0.0
-    _answer(model, strategy, question, text, kept, Sampling(max_new_tokens=1), candidates, cancel)
-    timed = _answer(model, strategy, question, text, kept, sampling, candidates, cancel)
-    return Lane(
-        strategy=strategy,
-        pieces=tuple(timed.pieces),
-        text=timed.text,
-        ttft_ms=timed.ttft_ms,
-        total_ms=timed.total_ms,
-        join_ms=timed.join_ms,
+    model, (chunk,) = library.model, library.chunks(document)
+    row = find_strategy(strategy)
+    (layout,) = build_layouts(row, model.prompts, model.config, question, [chunk.text])
+    if row.caches_documents and row.documents not in prepared:
+        start = time.perf_counter()
+        gather(model, layout, library, [chunk], cancel=cancel)
+        synchronize(model.device)
+        prepared[row.documents] = (time.perf_counter() - start) * 1e3
+    _timed(library, document, strategy, question, mode, Sampling(max_new_tokens=1), cancel)
+    lane = _timed(library, document, strategy, question, mode, sampling, cancel)
+    read = [path for (_, kind), path in library.caches.files(document).items() if kind == row.documents]
+    return replace(
+        lane,
         cached_tokens=layout.cached_length,
         computed_tokens=len(layout.tail),
-        cache_bytes=sum(cache.nbytes for cache in kept),
-        prepare_ms=prepare_ms,
-        finish_reason=timed.finish_reason,
+        cache_bytes=sum(path.stat().st_size for path in read),
+        prepare_ms=prepared.get(row.documents, 0.0),
     )
 
 
-def _answer(
-    model: GritLM,
+def _timed(
+    library: Library,
+    document: str,
     strategy: str,
     question: str,
-    text: str,
-    kept: Sequence[KVCache],
+    mode: AnswerMode,
     sampling: Sampling,
-    candidates: Sequence[Candidate],
     cancel: threading.Event | None,
-) -> _Run:
-    synchronize(model.device)
+) -> Lane:
+    """One answer through the app's path, with the time of every piece."""
+    hits = [Hit(chunk, 1.0, 1.0, 1.0, "both") for chunk in library.chunks(document)]
+    stages = DeviceStages(library.model)
+    synchronize(library.model.device)
     start = time.perf_counter()
-    layout = build_layout(strategy, model.prompts, model.config, question, [text])
-    documents = iter(kept)
-    instruction = model.config.retrieval_instruction
-    caches = [
-        next(documents) if block.role == "document" else read_block(model, block, question, instruction)
-        for block in layout.blocks
-    ]
-    joining = time.perf_counter()
-    cache = join(caches, model.rope, positions=layout.positions, keep_headers=layout.keep_headers) if caches else None
-    synchronize(model.device)
-    ready = time.perf_counter()
-    join_ms = (ready - joining) * 1e3
-    if cancel is not None and cancel.is_set():
-        raise Cancelled("The race was stopped.")
-    if candidates:
-        quote = choose(model, question, layout.tail, cache, candidates).text
-        done_ms = (time.perf_counter() - start) * 1e3
-        return _Run([(done_ms, len(quote))], quote, done_ms, done_ms, join_ms, "stop")
-    stream = model.stream_ids(layout.tail, cache, sampling, cancel=cancel)
-    pieces, length = [], 0
-    asked_ms = (time.perf_counter() - start) * 1e3
-    for piece in stream:
-        length += len(piece)
-        pieces.append(((time.perf_counter() - start) * 1e3, length))
-    total_ms = (time.perf_counter() - start) * 1e3
-    stats = stream.stats
-    if stats.finish_reason == "cancelled":
-        raise Cancelled("The race was stopped.")
-    return _Run(pieces, stream.text, asked_ms + stats.ttft_ms, total_ms, join_ms, stats.finish_reason)
+    pieces: list[tuple[float, int]] = []
+    text, done_ms = "", 0.0
+    events = answer(
+        question, library, library.model, strategy, mode=mode, sampling=sampling, cancel=cancel, hits=hits,
+        stages=stages,
+    )  # fmt: skip
+    for event in events:
+        match event:
+            case Token(piece):
+                text, done_ms = text + piece, (time.perf_counter() - start) * 1e3
+                pieces.append((done_ms, len(text)))
+            case Done(done):
+                if done.finish_reason == "cancelled":
+                    raise Cancelled("The race was stopped.")
+                first = done.timings_ms["first_token"]
+                join_ms = stages.ms["join"]
+                if mode == "quote" or find_strategy(strategy).one_by_one:  # chosen as a whole: it stands there at once
+                    pieces, done_ms = [(first, len(text))], first
+                return Lane(strategy, tuple(pieces), text, first, done_ms, join_ms, 0, 0, 0, 0.0, done.finish_reason)
+    raise AssertionError("an answer ends with Done")

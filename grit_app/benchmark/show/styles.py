@@ -40,6 +40,7 @@ STYLES: Final[dict[str, Style]] = {
     "query_doc_cache": Style("question + document cached", "#999933", "longdashdot", "triangle-left"),
     "docs_cache": Style("documents joined", "#3A86D4", "solid", "diamond"),
     "docs_query_cache": Style("documents + question joined", "#009E73", "solid", "triangle-up"),
+    "each_cache": Style("documents one by one", "#44AA99", "dashdot", "triangle-right"),
     "two_models": Style("two models", "#B3704D", "dot", "hexagon"),
 }
 

@@ -130,6 +130,19 @@ class CacheStore:
             self._keep_hot(key, cache)
         return cache, "warm"
 
+    def cool(self, document_id: str) -> None:
+        """Drops a document's caches from memory; files stay. For measuring what reading them costs."""
+        with self._lock:
+            for key in [key for key in self._hot if _document_of(key) == document_id]:
+                del self._hot[key]
+
+    def files(self, document_id: str) -> dict[Key, Path]:
+        """The files that hold a document's caches."""
+        with self._lock:
+            folder = self._folders.get(document_id)
+            kept = [path for path in self._files if path.parent == folder]
+        return {_key_of(document_id, path): path for path in kept}
+
     def put(self, key: Key, cache: KVCache) -> KVCache:
         """Keeps a cache, dropping the least recently used ones where the budget asks for it; gives it as it is kept.
 
@@ -193,6 +206,11 @@ class CacheStore:
 
 def _document_of(key: Key) -> str:
     return key[0].partition(":")[0]
+
+
+def _key_of(document_id: str, path: Path) -> Key:
+    number, _, attention = path.stem.partition(".")
+    return f"{document_id}:{number}", "causal" if attention == "causal" else "bidirectional"
 
 
 def file_name(key: Key) -> str:

@@ -215,6 +215,91 @@ class Detokenizer:
         return self._decode([*self._shown, *self._held])[len(self._decode(self._shown)) :]
 
 
+class Continuation:
+    """One answer apart from its model: which token follows from the logits, what text that is, and whether it ends.
+
+        while answer.finish == "running":
+            logits = read(answer.unread) if answer.needs_logits else None
+            piece = answer.advance(logits)      # text that is certain now; may be empty
+
+    The same logits and sampling give the same tokens, whoever reads.
+    """
+
+    def __init__(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        decode: Callable[[Sequence[int]], str],
+        stop_ids: Collection[int],
+        sampling: Sampling,
+        constraint: Constraint | None = None,
+    ) -> None:
+        self.text = ""
+        self.token_ids: list[int] = []
+        self.unread: list[int] = list(prompt_ids)
+        """Ids that the model has not read yet."""
+
+        self.finish: FinishReason = "running"
+        self.log_likelihood = 0.0
+        """Of the tokens chosen, the end-of-text token included, by the model's own logits; natural logarithm."""
+
+        self.chosen = 0
+        """Tokens that the log-likelihood counts: forced ones are not chosen."""
+
+        self._detokenizer = Detokenizer(decode, prompt_ids)
+        self._stop_ids = frozenset(stop_ids)
+        self._sampling = sampling
+        self._state = constraint.begin() if constraint else None
+        self._generator = torch.Generator()
+        self._generator.manual_seed(sampling.seed) if sampling.seed is not None else self._generator.seed()
+        self._allowed = self._state.allowed() if self._state else None
+
+    @property
+    def needs_logits(self) -> bool:
+        """False where only one token may follow: it is read together with what comes after it."""
+        return self._allowed is None or len(self._allowed) > 1
+
+    @property
+    def mean_log_probability(self) -> float:
+        """Of the chosen tokens; 0 before the first."""
+        return self.log_likelihood / self.chosen if self.chosen else 0.0
+
+    def advance(self, logits: Tensor | None) -> str:
+        """Takes the next token; gives the text that it makes certain. Logits: float32 [vocabulary], after `unread`."""
+        if logits is None:
+            assert self._allowed is not None, "without logits there must be one token only"
+            (token_id,) = self._allowed
+        else:
+            token_id = choose_token(logits, self._sampling, self._generator, self._allowed, self.token_ids)
+            self.log_likelihood += float(logits[token_id] - logits.logsumexp(0))
+            self.chosen += 1
+            self.unread = []
+        if token_id in self._stop_ids:
+            self.finish = "stop"
+            return self._show(self._detokenizer.flush())
+        if self._state:
+            self._state.advance(token_id)
+            self._allowed = self._state.allowed()
+        self.token_ids.append(token_id)
+        self.unread.append(token_id)
+        piece = self._detokenizer.push(token_id)
+        if len(self.token_ids) >= self._sampling.max_new_tokens:
+            self.finish = "length"
+            piece += self._detokenizer.flush()
+        return self._show(piece)
+
+    def end(self, reason: FinishReason) -> str:
+        """Stops a running answer; gives what text is left."""
+        if self.finish != "running":
+            return ""
+        self.finish = reason
+        return self._show(self._detokenizer.flush())
+
+    def _show(self, piece: str) -> str:
+        self.text += piece
+        return piece
+
+
 class TokenStream(Iterator[str]):
     """An answer in the making: iterate it for pieces of text. Nothing runs before the first piece is asked for.
 
@@ -233,16 +318,11 @@ class TokenStream(Iterator[str]):
         constraint: Constraint | None = None,
         cancel: threading.Event | None = None,
     ) -> None:
-        self.text = ""
-        self.token_ids: list[int] = []
         self._reader = reader
-        self._prompt_ids = list(prompt_ids)
-        self._detokenizer = Detokenizer(decode, self._prompt_ids)
-        self._stop_ids = frozenset(stop_ids)
-        self._sampling = sampling
-        self._state = constraint.begin() if constraint else None
+        self.answer = Continuation(
+            prompt_ids, decode=decode, stop_ids=stop_ids, sampling=sampling, constraint=constraint
+        )
         self._cancel = cancel
-        self._finish: FinishReason = "running"
         self._started_s = self._first_s = self._ended_s = 0.0
         self._prefill_ms = 0.0
         self._pieces = self._run()
@@ -253,8 +333,7 @@ class TokenStream(Iterator[str]):
     def close(self) -> None:
         """Stops the answer and frees its memory."""
         self._pieces.close()
-        if self._finish == "running":
-            self._finish = "cancelled"
+        self.answer.end("cancelled")
         self._reader.close()
 
     def read_all(self) -> str:
@@ -262,6 +341,15 @@ class TokenStream(Iterator[str]):
         for _ in self:
             pass
         return self.text
+
+    @property
+    def text(self) -> str:
+        """What is written so far."""
+        return self.answer.text
+
+    @property
+    def token_ids(self) -> list[int]:
+        return self.answer.token_ids
 
     @property
     def stats(self) -> GenerationStats:
@@ -277,52 +365,32 @@ class TokenStream(Iterator[str]):
             ttft_ms=(self._first_s - self._started_s) * 1e3 if self._first_s else 0.0,
             total_ms=(now_s - self._started_s) * 1e3,
             tokens_per_s=(count - 1) / decode_s if count > 1 and decode_s > 0 else 0.0,
-            finish_reason=self._finish,
+            finish_reason=self.answer.finish,
         )
 
     def _run(self) -> Generator[str, None, None]:
         self._started_s = time.perf_counter()
         try:
-            for token_id in self._tokens():
-                self.token_ids.append(token_id)
-                if piece := self._detokenizer.push(token_id):
-                    self.text += piece
+            while self.answer.finish == "running":
+                if self._cancel is not None and self._cancel.is_set():
+                    raise Cancelled("Stopped.")
+                if piece := self._next_piece():
                     yield piece
-            if piece := self._detokenizer.flush():
-                self.text += piece
-                yield piece
         except Cancelled:
-            self._finish = "cancelled"
+            if piece := self.answer.end("cancelled"):
+                yield piece
         finally:
             self._ended_s = time.perf_counter()
-            if self._finish == "running":
-                self._finish = "cancelled"
+            self.answer.end("cancelled")
             self._reader.close()
 
-    def _tokens(self) -> Iterator[int]:
-        """Ids of the answer. Sets the finish reason and the times on the way."""
-        generator = torch.Generator()
-        generator.manual_seed(self._sampling.seed) if self._sampling.seed is not None else generator.seed()
-        unread = self._prompt_ids
-        for _ in range(self._sampling.max_new_tokens):
-            if self._cancel is not None and self._cancel.is_set():
-                raise Cancelled("Stopped.")
-            allowed = self._state.allowed() if self._state else None
-            if allowed is not None and len(allowed) == 1:
-                (token_id,) = allowed  # nothing to choose, so nothing to compute: read it together with what follows
-            else:
-                token_id = choose_token(self._read(unread), self._sampling, generator, allowed, self.token_ids)
-                unread = []
-            if not self._first_s:
-                self._first_s = time.perf_counter()
-            if token_id in self._stop_ids:
-                self._finish = "stop"
-                return
-            if self._state:
-                self._state.advance(token_id)
-            unread = [*unread, token_id]
-            yield token_id
-        self._finish = "length"
+    def _next_piece(self) -> str:
+        """One token. Sets the times on the way."""
+        logits = self._read(self.answer.unread) if self.answer.needs_logits else None
+        piece = self.answer.advance(logits)
+        if not self._first_s:
+            self._first_s = time.perf_counter()
+        return piece
 
     def _read(self, ids: Sequence[int]) -> Tensor:
         logits = self._reader.read(ids, self._cancel)

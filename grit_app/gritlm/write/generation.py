@@ -80,21 +80,25 @@ def _stream(
             f"The prompt has {reader.prompt_tokens:,} tokens, and this model reads at most {model.context:,}. Shorten "
             "it, or start a new conversation."
         )
-    penalty, ngram_size = sampling.repetition_penalty, sampling.no_repeat_ngram_size
-    sampling = replace(
-        sampling,
-        max_new_tokens=min(sampling.max_new_tokens, room),
-        repetition_penalty=model.config.repetition_penalty if penalty is None else penalty,
-        no_repeat_ngram_size=model.config.no_repeat_ngram_size if ngram_size is None else ngram_size,
-    )
     return TokenStream(
         reader,
         ids,
         decode=model.prompts.decode,
         stop_ids=stop_ids(model),
-        sampling=sampling,
+        sampling=completed(sampling, model, room),
         constraint=constraint,
         cancel=cancel,
+    )
+
+
+def completed(sampling: Sampling, model: Loaded, room: int) -> Sampling:
+    """The sampling with the checkpoint's guards where it names none, and no more tokens than there is room for."""
+    penalty, ngram_size = sampling.repetition_penalty, sampling.no_repeat_ngram_size
+    return replace(
+        sampling,
+        max_new_tokens=min(sampling.max_new_tokens, room),
+        repetition_penalty=model.config.repetition_penalty if penalty is None else penalty,
+        no_repeat_ngram_size=model.config.no_repeat_ngram_size if ngram_size is None else ngram_size,
     )
 
 

@@ -9,6 +9,7 @@ Two ways to choose among the texts:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -85,12 +86,13 @@ def best_span(
     cache: KVCache | None,
     spans: Sequence[str],
     length_normalised: bool = True,
+    cancel: threading.Event | None = None,
 ) -> SpanChoice:
     """The span that the model most likely answers with as a whole, after `cache` (may be None) and `tail_ids`.
 
     length_normalised   scores are means over tokens instead of sums: without it short texts win
 
-    Raises InputError if there is no span to choose.
+    Raises InputError if there is no span to choose, Cancelled once `cancel` is set.
     """
     owners, sequences = [], []
     for index, span in enumerate(spans):
@@ -100,7 +102,7 @@ def best_span(
     if not sequences:
         raise InputError("There is no text to choose from: all spans are empty.")
     scores = [float("-inf")] * len(spans)
-    for index, ids, total in zip(owners, sequences, score(model, tail_ids, sequences, cache), strict=True):
+    for index, ids, total in zip(owners, sequences, score(model, tail_ids, sequences, cache, cancel), strict=True):
         scores[index] = max(scores[index], total / len(ids) if length_normalised else total)
     best = max(range(len(spans)), key=lambda index: scores[index])
     return SpanChoice(best, spans[best].strip(), scores)

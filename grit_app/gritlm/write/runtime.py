@@ -128,6 +128,25 @@ class _Layer:
         )
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One sequence's new tokens in a forward: rows `start` … `stop` − 1, and how they attend to its workspace."""
+
+    space: Workspace
+    start: int
+    stop: int
+    attend: Attend
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the layers of one device share in a forward: cosines and signed sines [t, d], and the sequences."""
+
+    cos: Tensor
+    sin: Tensor
+    parts: Sequence[_Part]
+
+
 class Decoder:
     """Runs tokens through `hf_model` on top of a `Workspace`. Cheap to make; holds no state of its own.
 
@@ -217,29 +236,67 @@ class Decoder:
 
         Raises Cancelled between two layers once `cancel` is set; the workspace then is as before.
         """
-        if not ids or space.length + len(ids) > space.capacity:
-            raise InputError(
-                f"{len(ids)} tokens do not fit into a workspace with {space.capacity - space.length} free rows."
-            )
-        depths, may_attend = tree or (torch.arange(len(ids)), None)
-        h: Tensor = self.embed(torch.tensor([list(ids)], device=self.embed.weight.device))  # [1, t, hidden]
-        attend: Attend | None = None
+        return self._forward([(ids, space)], cancel, tree)
+
+    @torch.inference_mode()
+    def hidden_together(
+        self, parts: Sequence[tuple[Sequence[int], Workspace]], cancel: threading.Event | None = None
+    ) -> list[Tensor]:
+        """For each part the final hidden states [t, hidden] of its ids, as `hidden` gives them for the part alone.
+
+        One forward for all: weights are read once, and each part attends to its own workspace, whatever their lengths.
+        Raises Cancelled between two layers once `cancel` is set; the workspaces then are as before.
+        """
+        states = self._forward(parts, cancel)[0]
+        return list(states.split([len(ids) for ids, _ in parts]))
+
+    def _forward(
+        self,
+        parts: Sequence[tuple[Sequence[int], Workspace]],
+        cancel: threading.Event | None,
+        tree: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Final hidden states [1, t, hidden], the parts' tokens one behind the other."""
+        for ids, space in parts:
+            if not ids or space.length + len(ids) > space.capacity:
+                raise InputError(
+                    f"{len(ids)} tokens do not fit into a workspace with {space.capacity - space.length} free rows."
+                )
+        all_ids = [token for ids, _ in parts for token in ids]
+        h: Tensor = self.embed(torch.tensor([all_ids], device=self.embed.weight.device))  # [1, t, hidden]
+        plan: _Plan | None = None
         for index, layer in enumerate(self.layers):
             if cancel is not None and cancel.is_set():
                 raise Cancelled("Stopped while the prompt was being read.")
             if self._between_layers is not None:
                 self._between_layers()
-            if attend is None or layer.device != h.device:  # the layers of a large model may lie on several devices
+            if plan is None or layer.device != h.device:  # the layers of a large model may lie on several devices
                 h = h.to(layer.device)
-                cos, sin = self.angles(h, depths + space.position)
-                attend = attention_plan(space.length, len(ids), self.heads // self.kv_heads, h, may_attend)
-            h = h + layer.o_proj(self._attention(layer, index, layer.input_norm(h), space, cos, sin, attend))
+                plan = self._plan(h, parts, tree)
+            h = h + layer.o_proj(self._attention(layer, index, layer.input_norm(h), plan))
             h = h + layer.mlp(layer.mlp_norm(h))
         if tree is None:
-            space.length += len(ids)
-            space.position += len(ids)
+            for ids, space in parts:
+                space.length += len(ids)
+                space.position += len(ids)
         result: Tensor = self.norm(h.to(self.norm.weight.device))
         return result
+
+    def _plan(
+        self, h: Tensor, parts: Sequence[tuple[Sequence[int], Workspace]], tree: tuple[Tensor, Tensor] | None
+    ) -> _Plan:
+        """What all layers of one device share."""
+        depths, may_attend = tree or (None, None)
+        group = self.heads // self.kv_heads
+        places, planned, start = [], [], 0
+        for ids, space in parts:
+            count = len(ids)
+            places.append((torch.arange(count) if depths is None else depths) + space.position)
+            attend = attention_plan(space.length, count, group, h, may_attend)
+            planned.append(_Part(space, start, start + count, attend))
+            start += count
+        cos, sin = self.angles(h, torch.cat(places))
+        return _Plan(cos, sin, planned)
 
     def angles(self, h: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and *signed* sines [t, d]: rotated = x·cos + roll(x, d/2)·sin."""
@@ -260,14 +317,19 @@ class Decoder:
             by_head(layer.v_proj(x), self.kv_heads, None),
         )
 
-    def _attention(
-        self, layer: _Layer, index: int, x: Tensor, space: Workspace, cos: Tensor, sin: Tensor, attend: Attend
-    ) -> Tensor:
+    def _attention(self, layer: _Layer, index: int, x: Tensor, plan: _Plan) -> Tensor:
         """Attention output [1, t, heads · d], before the output projection."""
         count, half = x.shape[1], self.head_size // 2
         q, k, v = self.heads_of(layer, x)
-        new_keys, keys, values = space.append(index, v)
-        q = torch.addcmul(q * cos, q.roll(half, -1), sin)
-        torch.addcmul(k * cos, k.roll(half, -1), sin, out=new_keys)
-        mixed = attend(q.view(self.kv_heads, -1, count, self.head_size), keys, values, layer.scaling)
-        return mixed.reshape(self.heads, count, self.head_size).transpose(0, 1).reshape(1, count, -1)
+        q = torch.addcmul(q * plan.cos, q.roll(half, -1), plan.sin)
+        unturned, turned = k * plan.cos, k.roll(half, -1)
+        mixed = []
+        for part in plan.parts:
+            rows = slice(part.start, part.stop)
+            new_keys, keys, values = part.space.append(index, v[:, rows])
+            torch.addcmul(unturned[:, rows], turned[:, rows], plan.sin[rows], out=new_keys)
+            own = q[:, rows].reshape(self.kv_heads, -1, part.stop - part.start, self.head_size)
+            seen = part.attend(own, keys, values, layer.scaling)
+            mixed.append(seen.reshape(self.heads, -1, self.head_size))
+        joined = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
+        return joined.transpose(0, 1).reshape(1, count, -1)

@@ -13,11 +13,14 @@ import pytest
 import torch
 
 from grit_app.benchmark.__main__ import main
-from grit_app.benchmark.measure.cases import CacheShelf, Case, SearchIndex, Workload
+from grit_app.benchmark.measure.cases import Case, Shelf, Workload
 from grit_app.benchmark.measure.latency import Plan, measure
+from grit_app.documents.library import Hit
 from grit_app.errors import InputError
-from grit_app.gritlm import GritLM
-from grit_app.rag.strategies import STRATEGIES, build_layout
+from grit_app.gritlm import GritLM, Sampling
+from grit_app.rag.answering import answer
+from grit_app.rag.events import Done
+from grit_app.rag.strategies import STRATEGIES
 
 SUMMARY_KEYS = {"median", "p10", "p90", "min", "n"}
 CONTRACT = {
@@ -150,16 +153,16 @@ def test_a_budget_ends_repeating_but_measures_everything(tiny_model: Any) -> Non
 
 
 def test_lengths_beyond_training_are_labelled_and_beyond_the_context_left_out(load_tiny: Any) -> None:
-    """The tiny model's context is 1024 tokens; GritConfig says that 2048 were trained."""
-    model = load_tiny("mistral")
+    """GritConfig says that 2,048 tokens were trained; the context here is 3,000."""
+    model = load_tiny("mistral", max_position_embeddings=3000)
     wanted = plan(
-        strategies=("rag_doc_query", "docs_cache"), states=("hot",), docs=(1, 4), doc_tokens=(64, 2600), repeats=1
+        strategies=("rag_doc_query", "docs_cache"), states=("hot",), docs=(4,), doc_tokens=(64, 2600, 2990), repeats=1
     )
     result = measure(model, wanted)
     found = {(r["docs"], r["doc_tokens"], r["strategy"]): r["beyond_trained_context"] for r in result["records"]}
     assert found[4, 2600, "docs_cache"] and not found[4, 64, "docs_cache"]
-    assert (1, 2600, "docs_cache") not in found
-    assert len(result["environment"]["left_out"]) == 1 and "2600" in result["environment"]["left_out"][0]
+    assert (4, 2990, "docs_cache") not in found
+    assert len(result["environment"]["left_out"]) == 1 and "2990" in result["environment"]["left_out"][0]
 
 
 @pytest.mark.parametrize(
@@ -190,42 +193,69 @@ def test_cached_answers_are_the_same_from_memory_page_cache_and_disk(
     """The states differ in where the bytes lie, and in nothing else."""
     question, passages = "who makes honey", ["Bees make honey from nectar.", "The river rises in the mountains."]
     work = Workload(question, passages, 3, 20)
-    shelf = CacheShelf(tiny_model, tmp_path, scheme)
-    with closing(SearchIndex(tiny_model.hidden_size, passages)) as search:
+    with closing(Shelf(tiny_model, tmp_path, passages[:1], scheme)) as shelf:
+        documents = shelf.put(work)
+        chunks = [shelf.library.chunks(document)[0] for document in documents]
         for strategy in STORED:
-            layout = build_layout(strategy, tiny_model.prompts, tiny_model.config, question, passages)
-            cases = {s: Case(tiny_model, strategy, s, work, shelf, search, new_tokens=2) for s in ("warm", "cold")}
-            for case in cases.values():
-                assert case.run().new_tokens <= 2
-                loaded = [case._block_cache(path) for path in case.files]
-                assert [cache.ids.tolist() for cache in loaded] == [
-                    list(block.ids) for block in layout.blocks if block.role == "document"
+            found = {}
+            for state, expected in (("hot", "hot"), ("warm", "warm"), ("cold", "warm")):
+                case = Case(tiny_model, strategy, state, work, shelf, documents, new_tokens=2)  # type: ignore[arg-type]
+                assert case.run().new_tokens <= 2 * len(case.layouts)
+                case._set_state()
+                kind = "causal" if strategy == "prefix_cache" else "bidirectional"
+                ids = [
+                    list(block.ids) for layout in case.layouts for block in layout.blocks if block.role == "document"
                 ]
-                if scheme == "native":
-                    for path, cache in zip(case.files, loaded, strict=True):
-                        assert torch.equal(shelf.hot(path).keys, cache.keys)
-                        assert torch.equal(shelf.hot(path).values, cache.values)
+                read = [shelf.library.cache_for(chunk, kind, own) for chunk, own in zip(chunks, ids, strict=False)]
+                assert [where for _, where in read] == [expected] * len(ids)
+                found[state] = [cache for cache, _ in read]
+            for state in ("warm", "cold"):
+                for cache, other in zip(found["hot"], found[state], strict=True):
+                    assert torch.equal(cache.keys, other.keys) and torch.equal(cache.values, other.values)
 
 
 def test_strategies_share_the_blocks_that_they_have_in_common(tiny_model: Any, tmp_path: Path) -> None:
     """Made once, stored once: docs_cache and docs_query_cache read the same files, prefix_cache another."""
     work = Workload("who makes honey", ["Bees make honey from nectar.", "Wax is made by bees."], 3, 16)
-    shelf = CacheShelf(tiny_model, tmp_path)
-    with closing(SearchIndex(tiny_model.hidden_size, ["a", "b"])) as search:
+    with closing(Shelf(tiny_model, tmp_path, ["a"])) as shelf:
+        documents = shelf.put(work)
         files = {
-            name: Case(tiny_model, name, "warm", work, shelf, search).files
-            for name in ("docs_cache", "docs_query_cache", "prefix_cache")
+            name: Case(tiny_model, name, "warm", work, shelf, documents).files
+            for name in ("docs_cache", "docs_query_cache", "each_cache", "prefix_cache")
         }
-    assert files["docs_cache"] == files["docs_query_cache"]
-    assert len(list(tmp_path.iterdir())) == 3
-    shelf.clear()
-    assert not list(tmp_path.iterdir())
+        assert files["docs_cache"] == files["docs_query_cache"] == files["each_cache"]
+        assert len(list(tmp_path.glob("documents/*/kv/*.safetensors"))) == 3
+        shelf.clear()
+        assert not list(tmp_path.glob("documents/*/kv/*.safetensors"))
+
+
+def test_a_case_is_the_apps_own_answer(tiny_model: Any, tmp_path: Path) -> None:
+    """The path is not imitated: same passages, tokens and caches as an answer over the same library."""
+    work = Workload("who makes honey", ["Bees make honey from nectar.", "Wax is made by bees."], 3, 16)
+    with closing(Shelf(tiny_model, tmp_path, ["a", "b"])) as shelf:
+        documents = shelf.put(work)
+        for name in STRATEGIES:
+            if name in ("doc_cache", "none"):
+                continue
+            case = Case(tiny_model, name, "warm", work, shelf, documents, new_tokens=4)
+            hits = [Hit(shelf.library.chunks(document)[0], 1.0, 1.0, 1.0, "both") for document in documents]
+            events = answer(work.question, shelf.library, tiny_model, name, mode="free", hits=hits,
+                            sampling=Sampling(max_new_tokens=4))  # fmt: skip
+            done = next(event.answer for event in events if isinstance(event, Done))
+            sample = case.run()
+            assert sample.new_tokens == done.new_tokens
+            assert (case.cached_tokens, case.computed_tokens) == (
+                done.cached_tokens,
+                done.prompt_tokens - done.cached_tokens,
+            )
+            if name != "each_cache":
+                assert sample.question_ttft == pytest.approx(sum(sample.stages.values()) - sample.stages["decode"], 0.2)
 
 
 def test_texts_beyond_the_context_are_refused_not_cut(tiny_model: Any, tmp_path: Path) -> None:
     work = Workload("who", ["bees " * 2000], 1, 2000)
-    with closing(SearchIndex(tiny_model.hidden_size, ["a", "b"])) as search, pytest.raises(InputError, match="context"):
-        Case(tiny_model, "docs_cache", "hot", work, CacheShelf(tiny_model, tmp_path), search)
+    with closing(Shelf(tiny_model, tmp_path, ["a"])) as shelf, pytest.raises(InputError, match="context"):
+        Case(tiny_model, "docs_cache", "hot", work, shelf, shelf.put(work))
 
 
 @pytest.mark.parametrize(
