@@ -290,7 +290,7 @@ class Run:
         self.stages.add("decode", stats.total_ms - stats.ttft_ms)
         features = {
             "score": found.score,
-            "likelihood": stream.answer.mean_log_probability,
+            "likelihood": stats.mean_log_probability,
             "words": words_feature(stream.text),
         }
         return Written(

@@ -91,6 +91,9 @@ class GenerationStats:
     finish_reason: FinishReason
     """"stop": the model ended. "length": max_new_tokens reached. "cancelled": the caller stopped it."""
 
+    mean_log_probability: float = 0.0
+    """Of the answer's tokens that were chosen, the end-of-text token included; natural logarithm."""
+
 
 class Reader(Protocol):
     """Reads tokens into a model on top of what was read before. `decoding` knows nothing else of models."""
@@ -218,11 +221,9 @@ class Detokenizer:
 class Continuation:
     """One answer apart from its model: which token follows from the logits, what text that is, and whether it ends.
 
-        while answer.finish == "running":
-            logits = read(answer.unread) if answer.needs_logits else None
-            piece = answer.advance(logits)      # text that is certain now; may be empty
-
-    The same logits and sampling give the same tokens, whoever reads.
+    while answer.finish == "running":
+        logits = read(answer.unread) if answer.needs_logits else None
+        piece = answer.advance(logits)      # text that is certain now; may be empty
     """
 
     def __init__(
@@ -237,8 +238,6 @@ class Continuation:
         self.text = ""
         self.token_ids: list[int] = []
         self.unread: list[int] = list(prompt_ids)
-        """Ids that the model has not read yet."""
-
         self.finish: FinishReason = "running"
         self.log_likelihood = 0.0
         """Of the tokens chosen, the end-of-text token included, by the model's own logits; natural logarithm."""
@@ -366,6 +365,7 @@ class TokenStream(Iterator[str]):
             total_ms=(now_s - self._started_s) * 1e3,
             tokens_per_s=(count - 1) / decode_s if count > 1 and decode_s > 0 else 0.0,
             finish_reason=self.answer.finish,
+            mean_log_probability=self.answer.mean_log_probability,
         )
 
     def _run(self) -> Generator[str, None, None]:
