@@ -46,7 +46,7 @@ def plan(**changes: Any) -> Plan:
 def command_result(tiny_model_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the command writes for a tiny model, all strategies, one and two documents."""
     out = tmp_path_factory.mktemp("latency") / "folder" / "out.json"
-    flags = "--doc_tokens 60,90 --query_tokens 9 --docs 1,2 --repeats 2 --seconds 60 --new_tokens 3 --threads 1"
+    flags = "--doc_tokens 60,90 --query_tokens 9 --docs 1,2 --repeats 2 --seconds 600 --new_tokens 3 --threads 1"
     folder = tiny_model_folder("mistral")
     assert main(["latency", "--model", str(folder), "--device", "cpu", *flags.split(), "--json", str(out)]) == 0
     assert not list(out.parent.glob("*.part"))
