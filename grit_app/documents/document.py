@@ -65,6 +65,8 @@ class Document:
     """(where it starts in the text, heading or caption)."""
     sections: tuple[Section, ...] = ()
     """In order of their start; stretches under no heading are left out."""
+    words: bytes = field(default=b"", repr=False)
+    """Where each word stands on its page: see places.py. Empty where there are no pages to show."""
     encoding: str = ""
     """Of a text file, as Python names it."""
 

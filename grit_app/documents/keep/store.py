@@ -2,7 +2,7 @@
 
     DATA/lock                     held while a process uses the folder
     DATA/documents/ID/meta.json   name, kind, notes, which vectors count
-                     /text.txt  pages.json  chunks.json
+                     /text.txt  pages.json  chunks.json  words.bin (places.py)
                      /vectors-….npy   float32 [chunks, dimension]
                      /original.pdf    the file itself, for pictures of its pages
                      /kv/             KV caches (see kv_store.py)
@@ -135,6 +135,7 @@ class FolderStore:
             _sync(original)
             _write(aside / "text.txt", document.text.encode())
             _write(aside / "pages.json", _json([asdict(page) for page in document.pages]))
+            _write(aside / "words.bin", document.words)
             _write(aside / "chunks.json", _json([[c.start, c.stop, c.heading] for c in chunks]))
             vectors = embed(aside / "kv")
             try:
@@ -246,6 +247,8 @@ def _load(folder: Path) -> Stored:
         text=(folder / "text.txt").read_bytes().decode(),
         notes=tuple(meta["notes"]),
         headings=tuple((at, text) for at, text in meta["headings"]),
+        words=(folder / "words.bin").read_bytes() if (folder / "words.bin").exists() else b"",
+        encoding=meta.get("encoding", ""),
     )
     spans = json.loads((folder / "chunks.json").read_text(encoding="utf-8"))
     chunks = tuple(Chunk.of(document, index, *span) for index, span in enumerate(spans))
@@ -260,7 +263,8 @@ def _finish(folder: Path, document: Document, vectors: Vectors, identity: str) -
     """Writes what comes after the text: vectors, and meta.json as the last."""
     meta = {
         "format": FORMAT, "name": document.name, "sha256": document.sha256, "kind": document.kind,
-        "notes": document.notes, "headings": document.headings, "added": time.time(),
+        "notes": document.notes, "headings": document.headings, "encoding": document.encoding,
+        "added": time.time(),
         "identity": identity, "vectors": _write_vectors(folder, vectors),
     }  # fmt: skip
     _write(folder / "meta.json", _json(_sealed(meta, folder)))

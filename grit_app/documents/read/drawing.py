@@ -9,6 +9,7 @@ import ctypes
 import difflib
 import io
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +32,15 @@ class _Word:
 
 
 def draw(
-    pdf: Path | bytes, page_index: int, passage: str, password: str | None, scale: float
-) -> tuple[bytes, tuple[int, int], list[Box]]:
-    """The page as PNG, its size in pixels, and the boxes of the passage. Arguments and errors as `page_picture`."""
+    pdf: Path | bytes,
+    page_index: int,
+    passage: str,
+    password: str | None,
+    scale: float,
+    places: Sequence[Sequence[float]],
+    marks: Sequence[Sequence[float]],
+) -> tuple[bytes, tuple[int, int], list[Box], list[Box]]:
+    """The page as PNG, its size in pixels, the boxes of the passage and of the marks. See `page_picture`."""
     try:
         with pypdfium2.PdfDocument(pdf if isinstance(pdf, bytes) else str(pdf), password=password) as document:
             if not 0 <= page_index < len(document):
@@ -44,9 +51,17 @@ def draw(
             image = page.render(scale=fitting).to_pil().convert("RGB")
             buffer = io.BytesIO()
             image.save(buffer, "PNG", compress_level=1)
-            return buffer.getvalue(), image.size, _boxes(page, passage, image.size)
+            boxes = _joined_boxes(places, image.size) if places else _boxes(page, passage, image.size)
+            return buffer.getvalue(), image.size, boxes, _joined_boxes(marks, image.size)
     except pypdfium2.PdfiumError as error:
         raise DocumentError(f"Page {page_index + 1} cannot be shown ({error}).") from error
+
+
+def _joined_boxes(places: Sequence[Sequence[float]], size: tuple[int, int]) -> list[Box]:
+    """The places of words, given as shares of the page, as boxes of lines and blocks in pixels."""
+    width, height = size
+    rects = [(a * width, b * height, c * width, d * height) for a, b, c, d in places]
+    return [_grown(box, size) for box in _blocks(_lines(rects))]
 
 
 def _boxes(page: pypdfium2.PdfPage, passage: str, size: tuple[int, int]) -> list[Box]:

@@ -1,5 +1,6 @@
 """From a file to a `Document`, told apart by its bytes and its name, and read in a process of its own."""
 
+import base64
 import hashlib
 import threading
 from dataclasses import asdict
@@ -105,5 +106,6 @@ def _document(fields: dict[str, Any]) -> Document:
         notes=tuple(fields["notes"]),
         headings=tuple((int(at), str(text)) for at, text in fields["headings"]),
         sections=tuple(Section(**section) for section in fields["sections"]),
+        words=base64.b64decode(fields["words"]),
         encoding=fields["encoding"],
     )

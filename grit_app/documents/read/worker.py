@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grit_app.documents.document import Limits
+from grit_app.documents.document import Document, Limits
 from grit_app.errors import DocumentError
 
 MAX_MEMORY_BYTES = 4 << 30
@@ -47,7 +47,12 @@ def _read_pdf(request: Request, data: bytes) -> dict[str, Any]:
         progress=lambda page, pages: _answer(page=page, pages=pages),
         plain_copy=Path(request["plain_copy"]) if request["plain_copy"] else None,
     )
-    return {"document": asdict(document)}
+    return _sent(document)
+
+
+def _sent(document: Document) -> dict[str, Any]:
+    fields = asdict(document)
+    return {"document": fields | {"words": base64.b64encode(document.words).decode()}}
 
 
 def _read_text(request: Request, data: bytes) -> dict[str, Any]:
@@ -60,16 +65,22 @@ def _read_text(request: Request, data: bytes) -> dict[str, Any]:
         Limits(**request["limits"]),
         request["encoding"],
     )
-    return {"document": asdict(document)}
+    return _sent(document)
 
 
 def _draw(request: Request, data: bytes) -> dict[str, Any]:
     from grit_app.documents.read.drawing import draw
 
-    picture, size, boxes = draw(
-        data or Path(request["path"]), request["page"], request["passage"], request["password"], request["scale"]
+    picture, size, boxes, marks = draw(
+        data or Path(request["path"]),
+        request["page"],
+        request["passage"],
+        request["password"],
+        request["scale"],
+        request["places"],
+        request["marks"],
     )
-    return {"picture": base64.b64encode(picture).decode(), "size": size, "boxes": boxes}
+    return {"picture": base64.b64encode(picture).decode(), "size": size, "boxes": boxes, "marks": marks}
 
 
 TASKS: dict[str, Callable[[Request, bytes], dict[str, Any]]] = {

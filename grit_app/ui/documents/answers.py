@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grit_app.documents.library import Hit, Library
+from grit_app.documents.places import boxes
 from grit_app.documents.read.pictures import page_picture
 from grit_app.errors import DocumentError, InputError
 from grit_app.gritlm import GritLM, Sampling
@@ -192,7 +193,18 @@ def source_picture(library: Library, turn: Turn, position: int) -> str:
             spans = [(chunk.start + a, chunk.start + b) for a, b in marks]
             return sources.text_html(document.text, (chunk.start, chunk.stop), spans, chunk.document_name)
         on_page = chunk.text[place.start - chunk.start : place.stop - chunk.start]
-        picture = page_picture(library.source(chunk.document_id), place.index, on_page)
+        start, stop = place.start, place.stop
+        picture = page_picture(
+            library.source(chunk.document_id),
+            place.index,
+            on_page,
+            places=boxes(document.words, place.index, start, stop),
+            marks=[
+                box
+                for a, b in marks
+                for box in boxes(document.words, place.index, max(start, chunk.start + a), min(stop, chunk.start + b))
+            ],
+        )
     except DocumentError as error:
         return f'<p class="quiet">{escape(str(error))}</p>'
     return sources.picture_html(picture, f"{chunk.document_name}, {sources.page_words(place.label, (place.index,))}")

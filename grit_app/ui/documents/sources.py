@@ -109,9 +109,10 @@ def picture_html(picture: Picture, caption: str) -> str:
     image.save(buffer, "JPEG", quality=80, optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
     boxes = "".join(
-        f'<span class="box" style="left:{100 * a / width:.2f}%;top:{100 * b / height:.2f}%;'
+        f'<span class="{kind}" style="left:{100 * a / width:.2f}%;top:{100 * b / height:.2f}%;'
         f'width:{100 * (c - a) / width:.2f}%;height:{100 * (d - b) / height:.2f}%"></span>'
-        for a, b, c, d in picture.boxes
+        for kind, found in (("box", picture.boxes), ("box said", picture.marks))
+        for a, b, c, d in found
     )
     note = "" if picture.boxes else '<span class="quiet"> The passage could not be located on the page.</span>'
     sheet = f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">{boxes}'

@@ -8,7 +8,7 @@ stays as it is: there a lone line is a label or a paragraph.
 
 import re
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from grit_app.documents.read.clean import is_right_to_left
 from grit_app.documents.read.hyphens import HyphenMender
@@ -25,6 +25,7 @@ class Cell(Protocol):
     x1: float
     y: float
     size: float
+    words: list[Any]
 
 
 C = TypeVar("C", bound=Cell)
@@ -53,6 +54,7 @@ def with_wrapped_cells(rows: Sequence[list[C]]) -> list[list[C]]:
                 break
             top = above.y
             _extend(row[column], above.text, row[column])
+            row[column].words = above.words + row[column].words
             row[column].x1 = max(row[column].x1, above.x1)
             joined.pop()
         joined.append(row)
@@ -97,3 +99,5 @@ def _goes_on(line: Cell) -> bool:
 def _extend(cell: Cell, first: str, second: Cell) -> None:
     cell.text = _MENDER.continued(first, second.text)
     cell.x1 = max(cell.x1, second.x1)
+    if second is not cell:
+        cell.words = cell.words + second.words

@@ -5,11 +5,12 @@ sentence runs on, the border lies inside a paragraph.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
+from grit_app.documents.places import Place
 from grit_app.documents.read.clean import is_right_to_left
 from grit_app.documents.read.hyphens import HyphenMender
 from grit_app.documents.read.pdf.lines import Line, body_size
@@ -20,6 +21,8 @@ _ENDS = re.compile(r"[.!?:;。！？؟۔…][\"'”’»)\]⁰¹²³⁴⁵⁶⁷
 _CAPTION = re.compile(r"(table|figure|fig\.|exhibit|tabelle|tableau|tabla|tabella|box|chart)\s+[\w.-]+", re.IGNORECASE)
 _LEADERS = re.compile(r"(\s?[.·․…_]){4,}\s?")
 _RANGE = re.compile(r"\d[-–]$")  # goes on in the next line, with what looks like a list's number: 2-|3.
+
+REACH = 40  # characters that a word may stand behind the one before it: leaders and lifted signs lie between
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class Flow:
     spans: list[tuple[int, int]] = field(default_factory=list)
     headings: list[tuple[int, str]] = field(default_factory=list)
     """(where it starts, heading or caption), in order."""
+    places: list[Place] = field(default_factory=list)
 
 
 def flow(pages: Sequence[Sequence[Line]]) -> Flow:
@@ -188,6 +192,7 @@ def _write(paragraphs: list[Paragraph], page_count: int, body: float) -> Flow:
                 starts[page] = written + offset
         if _is_heading(paragraph, text, body):
             result.headings.append((written, text))
+        result.places += _places(paragraph, text, written)
         parts.append(text)
         written += len(text) + 1
     result.text = "\n".join(parts)
@@ -213,6 +218,21 @@ def _paragraph_text(paragraph: Paragraph, mender: HyphenMender) -> tuple[str, li
             borders.append((page, len(text)))
         text = mender.continued(text, piece) if text else piece
     return text.replace("\u00ad", ""), borders
+
+
+def _places(paragraph: Paragraph, text: str, start: int) -> Iterator[Place]:
+    """Where the words of a paragraph stand: each is looked for behind the one before it, without a mended hyphen."""
+    at = 0
+    for page, line in paragraph.lines:
+        for word, rect in line.words:
+            plain = word.replace("\u00ad", "")
+            found = text.find(plain, at, at + len(plain) + REACH)
+            if found < 0 and plain[-1:] in "-‐":
+                plain = plain[:-1]
+                found = text.find(plain, at, at + len(plain) + REACH)
+            if found >= 0 and plain:
+                at = found + len(plain)
+                yield Place(start + found, start + at, page, rect)
 
 
 def _is_heading(paragraph: Paragraph, text: str, body: float) -> bool:

@@ -19,7 +19,7 @@ from statistics import median
 
 from grit_app.documents.read.clean import is_right_to_left, logical_order, normalise, raised
 from grit_app.documents.read.pdf.cells import with_wrapped_cells
-from grit_app.documents.read.pdf.glyphs import Word
+from grit_app.documents.read.pdf.glyphs import Rect, Word
 
 CELL_GAP = 1.0  # em; spaces in justified prose stay below, column gutters and table gaps above
 WORD_GAP = 0.13  # em
@@ -31,6 +31,10 @@ MOST_ALIKE = 200  # equal words before it that a word is compared with
 _NUMBERING = re.compile(r"\W{1,3}|\(?\w{1,3}[.)]|\d+(\.\d+)+\.?|[A-Z](\.\d+)*\.?")
 
 
+Piece = tuple[str, Rect]
+"""A word of a line's text and its place on the page as it is shown."""
+
+
 @dataclass(slots=True)
 class Segment:
     """Words on one baseline without a wide gap."""
@@ -40,6 +44,7 @@ class Segment:
     x1: float
     y: float
     size: float
+    words: list[Piece]
 
 
 @dataclass(slots=True)
@@ -54,6 +59,8 @@ class Line:
     cells: int = 1
     part: int = 0
     turn: int = 0
+    words: list[Piece] = field(default_factory=list)
+    """Its words with their places, in the order of its text."""
 
 
 @dataclass(slots=True)
@@ -179,14 +186,54 @@ def _segment(words: list[Word]) -> Segment:
     glyphs: list[str] = []
     plain = all(w.glyphs is None for w in words)
     for before, word in zip([None, *words], words, strict=False):
-        gap = word.x0 - before.x1 if before else 0.0
-        spaced = word.spaced and gap > 0.02 * word.size
-        if before and (spaced or gap > WORD_GAP * min(before.size, word.size)):
+        if before and _is_apart(before, word):
             glyphs.append(" ")
         glyphs += word.glyphs or ([word.text] if plain else word.text)
     text = "".join(glyphs) if plain else logical_order(glyphs)
-    text = " ".join(normalise(text).split())
-    return Segment(text, words[0].x0, max(w.x1 for w in words), words[0].y, _main_size(words))
+    tokens = normalise(text).split()
+    pieces = _pieces(words, tokens)
+    return Segment(" ".join(tokens), words[0].x0, max(w.x1 for w in words), words[0].y, _main_size(words), pieces)
+
+
+def _is_apart(before: Word, word: Word) -> bool:
+    gap = word.x0 - before.x1
+    return (word.spaced and gap > 0.02 * word.size) or gap > WORD_GAP * min(before.size, word.size)
+
+
+def _pieces(words: list[Word], tokens: list[str]) -> list[Piece]:
+    """The place of each word of a segment's text.
+
+    Words in the order of drawing and of the text differ where a script runs from right to left: there a word is known
+    by its letters.
+    """
+    drawn: list[tuple[str, Rect]] = []
+    for before, word in zip([None, *words], words, strict=False):
+        if before is not None and not _is_apart(before, word):
+            text, rect = drawn[-1]
+            drawn[-1] = (text + word.text, _union(rect, word.box))
+        else:
+            drawn.append((word.text, word.box))
+    if len(drawn) == len(tokens) and all(word.glyphs is None for word in words):
+        return [(token, rect) for token, (_, rect) in zip(tokens, drawn, strict=True)]
+    by_letters: dict[str, list[Rect]] = {}
+    for text, rect in reversed(drawn):
+        by_letters.setdefault(_letters(normalise(text)), []).append(rect)
+    whole = drawn[0][1]
+    for _, rect in drawn:
+        whole = _union(whole, rect)
+    found = []
+    for token in tokens:
+        rects = by_letters.get(_letters(token))
+        found.append((token, rects.pop(0) if rects else whole))
+    return found
+
+
+def _letters(text: str) -> str:
+    return "".join(sorted(c for c in text if c.isalnum())) or text
+
+
+def _union(a: Rect, b: Rect) -> Rect:
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
 def _main_size(words: list[Word]) -> float:
@@ -318,7 +365,8 @@ def _rows(segments: list[Segment]) -> list[Line]:
         size = max(row, key=lambda s: len(s.text)).size
         numbered = len(row) == 2 and _NUMBERING.fullmatch(ordered[0].text)
         cells = 1 if numbered else len(row)
-        lines.append(Line(" ".join(s.text for s in ordered), row[0].x0, row[-1].x1, row[0].y, size, cells))
+        lines.append(Line(" ".join(s.text for s in ordered), row[0].x0, row[-1].x1, row[0].y, size, cells,
+                          words=[piece for s in ordered for piece in s.words]))  # fmt: skip
         gaps.append(max((b.x0 - a.x1 for a, b in pairwise(row)), default=0.0) / size)
     _join_stretched_lines(lines, gaps)
     return lines

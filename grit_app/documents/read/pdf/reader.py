@@ -9,6 +9,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium_c
 
 from grit_app.documents.document import Document, Limits, Page, page_list
+from grit_app.documents.places import pack
 from grit_app.documents.read.pdf.flow import flow
 from grit_app.documents.read.pdf.furniture import without_furniture
 from grit_app.documents.read.pdf.glyphs import PageWords, WordReader
@@ -142,7 +143,8 @@ def _compose(name: str, sha256: str, pages: list[_Read], labels: list[str], fail
     if failed:
         notes.append(f"{page_list(failed).capitalize()} of {name}: damaged; not searched.")
     spans = tuple(Page(i, labels[i], start, stop) for i, (start, stop) in enumerate(running.spans))
-    return Document(name, sha256, "pdf", spans, running.text, tuple(notes), tuple(running.headings))
+    return Document(name, sha256, "pdf", spans, running.text, tuple(notes), tuple(running.headings),
+                    words=pack(running.places))  # fmt: skip
 
 
 def _no_text(name: str, pictures: list[int], unreadable: list[int]) -> NoTextFound:
