@@ -12,6 +12,8 @@ import pytest
 
 from grit_app.benchmark.__main__ import main
 from grit_app.benchmark.measure import throughput
+from grit_app.gritlm import GritLM
+from tests.gritlm.load.test_int8 import int8_copy
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of libraries that only the peer imports
 
@@ -41,6 +43,16 @@ def test_other_vectors_are_not_compared(tiny_model: Any, tiny_model_folder: Call
     peer.trunk.config.is_causal = True
     with pytest.raises(throughput.DisagreementError, match="cannot be compared"):
         throughput.check_vectors(tiny_model, peer, texts)
+
+
+def test_the_served_models_form_is_compared_too(tiny_model_folder: Callable[..., Path], tmp_path: Path) -> None:
+    """Int8 rows, which the peer cannot read, and a chat template, which it would put around every text."""
+    folder = int8_copy(tiny_model_folder("llama"), tmp_path / "int8")
+    template = "{% for message in messages %}{{ raise_exception('no chat') }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    model = GritLM.from_pretrained(folder, dtype="float32")
+    peer = throughput.SentenceTransformersPeer(folder, model)
+    throughput.check_vectors(model, peer, throughput.log_normal_texts(model, 6))
 
 
 def test_lengths_are_log_normal(tiny_model: Any) -> None:
