@@ -18,9 +18,9 @@ from grit_app.serve.app import BesideThePage, create_app
 from grit_app.settings import Settings
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.sessions import Visitors
-from grit_app.ui.base.uploads import name_uploads_privately
 from grit_app.ui.documents.library_actions import library_limits
 from grit_app.ui.page import build_app, is_shared, launch_options
+from grit_app.ui.uploads import name_uploads_privately
 from grit_app.ui.zero import is_zero_gpu, on_zero_gpu
 
 THREADS = 160
