@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import Depends, FastAPI
@@ -10,7 +12,7 @@ from starlette.datastructures import Headers
 
 from grit_app.serve import errors
 from grit_app.serve.errors import ApiError, ErrorBody
-from grit_app.serve.routes import embeddings, models
+from grit_app.serve.routes import chat, completions, embeddings, models
 from grit_app.serve.service import ModelSource, Service, counted
 from grit_app.settings import MIB, Settings
 
@@ -31,7 +33,15 @@ FORM_BYTES: Final = MIB
 
 def create_app(source: ModelSource, settings: Settings) -> FastAPI:
     """The routes over one model, ready to be served."""
+    service = Service(source, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
     app = FastAPI(
+        lifespan=lifespan,
         title="GRIT Workbench",
         description=DESCRIPTION,
         version="1",
@@ -50,10 +60,11 @@ def create_app(source: ModelSource, settings: Settings) -> FastAPI:
             }.items()
         },
     )
-    app.state.service = Service(source, settings)
+    app.state.service = service
     errors.install(app)
     app.include_router(models.router)
-    app.include_router(embeddings.router, dependencies=[Depends(counted)])
+    for room in (embeddings, chat, completions):
+        app.include_router(room.router, dependencies=[Depends(counted)])
     app.add_middleware(Doorkeeper, max_bytes=settings.max_file_bytes + FORM_BYTES)
     app.add_middleware(errors.CatchAll)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -19,7 +19,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from grit_app.gritlm import GritLM
 from grit_app.serve.errors import ApiError
 from grit_app.serve.keys import Caller, Gate
-from grit_app.settings import Settings
+from grit_app.serve.metrics import Metrics
+from grit_app.serve.write.prefixes import Prefixes
+from grit_app.serve.write.writer import Writer
+from grit_app.settings import MIB, Settings
 
 T = TypeVar("T")
 
@@ -27,6 +30,9 @@ WORKERS = 64
 """Threads that may wait for the model at once. They hold little; what computes is limited by the model's own lock."""
 
 DISCONNECT_POLL_S = 0.2
+
+PREFIX_BYTES = 512 * MIB
+"""Keys and values of conversations, of all callers together."""
 
 
 class ModelSource(Protocol):
@@ -50,10 +56,37 @@ class Service:
         self.source = source
         self.settings = settings
         self.gate = Gate(settings)
+        self.metrics = Metrics()
+        self.prefixes = Prefixes(PREFIX_BYTES)
         self.workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="serve")
+        self._writer: Writer | None = None
+        self._making = threading.Lock()
+
+    def writer(self, model: GritLM) -> Writer:
+        """What writes all answers of this server."""
+        with self._making:
+            if self._writer is None:
+                self._writer = Writer(model, self.prefixes)
+            return self._writer
+
+    async def model(self, request: Request) -> GritLM:
+        """The model, once it is loaded."""
+        ready = self.source.ready_model()
+        return ready if ready is not None else await self.compute(request, lambda model, _: model)
+
+    def measure(self) -> bytes:
+        """The numbers for Prometheus as they are now."""
+        if self._writer is not None:
+            self.metrics.writing.set(self._writer.running)
+            self.metrics.queued.set(self._writer.waiting)
+        self.metrics.cache_bytes.labels("prefixes").set(self.prefixes.bytes)
+        return self.metrics.text()
 
     def close(self) -> None:
-        """Lets running work end; takes no more."""
+        """Ends what is being written; takes no more."""
+        with self._making:
+            if self._writer is not None:
+                self._writer.close()
         self.workers.shutdown(wait=False, cancel_futures=True)
 
     async def compute(self, request: Request, work: Callable[[GritLM, threading.Event], T]) -> T:

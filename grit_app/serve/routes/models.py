@@ -6,6 +6,7 @@ import threading
 import time
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from grit_app.gritlm import GritLM
 from grit_app.serve.errors import ApiError
@@ -64,3 +65,9 @@ async def health(response: Response, service: Running) -> Health:
         return Health(status="failed", message=service.source.failure)
     response.headers["Retry-After"] = "2"
     return Health(status="loading", message="The model is being loaded.")
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(service: Running) -> PlainTextResponse:
+    """Counts and times in Prometheus' text format."""
+    return PlainTextResponse(service.measure(), media_type="text/plain; version=0.0.4")
