@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
-from grit_app.errors import Cancelled, DocumentError, GritError, InputError, ModelError
+from grit_app.errors import Busy, Cancelled, DocumentError, GritError, InputError, ModelError
 
 logger = logging.getLogger("grit_app.serve")
 
@@ -93,6 +93,8 @@ def as_api_error(error: BaseException) -> ApiError:
         return error
     if isinstance(error, Cancelled):
         return ApiError(CLIENT_CLOSED, str(error))
+    if isinstance(error, Busy):
+        return ApiError(429, str(error), code="busy", headers={"Retry-After": "2"})
     if isinstance(error, (InputError, DocumentError)):
         return bad_request(str(error))
     if isinstance(error, ModelError):

@@ -17,6 +17,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from grit_app.gritlm import GritLM
+from grit_app.gritlm.scheduler import Job
 from grit_app.serve.errors import ApiError
 from grit_app.serve.keys import Caller, Gate
 from grit_app.serve.metrics import Metrics
@@ -89,15 +90,16 @@ class Service:
                 self._writer.close()
         self.workers.shutdown(wait=False, cancel_futures=True)
 
-    async def compute(self, request: Request, work: Callable[[GritLM, threading.Event], T]) -> T:
-        """`work(model, cancel)` in a thread. `cancel` is set when the client goes, or when the time is up.
+    async def compute(self, request: Request, work: Callable[[GritLM, Job], T], job: Job | None = None) -> T:
+        """`work(model, job)` in a thread, as `job` or as an interactive one of the caller's.
 
-        Raises ApiError 504 after `request_timeout_s`, and what `work` raises.
+        The job is stopped when the client goes, and when the time is up. Raises ApiError 504 after `request_timeout_s`,
+        and what `work` raises.
         """
-        cancel = threading.Event()
+        cancel = job or Job("interactive", getattr(request.state, "owner", ""))
 
         def run() -> T:
-            with self.source.using(cancel) as model:
+            with self.source.using(cancel) as model, cancel.applies():
                 return work(model, cancel)
 
         future = asyncio.get_running_loop().run_in_executor(self.workers, run)
@@ -135,8 +137,11 @@ def caller_of(service: Running, credentials: Annotated[HTTPAuthorizationCredenti
     return service.gate.identify(credentials.credentials if credentials else None)
 
 
-async def counted(service: Running, caller: Annotated[Caller, Depends(caller_of)]) -> AsyncIterator[Caller]:
+async def counted(
+    request: Request, service: Running, caller: Annotated[Caller, Depends(caller_of)]
+) -> AsyncIterator[Caller]:
     """Who sent this request; counted among the running ones until its answer, streamed or not, has ended."""
+    request.state.owner = caller.owner
     service.gate.enter(caller)
     try:
         yield caller

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from grit_app.serve.types.chat import MAX_NEW_TOKENS, Usage, Writes
 
+Texts = Annotated[list[str], Field(min_length=1, max_length=256)]
 Ids = Annotated[list[int], Field(min_length=1)]
 
 
@@ -22,9 +23,12 @@ class CompletionRequest(Writes):
             ]
         }
     )
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=256)] | Ids | Annotated[list[Ids], Field(min_length=1)] = Field(
-        description="One text or several; or ids of this model's own vocabulary."
-    )
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=256)]
+        | Ids
+        | Annotated[list[Ids], Field(min_length=1)]
+    ) = Field(description="One text or several; or ids of this model's own vocabulary.")
     max_tokens: int = Field(16, ge=0, le=MAX_NEW_TOKENS)
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool = Field(False, description="Give the prompt back before the answer, with its likelihoods if asked for.")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from grit_app.errors import Cancelled
 from grit_app.gritlm import GritLM, KVCache, Sampling
+from grit_app.gritlm.scheduler import Job
 from grit_app.gritlm.write.batched import BatchedAnswer, BatchedDecoder
 from grit_app.gritlm.write.decoding import Constraint
 from grit_app.serve.write.prefixes import Prefixes
@@ -103,7 +104,7 @@ class Writer:
         self._prefixes = prefixes
         self._new: queue.SimpleQueue[Writing | None] = queue.SimpleQueue()
         self._running: list[Writing] = []
-        self._stop = threading.Event()
+        self._stop = Job("interactive", "writer")
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
