@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 
 from grit_app.serve import errors
 from grit_app.serve.errors import ApiError, ErrorBody
-from grit_app.serve.routes import chat, completions, embeddings, models
+from grit_app.serve.routes import answers, chat, completions, documents, embeddings, models, rerank, responses
 from grit_app.serve.service import ModelSource, Service, counted
 from grit_app.settings import MIB, Settings
 
@@ -63,7 +63,7 @@ def create_app(source: ModelSource, settings: Settings) -> FastAPI:
     app.state.service = service
     errors.install(app)
     app.include_router(models.router)
-    for room in (embeddings, chat, completions):
+    for room in (embeddings, chat, completions, responses, rerank, documents, answers):
         app.include_router(room.router, dependencies=[Depends(counted)])
     app.add_middleware(Doorkeeper, max_bytes=settings.max_file_bytes + FORM_BYTES)
     app.add_middleware(errors.CatchAll)

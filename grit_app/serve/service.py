@@ -19,7 +19,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from grit_app.gritlm import GritLM
 from grit_app.gritlm.scheduler import Job
 from grit_app.serve.errors import ApiError
+from grit_app.serve.handles import Handles
 from grit_app.serve.keys import Caller, Gate
+from grit_app.serve.libraries import Libraries
 from grit_app.serve.metrics import Metrics
 from grit_app.serve.write.prefixes import Prefixes
 from grit_app.serve.write.writer import Writer
@@ -59,6 +61,8 @@ class Service:
         self.gate = Gate(settings)
         self.metrics = Metrics()
         self.prefixes = Prefixes(PREFIX_BYTES)
+        self.handles = Handles(settings.api_bytes_mb * MIB)
+        self.libraries = Libraries(settings)
         self.workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="serve")
         self._writer: Writer | None = None
         self._making = threading.Lock()
@@ -81,6 +85,7 @@ class Service:
             self.metrics.writing.set(self._writer.running)
             self.metrics.queued.set(self._writer.waiting)
         self.metrics.cache_bytes.labels("prefixes").set(self.prefixes.bytes)
+        self.metrics.cache_bytes.labels("handles").set(self.handles.bytes)
         return self.metrics.text()
 
     def close(self) -> None:
@@ -89,6 +94,7 @@ class Service:
             if self._writer is not None:
                 self._writer.close()
         self.workers.shutdown(wait=False, cancel_futures=True)
+        self.libraries.close()
 
     async def compute(self, request: Request, work: Callable[[GritLM, Job], T], job: Job | None = None) -> T:
         """`work(model, job)` in a thread, as `job` or as an interactive one of the caller's.

@@ -9,8 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from grit_app.gritlm import GritLM
+from grit_app.gritlm.prompts import rag_turn
 from grit_app.gritlm.write.decoding import Constraint
 from grit_app.serve.errors import bad_request
+from grit_app.serve.handles import joined
 from grit_app.serve.keys import Caller
 from grit_app.serve.service import Asking, Running, Service
 from grit_app.serve.types.chat import (
@@ -63,11 +65,20 @@ def plans(model: GritLM, body: ChatRequest, service: Service, caller: Caller) ->
     tools = offered(body)
     limit = body.max_completion_tokens or body.max_tokens or model.context
     constraint = constraint_of(model, body)
-    prompt_ids = model.prompts.chat(turns_of(body.messages, tools)).ids
+    turns = turns_of(body.messages, tools)
+    cache = joined(model, service.handles, caller.owner, body.caches) if body.caches else None
+    prompt_ids = model.prompts.chat(turns).ids if cache is None else continued_ids(model, turns)
     top = (body.top_logprobs or 0) if body.logprobs else None
     return [
-        Plan(prompt_ids, sampling_of(body, limit, index), body.stops, None, constraint, top) for index in range(body.n)
+        Plan(prompt_ids, sampling_of(body, limit, index), body.stops, cache, constraint, top) for index in range(body.n)
     ]
+
+
+def continued_ids(model: GritLM, turns: Sequence[dict[str, str]]) -> list[int]:
+    """A chat that follows texts from a cache: a newline closes the text, and no BOS opens the chat."""
+    if len(turns) == 1:
+        return model.prompts.continuation(rag_turn([turns[0]["content"]], answer_prefix="", continued=True))
+    return [*model.prompts.continuation("\n"), *model.prompts.chat(turns).ids[1:]]
 
 
 def constraint_of(model: GritLM, body: ChatRequest) -> Constraint | None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
-import threading
 from collections.abc import Sequence
 
 import numpy as np
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 
-from grit_app.gritlm import GritLM
+from grit_app.gritlm import GritLM, KVCache
+from grit_app.gritlm.scheduler import Job
 from grit_app.serve.errors import bad_request
-from grit_app.serve.service import Running
+from grit_app.serve.libraries import may_keep
+from grit_app.serve.service import Asking, Running
 from grit_app.serve.types.embeddings import (
     MAX_TEXTS,
     EmbeddingItem,
@@ -23,6 +24,8 @@ from grit_app.serve.types.embeddings import (
 
 router = APIRouter(tags=["embeddings"])
 
+FEW_TEXTS = 32
+
 FOREIGN_TOKENS = (
     "input holds token ids. This model has a vocabulary of its own, so ids of another one mean nothing to it. Send "
     "text; with LangChain's OpenAIEmbeddings set check_embedding_ctx_length=False."
@@ -30,14 +33,24 @@ FOREIGN_TOKENS = (
 
 
 @router.post("/v1/embeddings", response_model_exclude_none=True)
-async def embeddings(body: EmbeddingRequest, request: Request, service: Running) -> EmbeddingResponse:
-    """One L2-normalised vector a text."""
+async def embeddings(body: EmbeddingRequest, request: Request, service: Running, caller: Asking) -> EmbeddingResponse:
+    """One L2-normalised vector a text; with `cache` also a handle of its keys and values."""
     texts = checked_texts(body.input)
+    if body.cache:
+        may_keep(service.settings)
+    # Whoever sends hundreds of texts is indexing; people who chat meanwhile go first.
+    job = Job("interactive" if len(texts) <= FEW_TEXTS else "background", caller.owner)
 
-    def work(model: GritLM, cancel: threading.Event) -> EmbeddingResponse:
-        return respond(model, body, texts, cancel)
+    def work(model: GritLM, job: Job) -> EmbeddingResponse:
+        answer, caches = respond(model, body, texts, job)
+        service.metrics.tokens.labels("embedded").inc(answer.usage.prompt_tokens)
+        if body.cache:
+            handles = service.handles.keep(caller.owner, caches)
+            for item, handle in zip(answer.data, handles, strict=True):
+                item.cache = handle
+        return answer
 
-    return await service.compute(request, work)
+    return await service.compute(request, work, job)
 
 
 def checked_texts(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> list[str]:
@@ -64,13 +77,15 @@ def instruction_of(model: GritLM, body: EmbeddingRequest) -> str:
     return model.config.retrieval_instruction if body.input_type in ("query", "search_query") else ""
 
 
-def respond(model: GritLM, body: EmbeddingRequest, texts: list[str], cancel: threading.Event) -> EmbeddingResponse:
-    """Vectors, cut and packed as asked for, and the tokens that were read."""
+def respond(
+    model: GritLM, body: EmbeddingRequest, texts: list[str], job: Job
+) -> tuple[EmbeddingResponse, list[KVCache]]:
+    """Vectors, cut and packed as asked for, and the tokens that were read; the caches if they are wanted."""
     if body.dimensions is not None and body.dimensions > model.hidden_size:
         raise bad_request(
             f"dimensions {body.dimensions} is above this model's width of {model.hidden_size}.", "dimensions"
         )
-    encodings = list(model.encode_iter(texts, instruction_of(model, body), cancel=cancel))
+    encodings = list(model.encode_iter(texts, instruction_of(model, body), body.cache, cancel=job))
     for index, encoding in enumerate(encodings):
         if encoding.truncated and not body.truncate:
             raise bad_request(
@@ -85,7 +100,8 @@ def respond(model: GritLM, body: EmbeddingRequest, texts: list[str], cancel: thr
     ]
     tokens = sum(encoding.tokens for encoding in encodings)
     usage = EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
-    return EmbeddingResponse(data=items, model=model.name, usage=usage)
+    caches = [encoding.cache for encoding in encodings if encoding.cache is not None]
+    return EmbeddingResponse(data=items, model=model.name, usage=usage), caches
 
 
 def shortened(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:

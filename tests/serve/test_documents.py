@@ -1,0 +1,161 @@
+"""Reranking, kept documents, cited answers, and KV caches that outlive their request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from grit_app.gritlm import KVCache, Sampling, join
+from grit_app.gritlm.prompts import rag_turn
+from grit_app.serve.errors import ApiError
+from grit_app.serve.handles import LIFETIME_S, Handles
+from grit_app.settings import Settings
+from tests.documents.pdf_maker import Pdf
+from tests.serve.conftest import Server
+
+BEES = "Bees make honey from nectar; they store it in combs made of wax."
+RIVER = "The river rises in the mountains and reaches the sea after three hundred kilometres."
+
+
+def test_rerank_by_vectors_is_the_order_of_cosines(server: Server, client: httpx.Client) -> None:
+    texts = [RIVER, BEES, "A KV cache keeps the keys and values of tokens."]
+    body = {"query": "How is honey made?", "documents": [texts[0], {"text": texts[1]}, texts[2]], "top_n": 2}
+    found = client.post("/v1/rerank", json=body | {"return_documents": True}).json()
+    cosines = server.model.encode(texts) @ server.model.encode(["How is honey made?"])[0]
+    assert [one["index"] for one in found["results"]] == np.argsort(-cosines)[:2].tolist()
+    assert found["results"][0]["document"]["text"] == texts[found["results"][0]["index"]]
+    scores = [one["relevance_score"] for one in found["results"]]
+    assert scores == pytest.approx([(1 + cosines[one["index"]]) / 2 for one in found["results"]], abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["relevance", "question"])
+def test_rerank_by_reading_is_the_order_of_likelihoods(server: Server, client: httpx.Client, method: Any) -> None:
+    from grit_app.rag.reranking import rerank
+
+    texts = [RIVER, BEES]
+    wanted = rerank(server.model, "How is honey made?", texts, method)
+    body = {"query": "How is honey made?", "documents": texts, "method": method}
+    found = client.post("/v1/rerank", json=body).json()["results"]
+    assert [one["index"] for one in found] == sorted(range(2), key=lambda index: -wanted[index])
+    assert all(0 <= one["relevance_score"] <= 1 for one in found)
+
+
+def test_documents_are_kept_listed_answered_from_and_removed(client: httpx.Client) -> None:
+    pdf = Pdf()
+    for line in ("Bees make honey from nectar.", "The museum opened in 1950."):
+        pdf.page().text(72, 700, line, size=12)
+    files = [("file", ("bees.pdf", pdf.bytes())), ("file", ("river.txt", RIVER.encode())), ("file", ("x.bin", b"\0\1"))]
+    answer = client.post("/v1/documents", files=files)
+    assert answer.status_code == 200, answer.text
+    sent = answer.json()
+    assert [card["name"] for card in sent["data"]] == ["bees.pdf", "river.txt"]
+    assert sent["failed"][0]["file"] == "x.bin"
+    assert client.get("/v1/documents").json()["data"] == sent["data"]
+    body = {"question": "When did the museum open?", "mode": "quote", "strategy": "docs_cache", "k": 3, "boxes": True}
+    found = client.post("/v1/answers", json=body | {"document_ids": [sent["data"][0]["id"]]}).json()
+    assert {one["file"] for one in found["citations"]} == {"bees.pdf"}
+    assert all({"page", "page_label", "text", "score", "document_id"} <= set(one) for one in found["citations"])
+    for one in found["citations"]:
+        assert not one["cited"] or one["boxes"]
+    for card in sent["data"]:
+        assert client.delete(f"/v1/documents/{card['id']}").json()["deleted"] is True
+    assert client.get("/v1/documents").json()["data"] == []
+    assert client.delete(f"/v1/documents/{card['id']}").status_code == 404
+    assert client.post("/v1/answers", json=body).status_code == 400
+    assert client.post("/v1/documents", files=[("file", ("x.bin", b"\0\1"))]).status_code == 400
+
+
+def test_an_answer_over_texts_that_come_with_it_streams_tokens_then_citations(client: httpx.Client) -> None:
+    body = {"question": "How is honey made?", "documents": [BEES, {"name": "river", "text": RIVER}], "mode": "quote"}
+    whole = client.post("/v1/answers", json=body).json()
+    with client.stream("POST", "/v1/answers", json=body | {"stream": True}) as answer:
+        lines = list(answer.iter_lines())
+    kinds = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+    data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+    assert data.pop() == "[DONE]"
+    assert (kinds[0], kinds[-1]) == ("retrieved", "done")
+    tokens = "".join(json.loads(text)["text"] for kind, text in zip(kinds, data, strict=True) if kind == "token")
+    done = json.loads(data[-1])
+    assert done["answer"] == whole["answer"]
+    assert tokens.strip() and tokens.strip()[:10] in done["answer"]
+    assert {one["file"] for one in done["citations"]} <= {"text 1", "river"}
+    assert client.get("/v1/documents").json()["data"] == []
+
+
+def test_a_handle_skips_the_prefill_and_changes_no_token(server: Server, client: httpx.Client) -> None:
+    """Against the join of caches made by the Python API, written on by the stock path."""
+    model = server.model
+    kept = client.post("/v1/embeddings", json={"input": [BEES, RIVER], "cache": True}).json()["data"]
+    handles = [item["cache"]["id"] for item in kept]
+    caches = [encoding.cache for encoding in model.encode_iter([BEES, RIVER], return_cache=True)]
+    assert [item["cache"]["tokens"] for item in kept] == [cache.length for cache in caches]
+    assert [item["cache"]["bytes"] for item in kept] == [cache.nbytes for cache in caches]
+    cache: KVCache = join(caches, model.rope)
+    tail = model.prompts.continuation(rag_turn(["How is honey made?"], answer_prefix="", continued=True))
+    wanted = model.stream_ids(tail, cache, Sampling(max_new_tokens=8)).read_all()
+    body = {"messages": [{"role": "user", "content": "How is honey made?"}], "temperature": 0, "max_tokens": 8}
+    found = client.post("/v1/chat/completions", json=body | {"caches": handles}).json()
+    assert found["choices"][0]["message"]["content"] == wanted
+    assert found["usage"]["prompt_tokens_details"]["cached_tokens"] == cache.length
+    assert found["usage"]["prompt_tokens"] == cache.length + len(tail)
+    answered = client.post("/v1/answers", json={"question": "How is honey made?", "caches": handles, "max_tokens": 8})
+    assert answered.json()["cached_tokens"] == cache.length
+    assert {one["id"] for one in client.get("/v1/caches").json()["data"]} >= set(handles)
+    assert client.delete(f"/v1/caches/{handles[0]}").status_code == 200
+    gone = client.post("/v1/chat/completions", json=body | {"caches": handles})
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "cache_not_found")
+
+
+def test_one_key_reaches_nothing_of_anothers(fresh_server: Callable[..., Any]) -> None:
+    with fresh_server(api_key="a,b") as server, httpx.Client(base_url=server.url, timeout=60) as http:
+
+        def headers(key: str) -> dict[str, str]:
+            return {"authorization": f"Bearer {key}"}
+
+        sent = http.post("/v1/documents", files={"file": ("river.txt", RIVER.encode())}, headers=headers("a")).json()
+        name = sent["data"][0]["id"]
+        handle = http.post("/v1/embeddings", json={"input": BEES, "cache": True}, headers=headers("a")).json()
+        cache = handle["data"][0]["cache"]["id"]
+        assert http.get("/v1/documents", headers=headers("b")).json()["data"] == []
+        assert http.get("/v1/caches", headers=headers("b")).json()["data"] == []
+        assert http.delete(f"/v1/documents/{name}", headers=headers("b")).status_code == 404
+        assert http.delete(f"/v1/caches/{cache}", headers=headers("b")).status_code == 404
+        asked = {"question": "Where does the river rise?", "document_ids": [name]}
+        assert http.post("/v1/answers", json=asked, headers=headers("b")).status_code == 400
+        asked = {"question": "Where does the river rise?", "caches": [cache]}
+        assert http.post("/v1/answers", json=asked, headers=headers("b")).status_code == 404
+        assert http.post("/v1/answers", json=asked, headers=headers("a")).status_code == 200
+
+
+def test_a_shared_server_without_keys_keeps_nothing(fresh_server: Callable[..., Any]) -> None:
+    """Its callers cannot be told apart: what one keeps would be everybody's."""
+    with fresh_server(host="0.0.0.0") as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        assert http.post("/v1/documents", files={"file": ("river.txt", RIVER.encode())}).status_code == 403
+        assert http.post("/v1/embeddings", json={"input": BEES, "cache": True}).status_code == 403
+        assert http.post("/v1/embeddings", json={"input": BEES}).status_code == 200
+        inline = {"question": "Where does the river rise?", "documents": [RIVER], "mode": "quote"}
+        assert http.post("/v1/answers", json=inline).status_code == 200
+
+
+def test_handles_end_by_time_and_by_bytes(server: Server) -> None:
+    now = [1000.0]
+    caches = [found.cache for found in server.model.encode_iter([BEES, RIVER, BEES], return_cache=True)]
+    handles = Handles(caches[0].nbytes + caches[1].nbytes, clock=lambda: now[0])
+    first, second = (handles.keep("a", [cache])[0].id for cache in caches[:2])
+    handles.get("a", first)
+    third = handles.keep("a", [caches[2]])[0].id  # the least recently used, the second, goes
+    assert {one.id for one in handles.list("a")} == {first, third}
+    with pytest.raises(ApiError):
+        handles.get("a", second)
+    now[0] += LIFETIME_S / 2
+    handles.get("a", third)
+    now[0] += LIFETIME_S / 2
+    assert [one.id for one in handles.list("a")] == [third]
+    with pytest.raises(ApiError):
+        Handles(10).keep("a", caches)
+    assert Settings(api_bytes_mb=0).api_bytes_mb == 0
