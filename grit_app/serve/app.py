@@ -9,9 +9,11 @@ from typing import Any, Final
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.datastructures import Headers
+from starlette.routing import Route
 
 from grit_app.serve import errors
 from grit_app.serve.errors import ApiError, ErrorBody
+from grit_app.serve.mcp import McpRoute
 from grit_app.serve.routes import answers, chat, completions, documents, embeddings, models, rerank, responses
 from grit_app.serve.service import ModelSource, Service, counted
 from grit_app.settings import MIB, Settings
@@ -65,6 +67,7 @@ def create_app(source: ModelSource, settings: Settings) -> FastAPI:
     app.include_router(models.router)
     for room in (embeddings, chat, completions, responses, rerank, documents, answers):
         app.include_router(room.router, dependencies=[Depends(counted)])
+    app.router.routes.append(Route("/mcp", McpRoute(service), include_in_schema=False))
     app.add_middleware(Doorkeeper, max_bytes=settings.max_file_bytes + FORM_BYTES)
     app.add_middleware(errors.CatchAll)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

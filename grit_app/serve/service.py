@@ -122,6 +122,22 @@ class Service:
         finally:
             cancel.set()
 
+    async def work(self, owner: str, work: Callable[[GritLM, Job], T]) -> T:
+        """`work(model, job)` in a thread, as an interactive job of this owner; stopped when the caller is cancelled."""
+        job = Job("interactive", owner)
+
+        def run() -> T:
+            with self.source.using(job) as model, job.applies():
+                return work(model, job)
+
+        try:
+            async with asyncio.timeout(self.settings.request_timeout_s):
+                return await asyncio.get_running_loop().run_in_executor(self.workers, run)
+        except TimeoutError:
+            raise self.too_slow() from None
+        finally:
+            job.set()
+
     def too_slow(self) -> ApiError:
         seconds = self.settings.request_timeout_s
         return ApiError(504, f"No answer within {seconds} seconds. Send less at once, or raise request_timeout_s.")
