@@ -124,7 +124,7 @@ class Tools(MCPServer[Any]):
         If the documents do not answer the question, `answerable` is false and the nearest passages are given.
         """
         caller = _caller.get()
-        body = AnswerRequest(question=question, documents=list(documents) if documents else None, k=k)
+        body = AnswerRequest.model_validate({"question": question, "documents": documents or None, "k": k})
 
         def work(model: GritLM, job: Job) -> dict[str, Any]:
             with library_for(body, self._service, caller, model) as library:

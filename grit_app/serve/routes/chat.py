@@ -70,7 +70,8 @@ def plans(model: GritLM, body: ChatRequest, service: Service, caller: Caller) ->
     prompt_ids = model.prompts.chat(turns).ids if cache is None else continued_ids(model, turns)
     top = (body.top_logprobs or 0) if body.logprobs else None
     return [
-        Plan(prompt_ids, sampling_of(body, limit, index), body.stops, cache, constraint, top) for index in range(body.n)
+        Plan(prompt_ids, sampling_of(model, body, limit, index), body.stops, cache, constraint, top)
+        for index in range(body.n)
     ]
 
 

@@ -40,7 +40,7 @@ async def completions(body: CompletionRequest, request: Request, service: Runnin
 
     def plan(model: GritLM) -> list[Plan]:
         return [
-            Plan(ids, sampling_of(body, body.max_tokens, index), body.stops, top_logprobs=body.logprobs)
+            Plan(ids, sampling_of(model, body, body.max_tokens, index), body.stops, top_logprobs=body.logprobs)
             for ids in prompts
             for index in range(body.n)
         ]

@@ -33,8 +33,14 @@ class Writes(Request):
     stream_options: StreamOptions | None = None
     presence_penalty: float = Field(0.0, ge=-2, le=2, description="Only 0; use repetition_penalty.")
     frequency_penalty: float = Field(0.0, ge=-2, le=2, description="Only 0; use repetition_penalty.")
-    repetition_penalty: float = Field(
-        1.0, ge=0.1, le=10, description="Above 1, what stands in the text already becomes less likely."
+    repetition_penalty: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="Above 1, what the answer has already becomes less likely. Left out: the model's own.",
+    )
+    no_repeat_ngram_size: int | None = Field(
+        None, ge=0, le=1000, description="No run of so many tokens comes twice. Left out: the model's own."
     )
     logit_bias: dict[str, float] | None = Field(None, description="Not supported: an empty one only.")
     user: str | None = None

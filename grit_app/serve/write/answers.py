@@ -49,16 +49,23 @@ class Written:
         return "length" if self.end is None or self.end.finish_reason == "length" else "stop"
 
 
-def sampling_of(body: Writes, max_new_tokens: int, index: int = 0) -> Sampling:
+def sampling_of(model: GritLM, body: Writes, max_new_tokens: int, index: int = 0) -> Sampling:
     """How tokens are chosen. Each choice of a seeded request has a seed of its own, the first the one given."""
     if body.presence_penalty or body.frequency_penalty:
         raise bad_request("Only 0 is taken for presence_penalty and frequency_penalty. Use repetition_penalty.")
     if body.logit_bias:
         raise bad_request("logit_bias is not supported: ids of other vocabularies mean nothing here.", "logit_bias")
-    if body.repetition_penalty != 1.0:
-        raise bad_request("repetition_penalty is not supported yet: only 1 is taken.", "repetition_penalty")
     seed = None if body.seed is None else (body.seed + index) % 2**63
-    return Sampling(max_new_tokens=max_new_tokens, temperature=body.temperature, top_p=body.top_p, seed=seed)
+    config = model.config
+    penalty, size = body.repetition_penalty, body.no_repeat_ngram_size
+    return Sampling(
+        max_new_tokens=max_new_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        seed=seed,
+        repetition_penalty=config.repetition_penalty if penalty is None else penalty,
+        no_repeat_ngram_size=config.no_repeat_ngram_size if size is None else size,
+    )
 
 
 def usage_of(written: Sequence[Written]) -> Usage:
