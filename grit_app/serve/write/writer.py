@@ -1,7 +1,6 @@
-"""One thread that writes all answers together: a forward a step, whoever asked.
+"""One thread that writes all answers side by side: a token of each at a step, whoever asked.
 
-A forward of one token costs mostly the reading of the weights, so a second answer beside it is nearly free. Answers
-join and leave between any two steps.
+Answers join and leave between any two steps, and none waits for the end of another.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from torch import Tensor
 from grit_app.errors import Cancelled
 from grit_app.gritlm import GritLM, KVCache, Sampling
 from grit_app.gritlm.scheduler import Job
-from grit_app.gritlm.write.batched import BatchedAnswer, BatchedDecoder
 from grit_app.gritlm.write.decoding import Constraint
 from grit_app.serve.write.prefixes import Prefixes
 from grit_app.serve.write.stops import StopFinder
+from grit_app.serve.write.together import RunningAnswer, Together
 
 logger = logging.getLogger("grit_app.serve")
 
@@ -77,7 +76,7 @@ class Writing:
     top_logprobs: int | None = None
     """None: no scores. Otherwise the likeliest so many beside each token's own."""
 
-    answer: BatchedAnswer | None = None
+    answer: RunningAnswer | None = None
     """Set once it has begun."""
 
     reused: KVCache | None = None
@@ -127,7 +126,7 @@ class Writer:
         self._new.put(None)
 
     def _run(self) -> None:
-        decoder = BatchedDecoder(self._model)
+        decoder = Together(self._model)
         while not self._stop.is_set():
             self._take(decoder)
             try:
@@ -143,7 +142,7 @@ class Writer:
             writing.tell(Cancelled("The server is ending."))
         self._running.clear()
 
-    def _take(self, decoder: BatchedDecoder) -> None:
+    def _take(self, decoder: Together) -> None:
         """Begins what was submitted; waits if there is nothing to write at all."""
         while not self._running or not self._new.empty():
             writing = self._new.get()
@@ -155,7 +154,7 @@ class Writer:
             except Exception as error:
                 writing.tell(error)
 
-    def _begin(self, writing: Writing, decoder: BatchedDecoder) -> None:
+    def _begin(self, writing: Writing, decoder: Together) -> None:
         writing.finder = StopFinder(writing.stops)
         tail, cache = list(writing.prompt_ids), writing.cache
         if cache is None:
@@ -167,7 +166,7 @@ class Writer:
                 score_of(token, logits, writing.top_logprobs or 0)
             )
 
-    def _step(self, decoder: BatchedDecoder) -> None:
+    def _step(self, decoder: Together) -> None:
         """One token of every answer, and what each of them has to be told."""
         for writing in [writing for writing in self._running if writing.cancel.is_set()]:
             self._end(writing, decoder, "cancelled")
@@ -189,7 +188,7 @@ class Writer:
             writing.tell(Piece(text, tuple(writing.scores)))
             writing.scores.clear()
 
-    def _end(self, writing: Writing, decoder: BatchedDecoder, reason: str) -> None:
+    def _end(self, writing: Writing, decoder: Together, reason: str) -> None:
         assert writing.answer is not None and writing.finder is not None
         if rest := writing.finder.flush():
             writing.tell(Piece(rest, tuple(writing.scores)))
