@@ -121,7 +121,7 @@ class Together:
     def _read(self, answer: RunningAnswer, cancel: threading.Event) -> Tensor | None:
         if not answer.needs_logits:
             return None
-        answer.space = self._decoder.grow(answer.space, len(answer.unread))
+        answer.space.make_room(len(answer.unread))
         with self._model.scheduler.turn(cancel, tokens=len(answer.unread)):
             return self._decoder.logits(answer.unread, answer.space, cancel)
 
