@@ -104,9 +104,9 @@ class Desk:
             return found.question if found else ""
 
     def waiting(self) -> list[Job]:
-        """Those behind the one that is answered now, or that is about to be."""
+        """Those whose turn has not come; also the first, while documents are read for it."""
         with self._guard:
-            return list(self.jobs) if self.is_running else self.jobs[1:]
+            return list(self.jobs)
 
     def show(self, record: Record) -> None:
         """Another conversation takes the place of this one: nothing waits, and a running answer is not shown."""

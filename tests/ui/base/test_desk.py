@@ -49,9 +49,10 @@ def test_questions_are_answered_in_order_and_each_sees_the_answers_before_it() -
 def test_a_question_sent_meanwhile_waits_is_shown_and_is_answered_by_the_same_run() -> None:
     desk = Desk()
     desk.put("first")
-    assert waiting(desk) == ""
+    assert "first" in waiting(desk), "it must be seen also before anybody answers"
     run = converse(desk, [], echo)
     next(run)
+    assert waiting(desk) == ""
     desk.put("second <b>")
     assert "second &lt;b&gt;" in waiting(desk)
     assert list(converse(desk, [], echo)) == [], "nobody else may answer at a claimed desk"
