@@ -18,8 +18,10 @@ router = APIRouter(tags=["documents"])
 
 MAX_FILES = 32
 
+UPLOAD_EXAMPLE = {"requestBody": {"content": {"multipart/form-data": {"example": {"file": ["report.pdf"]}}}}}
 
-@router.post("/v1/documents")
+
+@router.post("/v1/documents", openapi_extra=UPLOAD_EXAMPLE)
 async def upload(
     request: Request,
     service: Running,
