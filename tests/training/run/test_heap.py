@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, threading
-from training import heap
+from training.run import heap
 
 class Info(ctypes.Structure):
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
