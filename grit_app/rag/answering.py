@@ -28,13 +28,14 @@ from grit_app.gritlm.layout import Layout, Positions
 from grit_app.gritlm.model import GritLM
 from grit_app.gritlm.scheduler import Job
 from grit_app.gritlm.write.decoding import Sampling
-from grit_app.rag import one_by_one, quoting
+from grit_app.rag import one_by_one
 from grit_app.rag.block_caches import gather
-from grit_app.rag.conclusion import Written, conclude
-from grit_app.rag.confidence import words_feature
 from grit_app.rag.events import Done, Event, FirstToken, Retrieved, Rewritten, Token
-from grit_app.rag.fitting import fit
 from grit_app.rag.follow_up import Turn, rewrite
+from grit_app.rag.judge.conclusion import Written, conclude
+from grit_app.rag.judge.confidence import words_feature
+from grit_app.rag.judge.fitting import fit
+from grit_app.rag.quotes import quoting
 from grit_app.rag.retrieval import Found, may_answer, retrieve, whole_document
 from grit_app.rag.stages import StageTimes
 from grit_app.rag.strategies import Strategy, find_strategy

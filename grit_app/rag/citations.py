@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from grit_app.documents.keep.keywords import tokens
 from grit_app.documents.library import Hit
 from grit_app.gritlm.model import GritLM
-from grit_app.rag.sentences import Sentence, sentences_of, split_sentences
+from grit_app.rag.quotes.sentences import Sentence, sentences_of, split_sentences
 
 SURE_OVERLAP = 0.6
 """Share of a sentence's words that must stand in a passage for the words alone to prove support."""

@@ -21,8 +21,8 @@ from grit_app.gritlm.layout import Layout
 from grit_app.gritlm.model import GritLM
 from grit_app.gritlm.write.batched import BatchedAnswer, BatchedDecoder
 from grit_app.gritlm.write.decoding import FinishReason, Sampling
-from grit_app.rag.confidence import Features, confidence_of, words_feature
 from grit_app.rag.events import PassageAnswer
+from grit_app.rag.judge.confidence import Features, confidence_of, words_feature
 from grit_app.rag.retrieval import is_refusal
 from grit_app.rag.stages import StageTimes
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grit_app.rag.citations import align
-from grit_app.rag.sentences import sentences_of
+from grit_app.rag.quotes.sentences import sentences_of
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
-from grit_app.rag.sentences import split_sentences
+from grit_app.rag.quotes.sentences import split_sentences
 
 Array = NDArray[np.float32]
 Encoder = Callable[[Sequence[str]], Array]

@@ -1,4 +1,4 @@
-"""Fits the weights of `grit_app.rag.evidence` on questions whose answers stand in their passages.
+"""Fits the weights of `grit_app.rag.quotes.evidence` on questions whose answers stand in their passages.
 
     python -m training.fit.evidence --files data/train/qa_squadshifts.jsonl.xz,data/train/qa_fairytale.jsonl.xz
                                     --held_out data/dev/squadshifts_dev.jsonl.xz
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from grit_app.benchmark.inputs.questions import Question, read_questions
 from grit_app.benchmark.measure.metrics import holds_answer
-from grit_app.rag.evidence import FEATURES, WEIGHTS, features
-from grit_app.rag.sentences import sentences_of
+from grit_app.rag.quotes.evidence import FEATURES, WEIGHTS, features
+from grit_app.rag.quotes.sentences import sentences_of
 
 Array = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Fits the weights of `grit_app.rag.spans` on questions whose answers stand in their passages.
+"""Fits the weights of `grit_app.rag.quotes.spans` on questions whose answers stand in their passages.
 
     python -m training.fit.spans --files data/train/qa_squadshifts.jsonl.xz,data/train/qa_qamr.jsonl.xz
                                  --without squadshifts_amazon_reviews,squadshifts_reddit
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from grit_app.benchmark.inputs.questions import Question, read_questions
 from grit_app.benchmark.measure.metrics import holds_answer, token_f1
-from grit_app.rag.sentences import sentences_of
-from grit_app.rag.spans import FEATURES, WEIGHTS, features
+from grit_app.rag.quotes.sentences import sentences_of
+from grit_app.rag.quotes.spans import FEATURES, WEIGHTS, features
 
 Row = tuple[Tensor, Tensor]
 

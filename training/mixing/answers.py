@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from grit_app.rag.sentences import split_sentences
+from grit_app.rag.quotes.sentences import split_sentences
 from training.mixing.corpus import Corpus, Distractors, Row, holds
 from training.scratch.cloze import cloze_questions, passages
 from training.scratch.corpus import answer_texts

@@ -52,6 +52,7 @@ STRATEGY_WORDS: Final = {
     "docs_cache": "Passages cached",
     "docs_query_cache": "Passages and question cached",
 }
+SOURCES_ONLY: Final = "The passages that fit best are listed beside the conversation."
 NO_PASSAGES: Final = "There is nothing to search: add a document, or tick one in the list."
 
 SIMILARITY_INTRO: Final = (

@@ -106,7 +106,9 @@ class AnswerHandlers:
             cancel = self._visitors.begin_run(session, "documents")
             yield step("Waiting for the model …"), None
             number = max((*(turn.number for turn in visitor.turns), *desk.record.turns()), default=0) + 1
-            asking = Asking(number, job.question, answer_tokens=self._settings.answer_tokens, **choices)
+            earlier = [words_of(message) for message in question[:-1] if message["role"] == "user"]
+            tokens = self._settings.answer_tokens
+            asking = Asking(number, job.question, answer_tokens=tokens, earlier=earlier, **choices)
             yield from self._answer(asking, visitor, unused, cancel)
             desk.record.sources[str(number)] = asking.turn.places()
 

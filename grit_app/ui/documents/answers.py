@@ -14,7 +14,8 @@ from grit_app.errors import DocumentError, InputError
 from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.layout import Positions
 from grit_app.rag.answering import AnswerMode, answer
-from grit_app.rag.events import Answer, Citation, Done, Retrieved, Token
+from grit_app.rag import follow_up
+from grit_app.rag.events import Answer, Citation, Done, Retrieved, Rewritten, Token
 from grit_app.ui.base import texts
 from grit_app.ui.base.handlers import escape, steady
 from grit_app.ui.base.messages import Message, literal, reply
@@ -61,6 +62,9 @@ class Asking:
     mode: AnswerMode | None = None
     positions: Positions = "consecutive"
     answer_tokens: int = 64
+    earlier: Sequence[str] = ()
+    """Questions of the conversation before this one, the last one last: it may follow on them."""
+
     turn: Turn = field(init=False)
 
     def frames(
@@ -70,6 +74,7 @@ class Asking:
         self.turn = Turn(self.number, [], [], 0)
         self._done: Answer | None = None
         self._cards: str | None = None
+        self._read_as = ""
         events = answer(
             self.question,
             library,
@@ -81,6 +86,7 @@ class Asking:
             sampling=Sampling(max_new_tokens=self.answer_tokens),
             cancel=cancel,
             positions=self.positions,
+            turns=turns_of(self.earlier),
         )
         text = ""
         for text in steady(self._pieces(events)):
@@ -90,18 +96,28 @@ class Asking:
             yield reply(literal(text), "stopped by you"), None
             return
         self.turn = turn_of(self.number, self._done.citations)
-        yield finished(self.number, self._done), self.turn.cards(None)
+        yield finished(self.number, self._done, self._read_as), self.turn.cards(None)
 
     def _pieces(self, events: Iterator[Any]) -> Iterator[str]:
         """Words for the stream; the other events are noted on the way."""
         for event in events:
-            if isinstance(event, Retrieved):
+            if isinstance(event, Rewritten):
+                self._read_as = event.question
+            elif isinstance(event, Retrieved):
                 self.turn = Turn(self.number, list(event.hits), [], 0)
                 self._cards = self.turn.cards(None)
             elif isinstance(event, Token):
                 yield event.text
             elif isinstance(event, Done):
                 self._done = event.answer
+
+
+def turns_of(questions: Sequence[str]) -> list[follow_up.Turn]:
+    """Earlier questions as they were read: each may itself have followed on those before it."""
+    turns: list[follow_up.Turn] = []
+    for question in questions:
+        turns.append(follow_up.Turn(follow_up.rewrite(question, turns)))
+    return turns
 
 
 def turn_of(number: int, citations: Sequence[Citation]) -> Turn:
@@ -124,16 +140,22 @@ def turn_at(number: int, places: Sequence[dict[str, Any]], library: Library) -> 
         raise InputError("A document of this answer is not in the library any more. Add it again, then ask.") from error
 
 
-def finished(number: int, done: Answer) -> Message:
-    """The whole answer with its marks, what must be said about it, and its numbers."""
-    return reply(body(number, done), short_line(done), statistics(done))
+def finished(number: int, done: Answer, read_as: str = "") -> Message:
+    """The whole answer with its marks, what must be said about it, and its numbers.
+
+    read_as   the question as it was understood, where it followed on earlier ones
+    """
+    understood = f"*{literal(f'Understood as: {read_as}')}*\n\n" if read_as else ""
+    return reply(understood + body(number, done), short_line(done), statistics(done))
 
 
 def body(number: int, done: Answer) -> str:
     """Markdown: sentences with links to their passages, then what a reader should know. Text stays literal."""
     if not done.citations and done.strategy != "none":
         return f"**{texts.NO_PASSAGES}**"
-    if not done.answerable and done.strategy != "none":
+    if done.mode == "sources":
+        words = texts.SOURCES_ONLY
+    elif not done.answerable and done.strategy != "none":
         words = ""
     else:
         words = cited_markdown(number, done.sentences, done.short) or literal(done.text) or "*(no words)*"
@@ -154,7 +176,7 @@ def cited_markdown(turn: int, sentences: Sequence[tuple[str, Sequence[int]]], sh
     return " ".join(parts)
 
 
-MODE_WORDS = {"quote": "quoted", "short": "quoted in short", "free": "free"}
+MODE_WORDS = {"quote": "quoted", "short": "quoted in short", "free": "free", "sources": "sources only"}
 
 
 def short_line(done: Answer) -> str:

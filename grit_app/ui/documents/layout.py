@@ -140,10 +140,11 @@ def _middle() -> dict[str, Any]:
         with gr.Row():
             k = gr.Slider(1, 16, value=1, step=1, label="Passages", info="How many are retrieved.", min_width=160)
             mode = gr.Radio(
-                [("Quote", "quote"), ("Short", "short"), ("Free", "free")],
+                [("Quote", "quote"), ("Short", "short"), ("Free", "free"), ("Sources", "sources")],
                 value="free",
                 label="Answer",
-                info="Quote: a sentence of the passages. Short: its words that answer. Free: the model writes.",
+                info="Quote: a sentence of the passages. Short: its words that answer. Free: the model writes. Sources: the "
+                "passages alone.",
                 min_width=160,
             )
         positions = gr.Radio(

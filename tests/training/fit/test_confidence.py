@@ -12,7 +12,7 @@ import pytest
 
 from grit_app.gritlm import GritConfig
 from grit_app.gritlm.errors import ModelError
-from grit_app.rag.confidence import BIAS, confidence_of
+from grit_app.rag.judge.confidence import BIAS, confidence_of
 from tests.training.test_evaluate import checkpoint, folder  # noqa: F401  (fixtures)
 from training.evaluation.documents import best_way
 from training.fit.confidence import Collected, Judged, fit, fit_weights, main, precise_from

@@ -94,6 +94,22 @@ def test_without_documents_the_visitor_is_told_what_to_do(model: Any) -> None:
     assert asking.turn.hits == []
 
 
+def test_a_question_that_follows_on_earlier_ones_is_read_with_them(library: Library, model: Any) -> None:
+    earlier = ["When is the harbour museum closed?", "And on Mondays?"]
+    _, frames = ask(library, model, "And on Thursdays?", earlier=earlier)
+    shown = words_behind(message_text(frames[-1][0]["content"][:1]))
+    assert "Understood as: When is the harbour museum closed on Thursdays?" in shown
+    _, frames = ask(library, model, earlier[0], earlier=earlier)
+    assert "Understood as" not in message_text(frames[-1][0]["content"][:1]), "it stands for itself"
+
+
+def test_sources_can_be_asked_for_alone(library: Library, model: Any) -> None:
+    asking, frames = ask(library, model, "When is the harbour museum closed?", mode="sources")
+    words, numbers = frames[-1][0]["content"][:2]
+    assert texts.SOURCES_ONLY in words["text"] and "sources only" in numbers["text"]
+    assert len(asking.turn.hits) == 3
+
+
 def test_a_stopped_answer_keeps_what_was_written_and_says_so(library: Library, model: Any) -> None:
     cancel = threading.Event()
     asking = Asking(2, "What is a tail?", strategy="rag_doc_query", k=1, mode="free", answer_tokens=500)
@@ -221,7 +237,7 @@ def test_adding_shows_every_file_with_its_state_and_goes_on_after_a_bad_one(mode
     library_rows = listed(library)
     library.close()
     assert [row.state for row in tables[0]] == ["queued"] * 3
-    assert {row.state for table in tables for row in table} >= {"queued", "embedding", "ready", "failed"}
+    assert {row.state for table in tables for row in table} >= {"queued", "ready", "failed"}
     last = {row.name: row for row in tables[-1]}
     assert last["good.txt"].state == "ready" and last["good.txt"].chunks > 0 and last["good.txt"].cache_bytes > 0
     for name in ("empty.txt", "fake.pdf"):

@@ -29,10 +29,10 @@ from grit_app.errors import InputError
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.model import GritLM
 from grit_app.gritlm.write.quote import best_span
-from grit_app.rag.confidence import Features
-from grit_app.rag.evidence import evidence
-from grit_app.rag.sentences import Sentence, sentences_of
-from grit_app.rag.spans import short_answer
+from grit_app.rag.judge.confidence import Features
+from grit_app.rag.quotes.evidence import evidence
+from grit_app.rag.quotes.sentences import Sentence, sentences_of
+from grit_app.rag.quotes.spans import short_answer
 
 NEAREST: Final = 8
 SHORTLIST: Final = 4

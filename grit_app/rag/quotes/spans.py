@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grit_app.documents.keep.keywords import tokens
-from grit_app.rag.evidence import ASKED, NUMBER_WORD, TIME_WORD, asked_for
+from grit_app.rag.quotes.evidence import ASKED, NUMBER_WORD, TIME_WORD, asked_for
 
 MOST_WORDS: Final = 12
 SOUGHT_WORDS: Final = 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from grit_app.rag.spans import FEATURES, MOST_WORDS, WEIGHTS, features, short_answer
+from grit_app.rag.quotes.spans import FEATURES, MOST_WORDS, WEIGHTS, features, short_answer
 
 
 @pytest.mark.parametrize(

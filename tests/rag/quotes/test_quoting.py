@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from grit_app.gritlm.write.quote import best_span
-from grit_app.rag.evidence import FEATURES, WEIGHTS, asked_for, evidence, features
-from grit_app.rag.quoting import Candidate, _likelihoods, choose, openings, shortlist
-from grit_app.rag.sentences import sentences_of
+from grit_app.rag.quotes.evidence import FEATURES, WEIGHTS, asked_for, evidence, features
+from grit_app.rag.quotes.quoting import Candidate, _likelihoods, choose, openings, shortlist
+from grit_app.rag.quotes.sentences import sentences_of
 from grit_app.rag.strategies import build_layout
 
 PASSAGE = (

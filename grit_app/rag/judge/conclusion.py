@@ -10,9 +10,9 @@ from grit_app.documents.library import Hit
 from grit_app.gritlm.layout import Layout
 from grit_app.gritlm.write.decoding import FinishReason
 from grit_app.rag.citations import CitedAnswer, align, quoted
-from grit_app.rag.confidence import Confidence, Features, Kind, confidence_of
 from grit_app.rag.events import Answer, Citation, PassageAnswer
-from grit_app.rag.quoting import Quote
+from grit_app.rag.judge.confidence import Confidence, Features, Kind, confidence_of
+from grit_app.rag.quotes.quoting import Quote
 from grit_app.rag.retrieval import Found, answerable
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grit_app.documents.keep.keywords import tokens
-from grit_app.rag.sentences import Sentence
+from grit_app.rag.quotes.sentences import Sentence
 
 Asked = Literal["number", "time", "person", "place", "reason", "manner", "thing"]
 ASKED: Final[tuple[Asked, ...]] = get_args(Asked)
