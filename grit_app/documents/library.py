@@ -10,7 +10,8 @@ The store is the truth; the indices of vectors and keywords are made from it. Ho
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +21,14 @@ from numpy.typing import NDArray
 
 from grit_app.documents.chunking import Chunk, chunk_document, of_passages
 from grit_app.documents.document import Document, Limits
+from grit_app.documents.embedding import BIDIRECTIONAL, embed_chunks
 from grit_app.documents.keep.fusion import Hit, Mode, cosine, fuse
 from grit_app.documents.keep.index import VectorIndex
 from grit_app.documents.keep.keywords import KeywordIndex, tokens
-from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, file_name, hot_bytes_on
+from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, hot_bytes_on
 from grit_app.documents.keep.store import Damaged, FolderStore, MemoryStore, Stored
 from grit_app.documents.read.reading import read_document
-from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Stage
+from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Stage, info_of, report_of
 from grit_app.doors import shown
 from grit_app.errors import Cancelled, DocumentError, GritError
 from grit_app.gritlm.cache.kv_cache import KVCache
@@ -38,8 +40,6 @@ __all__ = ["DocumentInfo", "FileReport", "Hit", "Library", "Mode", "Progress"]
 log = logging.getLogger(__name__)
 
 CANDIDATES = 50  # of each index, before fusion
-BIDIRECTIONAL: Attention = "bidirectional"
-EMBED_TOGETHER = 64  # chunks between two looks at the byte budget
 
 
 class Library:
@@ -124,8 +124,6 @@ class Library:
         self._row_of = {chunk.id: row for row, chunk in enumerate(self._rows)}
         self._keywords = None
 
-    # ------------------------------------------------------------ adding
-
     def add(
         self,
         paths: Sequence[Path],
@@ -181,7 +179,7 @@ class Library:
             if known is not None:
                 kept_as = known.document.name
                 reason = f"{name} is already here." if kept_as == name else f"{name} is already here, as {kept_as}."
-                return _report(known, "duplicate", reason, name)
+                return report_of(known, "duplicate", reason, name)
             if len(self._stored) >= self.limits.max_documents:
                 raise DocumentError(
                     f"{name} was not added: {self.limits.max_documents} documents are the limit. Remove one first."
@@ -195,7 +193,7 @@ class Library:
                 log.warning("The vector index cannot be kept on disk, so it is kept in memory: %s", error)
                 self._register(stored)
                 self._index = self._open_index(None)
-        return _report(stored, "ready", " ".join(document.notes), name)
+        return report_of(stored, "ready", " ".join(document.notes), name)
 
     def add_passages(
         self, documents: Mapping[str, Sequence[str]], vectors: NDArray[np.float32] | None = None
@@ -237,41 +235,21 @@ class Library:
         in_memory: list[tuple[Key, KVCache]] = []
 
         def embed(kv_folder: Path | None) -> NDArray[np.float32]:
-            rows: list[NDArray[np.float32]] = []
-            used = 0
-            for at in range(0, len(chunks), EMBED_TOGETHER):
-                part = chunks[at : at + EMBED_TOGETHER]
-                keep = with_caches and self.caches.room_for(used + 1)
-                encodings = self.model.encode_iter([c.text for c in part], return_cache=keep, cancel=cancel)
-                for chunk, encoding in zip(part, encodings, strict=True):
-                    rows.append(encoding.vector)
-                    cache, key = encoding.cache, (chunk.id, BIDIRECTIONAL)
-                    if cache is not None and self.caches.room_for(used + cache.nbytes):
-                        used += (
-                            cache.nbytes if kv_folder is None else self.caches.write(kv_folder / file_name(key), cache)
-                        )
-                        if kv_folder is None:
-                            in_memory.append((key, cache))
-                    tell("embedding", len(rows), len(chunks))
-            return np.stack(rows)
+            vectors, made = embed_chunks(
+                self.model, chunks, self.caches, kv_folder, partial(tell, "embedding"), cancel, with_caches=with_caches
+            )
+            in_memory.extend(made)
+            return vectors
 
         stored = self._store.write(document, chunks, self.identity, source, embed)
         for key, cache in in_memory:
             self.caches.put(key, cache)
         return stored
 
-    # ------------------------------------------------------------ listing and removing
-
     def documents(self) -> list[DocumentInfo]:
         """All documents, oldest first."""
         with self._lock:
-            return [
-                DocumentInfo(
-                    i, s.document.name, s.document.kind, len(s.document.pages), len(s.chunks), len(s.document.text),
-                    s.document.notes, s.added, self.caches.bytes(i),
-                )
-                for i, s in self._stored.items()
-            ]  # fmt: skip
+            return [info_of(stored, self.caches.bytes(i)) for i, stored in self._stored.items()]
 
     @property
     def is_empty(self) -> bool:
@@ -331,8 +309,6 @@ class Library:
             self._stored, self._terms = {}, {}
             self._renumber()
 
-    # ------------------------------------------------------------ searching
-
     def search(
         self,
         vector: NDArray[np.float32],
@@ -366,8 +342,6 @@ class Library:
         ranked = fuse(cosines, {r: float(words[r]) for r in candidates}, k, mode, self.model.config.vector_weight)
         return [Hit(rows[row], *scores) for row, scores in ranked]
 
-    # ------------------------------------------------------------ KV caches
-
     def cache_for(
         self,
         chunk: Chunk,
@@ -395,14 +369,9 @@ class Library:
             cache = encoding.cache
         return self.caches.put(key, cache), "built"
 
-    def missing_caches(self) -> int:
+    def missing_caches(self) -> list[Chunk]:
         """Chunks whose bidirectional cache is not kept."""
-        return sum(1 for _ in self._without_cache())
-
-    def _without_cache(self) -> Iterator[Chunk]:
-        for chunk in list(self._rows):
-            if not self.caches.has((chunk.id, BIDIRECTIONAL)):
-                yield chunk
+        return [chunk for chunk in list(self._rows) if not self.caches.has((chunk.id, BIDIRECTIONAL))]
 
     def build_caches(
         self, progress: Callable[[int, int], None] | None = None, cancel: threading.Event | None = None
@@ -411,7 +380,7 @@ class Library:
 
         Questions may be asked meanwhile: what they need first is built for them.
         """
-        missing = list(self._without_cache())
+        missing = self.missing_caches()
         built, size = 0, 0
         for done, chunk in enumerate(missing, 1):
             if (cancel is not None and cancel.is_set()) or self._closed or not self.caches.room_for(size + 1):
@@ -426,7 +395,3 @@ class Library:
     def cache_bytes(self, document_id: str | None = None) -> int:
         """Bytes of KV caches kept, of one document or of all."""
         return self.caches.bytes(document_id)
-
-
-def _report(stored: Stored, state: Literal["ready", "duplicate"], reason: str, name: str) -> FileReport:
-    return FileReport(name, state, reason, stored.document.id, len(stored.document.pages), len(stored.chunks))

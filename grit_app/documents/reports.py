@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from grit_app.documents.keep.store import Stored
+
 Stage = Literal["reading", "embedding"]
 
 
@@ -47,3 +49,17 @@ class DocumentInfo:
     added: float
     """Seconds since 1970."""
     cache_bytes: int
+
+
+def report_of(stored: Stored, state: Literal["ready", "duplicate"], reason: str, name: str) -> FileReport:
+    """The report of a file whose document is kept."""
+    return FileReport(name, state, reason, stored.document.id, len(stored.document.pages), len(stored.chunks))
+
+
+def info_of(stored: Stored, cache_bytes: int) -> DocumentInfo:
+    """The line of a kept document in a list."""
+    document = stored.document
+    return DocumentInfo(
+        document.id, document.name, document.kind, len(document.pages), len(stored.chunks), len(document.text),
+        document.notes, stored.added, cache_bytes,
+    )  # fmt: skip

@@ -14,8 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +36,10 @@ from grit_app.rag.judge.confidence import words_feature
 from grit_app.rag.judge.fitting import fit
 from grit_app.rag.quotes import quoting
 from grit_app.rag.retrieval import Found, may_answer, retrieve, whole_document
+from grit_app.rag.run import AnswerMode, Run
 from grit_app.rag.stages import StageTimes
 from grit_app.rag.strategies import Strategy, find_strategy
 
-AnswerMode = Literal["quote", "short", "free", "sources"]
-"""A sentence of the passages, its few words that answer, the model's own writing, or the passages alone."""
 Search = Callable[[NDArray[np.float32]], Found]
 Choose = Callable[[NDArray[np.float32]], Sequence[Hit]]
 
@@ -91,7 +89,7 @@ def answer(
     name = strategy or config.default_strategy
     row = check_question(question, name, k)
     asked = question.strip()
-    run = Run(
+    run = Answering(
         asked=asked,
         question=rewrite(asked, turns),
         library=library,
@@ -135,29 +133,8 @@ def check_question(question: str, strategy: str, k: int | None) -> Strategy:
     return find_strategy(strategy)
 
 
-@dataclass
-class Run:
-    """One question on its way."""
-
-    asked: str
-    """As it was typed."""
-
-    question: str
-    library: Library
-    model: GritLM
-    strategy: Strategy
-    name: str
-    """The strategy's, as it was asked for."""
-
-    mode: AnswerMode
-    sampling: Sampling
-    cancel: threading.Event | None
-    positions: Positions
-    stages: StageTimes
-    retriever: GritLM
-    notes: list[str] = field(default_factory=list)
-    first_token_ms: float = 0.0
-    started_s: float = field(default_factory=time.perf_counter)
+class Answering(Run):
+    """The steps from a question to its answer."""
 
     def events(self, search: Search) -> Iterator[Event]:
         self.started_s = time.perf_counter()
@@ -180,9 +157,6 @@ class Run:
         except Cancelled:
             written = Written("", finish_reason="cancelled")
         yield Done(conclude(self, found, written, layouts))
-
-    def elapsed_ms(self) -> float:
-        return (time.perf_counter() - self.started_s) * 1e3
 
     def _check(self) -> None:
         if self.cancel is not None and self.cancel.is_set():

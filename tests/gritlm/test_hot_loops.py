@@ -39,7 +39,6 @@ ALLOWED = {
     ("embed/pooling.py", "pool", "any"): "on a CPU only",
     ("embed/pooling.py", "pool", "all"): "on a CPU only",
     ("write/runtime.py", "workspace", "all"): "of devices, not numbers",
-    ("write/runtime.py", "hidden", "tensor"): "the ids of a prompt, once a forward",
     ("write/runtime.py", "_forward", "tensor"): "the ids of a prompt, once a forward",
 }
 """(file, function, call) → why it does not cost."""

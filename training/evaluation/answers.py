@@ -14,8 +14,9 @@ from grit_app.benchmark.measure import quality
 from grit_app.benchmark.measure.metrics import exact_match, holds_answer, token_f1
 from grit_app.documents.library import Hit
 from grit_app.gritlm import GritLM, Sampling
-from grit_app.rag.answering import AnswerMode, answer
+from grit_app.rag.answering import answer
 from grit_app.rag.events import Answer, Done
+from grit_app.rag.run import AnswerMode
 from grit_app.rag.strategies import STRATEGIES
 from training.evaluation.baselines import overlap_sentence
 from training.evaluation.ranking import items_by_group

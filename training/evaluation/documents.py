@@ -13,8 +13,9 @@ from grit_app.documents.library import Library
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM
 from grit_app.places import ASSETS
-from grit_app.rag.answering import AnswerMode, answer
+from grit_app.rag.answering import answer
 from grit_app.rag.events import Answer, Done
+from grit_app.rag.run import AnswerMode
 
 QUESTIONS = ASSETS / "evaluation" / "pdf_questions.jsonl"
 """Rows: file, question, pages (from 1), answers."""

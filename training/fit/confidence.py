@@ -34,9 +34,10 @@ from grit_app.benchmark.measure.metrics import holds_answer, token_f1
 from grit_app.benchmark.measure.quality import search
 from grit_app.documents.library import Hit
 from grit_app.gritlm import GritConfig, GritLM, Sampling
-from grit_app.rag.answering import AnswerMode, answer
+from grit_app.rag.answering import answer
 from grit_app.rag.events import Answer, Done
 from grit_app.rag.judge.confidence import BIAS, Features, Kind
+from grit_app.rag.run import AnswerMode
 from training.evaluation.calibrate import best_threshold, rates
 from training.evaluation.documents import best_way, by_way
 from training.evaluation.ranking import items_by_group

@@ -28,8 +28,9 @@ from grit_app.errors import InputError
 from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.cache.pack import Scheme
 from grit_app.gritlm.layout import Positions
-from grit_app.rag.answering import AnswerMode, answer
+from grit_app.rag.answering import answer
 from grit_app.rag.events import Answer, Done
+from grit_app.rag.run import AnswerMode
 from grit_app.rag.strategies import REFERENCE, STRATEGIES, find_strategy
 
 Passages = Literal["gold", "retrieved"]

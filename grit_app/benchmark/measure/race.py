@@ -25,9 +25,10 @@ from grit_app.benchmark.timing import synchronize
 from grit_app.documents.library import Hit, Library
 from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.errors import Cancelled, InputError
-from grit_app.rag.answering import AnswerMode, answer
+from grit_app.rag.answering import answer
 from grit_app.rag.block_caches import gather
 from grit_app.rag.events import Done, Token
+from grit_app.rag.run import AnswerMode
 from grit_app.rag.strategies import build_layouts, find_strategy
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from grit_app.documents.library import Hit
 from grit_app.gritlm.layout import Layout
@@ -14,9 +13,7 @@ from grit_app.rag.events import Answer, Citation, PassageAnswer
 from grit_app.rag.judge.confidence import Confidence, Features, Kind, confidence_of
 from grit_app.rag.quotes.quoting import Quote
 from grit_app.rag.retrieval import Found, answerable
-
-if TYPE_CHECKING:
-    from grit_app.rag.answering import Run
+from grit_app.rag.run import Run
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from grit_app.documents.library import Hit
 from grit_app.errors import InputError
 from grit_app.gritlm.layout import Layout
 from grit_app.rag.retrieval import Found
+from grit_app.rag.run import Run
 from grit_app.rag.strategies import build_layouts, find_strategy
-
-if TYPE_CHECKING:
-    from grit_app.rag.answering import Run
 
 
 def fit(run: Run, found: Found) -> tuple[list[Layout], list[Hit]]:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from grit_app.errors import InputError
 from grit_app.gritlm.layout import Positions
-from grit_app.rag.answering import AnswerMode
+from grit_app.rag.run import AnswerMode
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
 from grit_app.ui.base.desk import Desk, Frames, Job, converse, waiting

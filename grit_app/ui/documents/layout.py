@@ -143,8 +143,8 @@ def _middle() -> dict[str, Any]:
                 [("Quote", "quote"), ("Short", "short"), ("Free", "free"), ("Sources", "sources")],
                 value="free",
                 label="Answer",
-                info="Quote: a sentence of the passages. Short: its words that answer. Free: the model writes. Sources: the "
-                "passages alone.",
+                info="Quote: a sentence of the passages. Short: its words that answer. Free: the model writes. "
+                "Sources: the passages alone.",
                 min_width=160,
             )
         positions = gr.Radio(

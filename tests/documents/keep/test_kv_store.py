@@ -43,7 +43,7 @@ def test_one_pass_gives_vectors_and_caches(model: GritLM, text_file: Path, tmp_p
     """The cache kept at upload must be that of exactly the text whose vector is searched."""
     library = Library(model, tmp_path / "data", chunk_tokens=60)
     (report,) = library.add([text_file])
-    assert library.missing_caches() == 0 and library.cache_bytes() > 0
+    assert len(library.missing_caches()) == 0 and library.cache_bytes() > 0
     assert library.documents()[0].cache_bytes == library.cache_bytes()
     for chunk in library.chunks(report.document_id or "")[:3]:
         encoding = next(model.encode_iter([chunk.text], return_cache=True))
@@ -122,7 +122,7 @@ def test_the_budget_holds_at_upload_and_the_rest_is_made_when_needed(
     budget = whole // 2
     library = Library(model, tmp_path / "half", chunk_tokens=60, cache_budget_bytes=budget)
     (report,) = library.add([text_file])
-    assert 0 < library.cache_bytes() <= budget and 0 < library.missing_caches() < count
+    assert 0 < library.cache_bytes() <= budget and 0 < len(library.missing_caches()) < count
     chunks = library.chunks(report.document_id or "")
     for chunk in chunks:
         library.cache_for(chunk)
@@ -212,7 +212,7 @@ def test_missing_caches_are_built_in_the_background_and_it_can_be_stopped(model:
 
     library = Library(model, chunk_tokens=60)
     library.add([text_file], with_caches=False)
-    count = library.missing_caches()
+    count = len(library.missing_caches())
     cancel = threading.Event()
     steps: list[tuple[int, int]] = []
 
@@ -222,7 +222,7 @@ def test_missing_caches_are_built_in_the_background_and_it_can_be_stopped(model:
             cancel.set()
 
     assert library.build_caches(step, cancel) == 2 and steps == [(1, count), (2, count)]
-    assert library.build_caches() == count - 2 and library.missing_caches() == 0
+    assert library.build_caches() == count - 2 and len(library.missing_caches()) == 0
     library.close()
 
 

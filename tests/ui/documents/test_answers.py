@@ -277,10 +277,10 @@ def test_missing_caches_are_made_afterwards(model: Any, tmp_path: Path) -> None:
     path.write_text("Bees make honey from nectar. " * 200, encoding="utf-8")
     library = Library(model, None)
     library.add([path], with_caches=False)
-    missing = library.missing_caches()
+    missing = len(library.missing_caches())
     assert missing > 0 and library.cache_bytes() == 0
     steps = list(CacheFilling(library, threading.Event()))
-    left, size = library.missing_caches(), library.cache_bytes()
+    left, size = len(library.missing_caches()), library.cache_bytes()
     library.close()
     assert left == 0 and size > 0
     assert steps[-1] == (missing, missing)
