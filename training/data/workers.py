@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,4 +74,9 @@ def batches(
         multiprocessing_context="spawn",  # a fork would inherit the tokenizer's threads
         pin_memory=torch.cuda.is_available(),
     )
-    yield from ahead
+    workers: Any = iter(ahead)
+    try:
+        yield from workers
+    finally:
+        with suppress(RuntimeError):  # one that is ended amid its work may abort: its batch is not wanted any more
+            workers._shutdown_workers()
