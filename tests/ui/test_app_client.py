@@ -60,7 +60,7 @@ def test_similarity_is_the_cosine_of_the_embeddings(client: Client) -> None:
 def test_ask_gives_the_contract_s_keys_and_a_citation(client: Client, strategy: str) -> None:
     reply = client.predict("How long is the river?", [TEXT], strategy, 1, api_name="/ask")
     expected = {"answer", "answerable", "strategy", "citations", "prompt_tokens", "cached_tokens", "new_tokens"}
-    assert set(reply) == expected | {"timings_ms", "skipped"}
+    assert set(reply) >= expected | {"timings_ms", "skipped"}
     assert reply["strategy"] == (strategy or "rag_doc_query")  # this checkpoint's default
     assert reply["citations"][0]["number"] == 1 and reply["citations"][0]["text"] in TEXT
     if strategy:
