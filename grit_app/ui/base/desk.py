@@ -122,6 +122,19 @@ class Desk:
         return "\n".join([*texts, *([box] if box.strip() else [])])
 
 
+TAKE: Final = "(text) => [text, '']"
+
+
+def taken(event: Any, box: gr.Textbox) -> tuple[Any, gr.Textbox]:
+    """The box's text moves into a hidden one at once, in the browser: (what to go on with, the hidden box).
+
+    Emptied only by the server's reply, the box would lose what is typed meanwhile, and a second Enter would send twice.
+    """
+    sent = gr.Textbox("", label="What was sent", visible="hidden", interactive=False)
+    options: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    return event(None, box, [sent, box], js=TAKE, trigger_mode="multiple", **options), sent
+
+
 def waiting(desk: Desk) -> str:
     """The questions that wait, each with a button that takes it back."""
     jobs = desk.waiting()

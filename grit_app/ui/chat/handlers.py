@@ -11,7 +11,7 @@ from grit_app.errors import InputError
 from grit_app.gritlm.write.decoding import GenerationStats
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
-from grit_app.ui.base.desk import Desk, Frames, Job, converse, waiting
+from grit_app.ui.base.desk import Desk, Frames, Job, converse, taken, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import escape, guarded, message_text, steady
 from grit_app.ui.base.messages import Message, in_turn, reply, step, turn_index, up_to_question, words_behind, words_of
@@ -81,24 +81,26 @@ class ChatHandlers:
         self._engine = engine
         self._visitors = visitors
 
-    def begin(self, message: str, desk: Desk, seed: str) -> tuple[Any, ...]:
+    def begin(self, message: str, box: str, desk: Desk, seed: str) -> tuple[Any, ...]:
         """Outputs: box, conversation, waiting questions, slip, settings. An empty message is nothing."""
         if not message.strip():
             return (gr.skip(),) * 5
-        return self._put(desk, seed, message)
+        is_refused, rest = self._put(desk, seed, message)
+        return (joined(message, box) if is_refused else gr.skip()), *rest
 
     def picked(self, desk: Desk, seed: str, event: gr.SelectData) -> tuple[Any, ...]:
         """A starter is asked as it stands; what is in the box stays there."""
-        return gr.skip(), *self._put(desk, seed, message_text(event.value))[1:]
+        return gr.skip(), *self._put(desk, seed, message_text(event.value))[1]
 
-    def _put(self, desk: Desk, seed: str, question: str, **job: Any) -> tuple[Any, ...]:
+    def _put(self, desk: Desk, seed: str, question: str, **job: Any) -> tuple[bool, tuple[Any, ...]]:
+        """Whether it is refused; conversation, waiting questions, slip, settings."""
         if slip := seed_slip(seed):
-            return gr.skip(), gr.skip(), gr.skip(), slip, gr.update(open=True)
+            return True, (gr.skip(), gr.skip(), slip, gr.update(open=True))
         if desk.is_full:
             gr.Warning(texts.DESK_FULL)
-            return (gr.skip(),) * 5
+            return True, (gr.skip(),) * 4
         desk.put(question, **job)
-        return "", gr.skip(), waiting(desk), "", gr.skip()
+        return False, (gr.skip(), waiting(desk), "", gr.skip())
 
     def retried(self, history: list[Message], desk: Desk, seed: str, event: gr.RetryData) -> tuple[Any, ...]:
         before = up_to_question(history, turn_index(event.index))
@@ -114,8 +116,8 @@ class ChatHandlers:
         """Outputs as those of `begin`; the box keeps its text. A slip shows the conversation as it was."""
         if not question.strip():
             return gr.skip(), history, gr.skip(), gr.skip(), gr.skip()
-        _, _, *rest = self._put(desk, seed, question, base=base, before=history)
-        return gr.skip(), history if seed_slip(seed) else gr.skip(), *rest
+        is_refused, (_, *rest) = self._put(desk, seed, question, base=base, before=history)
+        return gr.skip(), history if is_refused else gr.skip(), *rest
 
     def take_back(self, box: str, desk: Desk, event: gr.EventData) -> tuple[Any, ...]:
         """A waiting question returns to the box. Outputs: box, waiting questions."""
@@ -229,7 +231,8 @@ def wire(tab: ChatTab, handlers: ChatHandlers, browser_key: gr.BrowserState) -> 
         answered.then(lambda desk, box: desk.returned_to(box), [tab.desk, tab.box], tab.box, **quick)
 
     for trigger in (tab.box.submit, tab.send.click):
-        then_answer(trigger(guarded(handlers.begin), [tab.box, tab.desk, seed], begun, **quick))
+        sending, sent = taken(trigger, tab.box)
+        then_answer(sending.then(guarded(handlers.begin), [sent, tab.box, tab.desk, seed], begun, **quick))
     then_answer(tab.chatbot.example_select(guarded(handlers.picked), [tab.desk, seed], begun, **quick))
     then_answer(tab.chatbot.retry(guarded(handlers.retried), earlier, begun, **quick))
     then_answer(tab.chatbot.edit(guarded(handlers.edited), earlier, begun, **quick))

@@ -13,13 +13,13 @@ from grit_app.gritlm.layout import Positions
 from grit_app.rag.run import AnswerMode
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
-from grit_app.ui.base.desk import Desk, Frames, Job, converse, waiting
+from grit_app.ui.base.desk import Desk, Frames, Job, converse, taken, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import guarded, message_text
 from grit_app.ui.base.messages import Message, in_turn, step, turn_index, up_to_question, words_behind, words_of
 from grit_app.ui.base.records import Record, from_json, version_bar
 from grit_app.ui.base.sessions import Visitor, Visitors, session_of
-from grit_app.ui.chat.handlers import took_back, turned, undone
+from grit_app.ui.chat.handlers import joined, took_back, turned, undone
 from grit_app.ui.documents import library_actions as actions
 from grit_app.ui.documents.answers import Asking, Turn, source_picture, turn_at
 from grit_app.ui.documents.layout import NO_SOURCES, Parts
@@ -38,22 +38,24 @@ class AnswerHandlers:
         self._settings = settings
         self._removals = removals
 
-    def begin(self, question: str, desk: Desk) -> tuple[Any, ...]:
+    def begin(self, question: str, box: str, desk: Desk) -> tuple[Any, ...]:
         """Outputs: box, waiting questions. An empty question is nothing."""
         if not question.strip():
             return gr.skip(), gr.skip()
-        return self._put(desk, question)
+        is_refused, shown = self._put(desk, question)
+        return (joined(question, box) if is_refused else gr.skip()), shown
 
     def picked(self, desk: Desk, event: gr.SelectData) -> tuple[Any, ...]:
         """A starter is asked as it stands; what is in the box stays there."""
         return gr.skip(), self._put(desk, message_text(event.value))[1]
 
-    def _put(self, desk: Desk, question: str, **job: Any) -> tuple[Any, ...]:
+    def _put(self, desk: Desk, question: str, **job: Any) -> tuple[bool, Any]:
+        """Whether it is refused; waiting questions."""
         if desk.is_full:
             gr.Warning(texts.DESK_FULL)
-            return gr.skip(), gr.skip()
+            return True, gr.skip()
         desk.put(question, **job)
-        return "", waiting(desk)
+        return False, waiting(desk)
 
     def retried(self, history: list[Message], desk: Desk, event: gr.RetryData) -> tuple[Any, ...]:
         before = up_to_question(history, turn_index(event.index))
@@ -67,7 +69,8 @@ class AnswerHandlers:
         """Outputs: conversation, waiting questions."""
         if not question.strip():
             return history, gr.skip()
-        return gr.skip(), self._put(desk, question, base=base, before=history)[1]
+        is_refused, shown = self._put(desk, question, base=base, before=history)
+        return (history if is_refused else gr.skip()), shown
 
     def stop(self, request: gr.Request) -> None:
         self._visitors.stop_run(session_of(request), "documents")
@@ -179,7 +182,8 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
         answered.then(lambda desk, box: desk.returned_to(box), [parts.desk, parts.box], parts.box, **quick)
 
     for trigger in (parts.box.submit, parts.send.click):
-        then_answer(trigger(guarded(handlers.begin), [parts.box, parts.desk], asked, **quick))
+        sending, sent = taken(trigger, parts.box)
+        then_answer(sending.then(guarded(handlers.begin), [sent, parts.box, parts.desk], asked, **quick))
     picked = parts.chatbot.example_select(guarded(handlers.picked), parts.desk, asked, **quick)
     added = [parts.table, parts.meter, parts.held, parts.upload]
     now = [key, parts.unused, parts.held]
