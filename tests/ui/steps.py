@@ -36,6 +36,7 @@ def file_row(page: Page, name: str) -> Any:
 def ask(page: Page, question: str) -> None:
     page.locator("#question textarea").fill(question)
     page.locator("#question textarea").press("Enter")
+    expect(page.locator("#question textarea")).to_have_value("")
 
 
 def wait_for(locator: Any) -> None:

@@ -22,8 +22,9 @@ def test_a_message_sent_while_another_is_answered_waits_and_can_be_taken_back(op
     page = open_page()
     send(page, TYPED)
     wait_for(page.locator("#chat-stop"))
-    send(page, "the second")
-    send(page, "the third")
+    for words in ("the second", "the third"):
+        send(page, words)
+        expect(page.locator("#chat-box textarea")).to_have_value("")  # at once, not by the server's reply
     expect(page.locator("#chat-waiting li")).to_have_count(2)
     page.locator("#chat-waiting li", has_text="the third").get_by_role("button").click()
     expect(page.locator("#chat-box textarea")).to_have_value("the third")
