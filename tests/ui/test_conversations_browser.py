@@ -51,7 +51,8 @@ def test_an_empty_message_and_a_wrong_seed_change_nothing(open_page: OpenPage) -
     wait_for(page.locator("#chat-stop"))
     page.keyboard.press("Escape")
     settled(page)
-    before = page.locator("#chat").inner_text()
+    said = page.locator("#chat [data-testid=user], #chat [data-testid=bot]")
+    before = said.all_inner_texts()
     for words in ("", "   "):
         page.locator("#chat-box textarea").fill(words)
         page.locator("#chat-box textarea").press("Enter")
@@ -65,7 +66,7 @@ def test_an_empty_message_and_a_wrong_seed_change_nothing(open_page: OpenPage) -
     wait_for(page.locator("#chat-seed-slip .slip"))
     expect(page.locator("#chat-box textarea")).to_have_value("not lost")
     expect(page.locator("#chat-send")).to_be_visible()
-    assert page.locator("#chat").inner_text() == before and page.locator("#chat .error").count() == 0
+    assert said.all_inner_texts() == before and page.locator("#chat .error").count() == 0
     page.get_by_label("Seed").fill("7")
     expect(page.locator("#chat-seed-slip .slip")).to_have_count(0)
     page.locator("#chat-send").click()
@@ -126,6 +127,7 @@ def test_conversations_are_kept_found_renamed_exported_and_deleted(open_page: Op
     page.wait_for_timeout(300)
     page.locator("#chat-stop").click()
     wait_for(page.get_by_text("version 2 of 2"))
+    settled(page)
     page.get_by_role("button", name="Version before").click()
     wait_for(page.get_by_text("version 1 of 2"))
     page.reload()
@@ -151,6 +153,7 @@ def test_answers_over_documents_survive_a_reload_with_their_sources(open_page: O
     )
     edge = page.evaluate("document.querySelector('#sources-column').getBoundingClientRect().right")
     assert wide and max(wide) <= edge
+    expect(page.locator("#answer-stop")).to_be_hidden()
     page.reload()
     open_tab(page, "Document Q&A")
     expect(page.locator("#answers [data-testid=user]")).to_have_count(1)

@@ -54,7 +54,7 @@ def add_change(start: Path, change: Path, target: Path) -> None:
         raise TrainError(f"The pieces belong to another start: {odd} is on one side alone. Use their own lease.")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter += state[name][...]
+            parameter.add_(state[name][...])
     if hasattr(model.config, int8.KEY):
         delattr(model.config, int8.KEY)
     with quiet_transformers():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,13 +125,13 @@ class FusedSearch:
 
 def model_meta(model: GritLM, name: str = "") -> Any:
     """What mteb writes beside scores."""
-    from mteb.models.model_meta import ModelMeta
+    from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     return ModelMeta(
         loader=None, name=f"local/{(name or model.name or 'model').replace(' ', '-').replace('/', '-')}", revision="1",
         release_date=None, languages=["eng-Latn"], n_parameters=int(model.describe()["parameters"]),
         memory_usage_mb=None, max_tokens=model.context, embed_dim=model.hidden_size, license=None, open_weights=True,
-        public_training_code=None, public_training_data=None, framework=["PyTorch"], similarity_fn_name="cosine",
+        public_training_code=None, public_training_data=None, framework=["PyTorch"], similarity_fn_name=ScoringFunction.COSINE,
         use_instructions=True, training_datasets=None,
     )  # fmt: skip
 
@@ -163,7 +163,7 @@ def evaluate(encoder: Any, tasks: list[Any]) -> dict[str, Scores]:
     }
 
 
-def _scores(task: Any, found: dict[str, Any]) -> Scores:
+def _scores(task: Any, found: Mapping[str, Any]) -> Scores:
     numbers = {key: float(value) for key, value in found.items() if isinstance(value, int | float)}
     if task.metadata.type == "STS":
         return Scores(numbers, [], len(task.dataset["test"]))

@@ -25,7 +25,7 @@ ROWS: Final = 128
 """Rows of logits at once."""
 
 
-class HarnessModel(LM):
+class HarnessModel(LM):  # type: ignore[misc]
     """GritLM behind the harness's interface."""
 
     def __init__(self, model: GritLM, chat: bool = False, max_new_tokens: int = 256) -> None:

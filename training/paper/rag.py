@@ -6,6 +6,7 @@ from typing import Final
 
 from grit_app.benchmark.inputs.questions import read_questions
 from grit_app.benchmark.measure import quality
+from grit_app.gritlm.layout import Positions
 from training.paper.recording import PaperSettings, Row
 
 STRATEGIES: Final = (
@@ -24,7 +25,8 @@ def measure(settings: PaperSettings) -> list[Row]:
     path = settings.data / "dev" / "squadshifts_dev.jsonl.xz"
     questions = read_questions(path, settings.limit or QUESTIONS)
     rows: list[Row] = []
-    for positions, names in (("consecutive", STRATEGIES), ("colliding", COLLIDING)):
+    ways: tuple[tuple[Positions, tuple[str, ...]], ...] = (("consecutive", STRATEGIES), ("colliding", COLLIDING))
+    for positions, names in ways:
         setup = quality.Setup(passages="gold", mode="free", new_tokens=NEW_TOKENS, positions=positions)
         result = quality.measure(settings.model, questions, names, [1], setup)
         rows += [{"table": "answers"} | record for record in result["records"]]

@@ -45,7 +45,8 @@ def _of_set(model: GritLM, name: str, data: sets.RetrievalSet) -> list[Row]:
         relevant = [document in data.relevant[query] for document in ids]
         gains["bi-encoder"].append(ndcg(cosines, relevant))
         passages = [data.corpus[ids[place]] for place in top]
-        caches = [each.cache for each in model.encode_iter(passages, return_cache=True, max_length=512)]
+        encodings = model.encode_iter(passages, return_cache=True, max_length=512)
+        caches = [each.cache for each in encodings if each.cache is not None]
         for way, judgement, cached in WAYS:
             scores, spent_ms = _timed(model, text, passages, judgement, caches if cached else None)
             times[way].append(spent_ms)

@@ -114,7 +114,9 @@ def _banking(data: Path) -> RetrievalSet:
     by_label: dict[str, list[str]] = {}
     for row in rows(data, "published/banking77_test"):
         by_label.setdefault(row["label"], []).append(row["text"])
-    queries, corpus, relevant = {}, {}, {}
+    queries: dict[str, str] = {}
+    corpus: dict[str, str] = {}
+    relevant: dict[str, dict[str, int]] = {}
     for label in sorted(by_label):
         texts = by_label[label]
         others = {f"{label}-{index}": text for index, text in enumerate(texts) if index >= 10}
@@ -133,7 +135,7 @@ _RETRIEVAL: dict[str, Callable[[Path], RetrievalSet]] = {
 }
 
 
-def _metadata(name: str, kind: str, main_score: str) -> Any:
+def _metadata(name: str, kind: Any, main_score: str) -> Any:
     from mteb.abstasks.task_metadata import TaskMetadata
 
     return TaskMetadata(

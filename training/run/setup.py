@@ -151,7 +151,7 @@ def choose_forwards(config: TrainConfig, core: GritModule, device: torch.device)
     """
     on_gpu = device.type == "cuda"
     padded = Forwards(False, 0.6 if on_gpu else 0.1, config.model.pooling)
-    if config.run.rows == "padded" or config.model.kernel != "sdpa" or getattr(core.config, "attention_dropout", 0):
+    if config.run.rows == "padded" or config.model.kernel != "sdpa" or getattr(core.config, "attention_dropout", False):
         return padded
     if config.run.rows == "auto":
         if not on_gpu or config.run.precision != "bf16":

@@ -118,7 +118,8 @@ class Shelf:
 
     def _vectors(self, count: int) -> NDArray[np.float32]:
         vectors = self._random.standard_normal((count, self._width), dtype=np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
 
 
 @dataclass

@@ -148,6 +148,20 @@ def waiting(desk: Desk) -> str:
     return f'<ol class="waiting" aria-label="Waiting for their turn">{rows}</ol>'
 
 
+class Changed:
+    """Hands on only what changed since it was last sent: a page that redraws everything at each token falls behind,
+    and an older picture of what waits would overwrite a newer one."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, Any] = {}
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if name in self._sent and self._sent[name] == value:
+            return gr.skip()
+        self._sent[name] = value
+        return value
+
+
 Frames = Iterator[tuple[Message, Any]]
 Answer = Callable[[list[Message], Job], Frames]
 """(conversation that ends with the question, job) → (answer so far, whatever else the page shows)."""

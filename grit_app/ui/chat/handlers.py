@@ -11,7 +11,7 @@ from grit_app.errors import InputError
 from grit_app.gritlm.write.decoding import GenerationStats
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
-from grit_app.ui.base.desk import Desk, Frames, Job, converse, taken, waiting
+from grit_app.ui.base.desk import Changed, Desk, Frames, Job, converse, taken, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import escape, guarded, message_text, steady
 from grit_app.ui.base.messages import Message, in_turn, reply, step, turn_index, up_to_question, words_behind, words_of
@@ -159,12 +159,16 @@ class ChatHandlers:
             said = ([{"role": "system", "content": system}] if (system or "").strip() else []) + spoken(question)
             return self._answer(said, visitor, session_of(request), **knobs, seed=seed_of(seed))
 
-        asked_before, shown = len(history), None
+        changed, asked_before, shown = Changed(), len(history), None
         for shown, _ in converse(desk, history, answer):
-            is_new = len(shown) != asked_before
-            asked_before = len(shown)
-            record = desk.record.to_json() if is_new else gr.skip()
-            yield shown, waiting(desk), gr.update(visible=desk.is_running), version_bar(desk.record), record
+            is_new, asked_before = len(shown) != asked_before, len(shown)
+            yield (
+                shown,
+                changed("waiting", waiting(desk)) if is_new else gr.skip(),
+                changed("stop", gr.update(visible=desk.is_running)),
+                changed("versions", version_bar(desk.record)),
+                desk.record.to_json() if is_new else gr.skip(),
+            )
         if shown is None:
             yield (gr.skip(),) * 5
         else:

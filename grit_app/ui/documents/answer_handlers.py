@@ -13,7 +13,7 @@ from grit_app.gritlm.layout import Positions
 from grit_app.rag.run import AnswerMode
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
-from grit_app.ui.base.desk import Desk, Frames, Job, converse, taken, waiting
+from grit_app.ui.base.desk import Changed, Desk, Frames, Job, converse, taken, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import guarded, message_text
 from grit_app.ui.base.messages import Message, in_turn, step, turn_index, up_to_question, words_behind, words_of
@@ -112,17 +112,24 @@ class AnswerHandlers:
             earlier = [words_of(message) for message in question[:-1] if message["role"] == "user"]
             tokens = self._settings.answer_tokens
             asking = Asking(number, job.question, answer_tokens=tokens, earlier=earlier, **choices)
-            yield from self._answer(asking, visitor, unused, cancel)
-            desk.record.sources[str(number)] = asking.turn.places()
+            for message, sources in self._answer(asking, visitor, unused, cancel):
+                if sources:
+                    desk.record.sources[str(number)] = asking.turn.places()
+                yield message, sources
 
-        asked_before, shown = len(history), None
+        changed, asked_before, shown = Changed(), len(history), None
         for shown, sources in converse(desk, history, answer):
-            is_new = len(shown) != asked_before
-            asked_before = len(shown)
+            is_new, asked_before = len(shown) != asked_before, len(shown)
             cards, picture = sources or (gr.skip(), gr.skip())
-            record = desk.record.to_json() if is_new else gr.skip()
-            bar, stop = version_bar(desk.record), gr.update(visible=desk.is_running)
-            yield shown, waiting(desk), stop, cards, picture, bar, record
+            yield (
+                shown,
+                changed("waiting", waiting(desk)) if is_new else gr.skip(),
+                changed("stop", gr.update(visible=desk.is_running)),
+                cards,
+                picture,
+                changed("versions", version_bar(desk.record)),
+                desk.record.to_json() if is_new or sources else gr.skip(),
+            )
         if shown is None:
             yield (gr.skip(),) * 7
         else:
