@@ -118,6 +118,16 @@
     if ([...(event.dataTransfer?.types ?? [])].includes("Files")) { unfold(true); }
   });
 
+  // ---- a box is empty as soon as its text is sent
+  window.gritTake = (id, text) => {
+    const box = document.querySelector(`#${id} textarea`);
+    if (box && box.value === text) {
+      box.value = "";
+      box.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    return text;
+  };
+
   // ---- an own message always comes into view
   const counts = new WeakMap();
   const follow = () => {

@@ -10,6 +10,7 @@ conversation as it was before, and its question goes back to the visitor.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -115,24 +116,36 @@ class Desk:
             self.record = record
             self.is_cleared = self.is_running
 
-    def returned_to(self, box: str) -> str:
-        """The box's text with the questions that came back before it."""
+    def returned_text(self) -> Any:
+        """The questions that came back, under a line with their number: the same one may come back twice."""
         with self._guard:
             texts, self.returned = self.returned, []
-        return "\n".join([*texts, *([box] if box.strip() else [])])
+            self._count += 1
+            return f"{self._count}\n" + "\n".join(texts) if texts else gr.skip()
 
 
-TAKE: Final = "(text) => [text, '']"
+def emptied(elem_id: str, others: int) -> str:
+    """Script of an event that sends a box's text: the box is empty at once, and what is typed from then on stays.
 
-
-def taken(event: Any, box: gr.Textbox) -> tuple[Any, gr.Textbox]:
-    """The box's text moves into a hidden one at once, in the browser: (what to go on with, the hidden box).
-
-    Emptied only by the server's reply, the box would lose what is typed meanwhile, and a second Enter would send twice.
+    Emptied by the server's reply, the box would lose what is typed meanwhile, and a second Enter would send twice.
+    others   how many inputs the event has behind the text
     """
-    sent = gr.Textbox("", label="What was sent", visible="hidden", interactive=False)
-    options: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    return event(None, box, [sent, box], js=TAKE, trigger_mode="multiple", **options), sent
+    rest = ", ".join(f"input{n}" for n in range(others))
+    return f"(text, {rest}) => [window.gritTake({elem_id!r}, text), {rest}]"
+
+
+BACK: Final = """(text, box) => {
+  const words = text.slice(text.indexOf("\\n") + 1);
+  return words ? (box.trim() ? `${words}\\n${box}` : words) : box;
+}"""
+
+
+def giving_back(event: Any, state: gr.State, box: gr.Textbox) -> None:
+    """After the event, questions whose answers failed go back before what is in the box by then."""
+    back = gr.Textbox("", label="What comes back", visible="hidden", interactive=False)
+    options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    event.then(lambda desk: desk.returned_text(), state, back, concurrency_limit=None, **options)
+    back.change(None, [back, box], box, js=BACK, queue=False, **options)
 
 
 def waiting(desk: Desk) -> str:
@@ -149,17 +162,23 @@ def waiting(desk: Desk) -> str:
 
 
 class Changed:
-    """Hands on only what changed since it was last sent: a page that redraws everything at each token falls behind,
-    and an older picture of what waits would overwrite a newer one."""
+    """Hands a value on for a moment after it changed, and then no more.
 
-    def __init__(self) -> None:
-        self._sent: dict[str, Any] = {}
+    A page that redraws everything at each token falls behind; one that is told once may never know, for Gradio's page
+    leaves frames out when many come at once.
+    """
 
-    def __call__(self, name: str, value: Any) -> Any:
-        if name in self._sent and self._sent[name] == value:
-            return gr.skip()
-        self._sent[name] = value
-        return value
+    def __init__(self, hold_s: float = 1.5, clock: Callable[[], float] = time.monotonic) -> None:
+        self._hold_s = hold_s
+        self._clock = clock
+        self._since: dict[str, tuple[Any, float]] = {}
+
+    def __call__(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gives, if `key` changed a moment ago; else nothing for the page to do."""
+        now = self._clock()
+        if name not in self._since or self._since[name][0] != key:
+            self._since[name] = (key, now)
+        return make() if now - self._since[name][1] < self._hold_s else gr.skip()
 
 
 Frames = Iterator[tuple[Message, Any]]

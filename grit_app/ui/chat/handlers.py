@@ -11,7 +11,7 @@ from grit_app.errors import InputError
 from grit_app.gritlm.write.decoding import GenerationStats
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
-from grit_app.ui.base.desk import Changed, Desk, Frames, Job, converse, taken, waiting
+from grit_app.ui.base.desk import Changed, Desk, Frames, Job, converse, emptied, giving_back, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import escape, guarded, message_text, steady
 from grit_app.ui.base.messages import Message, in_turn, reply, step, turn_index, up_to_question, words_behind, words_of
@@ -81,26 +81,28 @@ class ChatHandlers:
         self._engine = engine
         self._visitors = visitors
 
-    def begin(self, message: str, box: str, desk: Desk, seed: str) -> tuple[Any, ...]:
-        """Outputs: box, conversation, waiting questions, slip, settings. An empty message is nothing."""
+    def begin(self, message: str, desk: Desk, seed: str) -> tuple[Any, ...]:
+        """Outputs: conversation, waiting questions, slip, settings. An empty message is nothing."""
         if not message.strip():
-            return (gr.skip(),) * 5
-        is_refused, rest = self._put(desk, seed, message)
-        return (joined(message, box) if is_refused else gr.skip()), *rest
+            return (gr.skip(),) * 4
+        if refusal := self._refusal(desk, seed):
+            desk.returned.append(message)  # back into the box
+            return refusal
+        desk.put(message)
+        return gr.skip(), waiting(desk), "", gr.skip()
 
     def picked(self, desk: Desk, seed: str, event: gr.SelectData) -> tuple[Any, ...]:
         """A starter is asked as it stands; what is in the box stays there."""
-        return gr.skip(), *self._put(desk, seed, message_text(event.value))[1]
+        return self.begin(message_text(event.value), desk, seed)
 
-    def _put(self, desk: Desk, seed: str, question: str, **job: Any) -> tuple[bool, tuple[Any, ...]]:
-        """Whether it is refused; conversation, waiting questions, slip, settings."""
+    def _refusal(self, desk: Desk, seed: str) -> tuple[Any, ...] | None:
+        """Outputs as those of `begin` where nothing can be asked now."""
         if slip := seed_slip(seed):
-            return True, (gr.skip(), gr.skip(), slip, gr.update(open=True))
+            return gr.skip(), gr.skip(), slip, gr.update(open=True)
         if desk.is_full:
             gr.Warning(texts.DESK_FULL)
-            return True, (gr.skip(),) * 4
-        desk.put(question, **job)
-        return False, (gr.skip(), waiting(desk), "", gr.skip())
+            return (gr.skip(),) * 4
+        return None
 
     def retried(self, history: list[Message], desk: Desk, seed: str, event: gr.RetryData) -> tuple[Any, ...]:
         before = up_to_question(history, turn_index(event.index))
@@ -113,11 +115,12 @@ class ChatHandlers:
     def _again(
         self, history: list[Message], base: list[Message], question: str, desk: Desk, seed: str
     ) -> tuple[Any, ...]:
-        """Outputs as those of `begin`; the box keeps its text. A slip shows the conversation as it was."""
-        if not question.strip():
-            return gr.skip(), history, gr.skip(), gr.skip(), gr.skip()
-        is_refused, (_, *rest) = self._put(desk, seed, question, base=base, before=history)
-        return gr.skip(), history if is_refused else gr.skip(), *rest
+        """Outputs as those of `begin`. Where nothing can be asked the conversation is shown as it was."""
+        refusal = self._refusal(desk, seed)
+        if refusal or not question.strip():
+            return history, *(refusal or (gr.skip(),) * 4)[1:]
+        desk.put(question, base=base, before=history)
+        return gr.skip(), waiting(desk), "", gr.skip()
 
     def take_back(self, box: str, desk: Desk, event: gr.EventData) -> tuple[Any, ...]:
         """A waiting question returns to the box. Outputs: box, waiting questions."""
@@ -159,15 +162,15 @@ class ChatHandlers:
             said = ([{"role": "system", "content": system}] if (system or "").strip() else []) + spoken(question)
             return self._answer(said, visitor, session_of(request), **knobs, seed=seed_of(seed))
 
-        changed, asked_before, shown = Changed(), len(history), None
+        changed, shown = Changed(), None
         for shown, _ in converse(desk, history, answer):
-            is_new, asked_before = len(shown) != asked_before, len(shown)
+            turn, number = len(shown), len(desk.waiting())
             yield (
                 shown,
-                changed("waiting", waiting(desk)) if is_new else gr.skip(),
-                changed("stop", gr.update(visible=desk.is_running)),
-                changed("versions", version_bar(desk.record)),
-                desk.record.to_json() if is_new else gr.skip(),
+                changed("waiting", (turn, number), lambda: waiting(desk)),
+                changed("stop", turn, lambda: gr.update(visible=desk.is_running)),
+                changed("versions", turn, lambda: version_bar(desk.record)),
+                changed("record", turn, desk.record.to_json),
             )
         if shown is None:
             yield (gr.skip(),) * 5
@@ -225,18 +228,19 @@ def wire(tab: ChatTab, handlers: ChatHandlers, browser_key: gr.BrowserState) -> 
         "trigger_mode": "multiple",
     }
     seed = tab.knobs[-1]
-    begun = [tab.box, tab.chatbot, tab.waiting, tab.slip, tab.settings]
+    begun = [tab.chatbot, tab.waiting, tab.slip, tab.settings]
     earlier = [tab.chatbot, tab.desk, seed]
 
     def then_answer(event: Any) -> None:
         inputs = [tab.chatbot, tab.desk, browser_key, *tab.knobs]
         outputs = [tab.chatbot, tab.waiting, tab.stop, tab.kept.versions, tab.kept.text]
         answered = event.success(guarded(handlers.respond), inputs, outputs, **quick)
-        answered.then(lambda desk, box: desk.returned_to(box), [tab.desk, tab.box], tab.box, **quick)
+        giving_back(answered, tab.desk, tab.box)
 
     for trigger in (tab.box.submit, tab.send.click):
-        sending, sent = taken(trigger, tab.box)
-        then_answer(sending.then(guarded(handlers.begin), [sent, tab.box, tab.desk, seed], begun, **quick))
+        then_answer(
+            trigger(guarded(handlers.begin), [tab.box, tab.desk, seed], begun, js=emptied("chat-box", 2), **quick)
+        )
     then_answer(tab.chatbot.example_select(guarded(handlers.picked), [tab.desk, seed], begun, **quick))
     then_answer(tab.chatbot.retry(guarded(handlers.retried), earlier, begun, **quick))
     then_answer(tab.chatbot.edit(guarded(handlers.edited), earlier, begun, **quick))

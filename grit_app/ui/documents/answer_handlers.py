@@ -13,13 +13,13 @@ from grit_app.gritlm.layout import Positions
 from grit_app.rag.run import AnswerMode
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
-from grit_app.ui.base.desk import Changed, Desk, Frames, Job, converse, taken, waiting
+from grit_app.ui.base.desk import Changed, Desk, Frames, Job, converse, emptied, giving_back, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import guarded, message_text
 from grit_app.ui.base.messages import Message, in_turn, step, turn_index, up_to_question, words_behind, words_of
 from grit_app.ui.base.records import Record, from_json, version_bar
 from grit_app.ui.base.sessions import Visitor, Visitors, session_of
-from grit_app.ui.chat.handlers import joined, took_back, turned, undone
+from grit_app.ui.chat.handlers import took_back, turned, undone
 from grit_app.ui.documents import library_actions as actions
 from grit_app.ui.documents.answers import Asking, Turn, source_picture, turn_at
 from grit_app.ui.documents.layout import NO_SOURCES, Parts
@@ -38,24 +38,20 @@ class AnswerHandlers:
         self._settings = settings
         self._removals = removals
 
-    def begin(self, question: str, box: str, desk: Desk) -> tuple[Any, ...]:
-        """Outputs: box, waiting questions. An empty question is nothing."""
+    def begin(self, question: str, desk: Desk) -> Any:
+        """Output: waiting questions. An empty question is nothing."""
         if not question.strip():
-            return gr.skip(), gr.skip()
-        is_refused, shown = self._put(desk, question)
-        return (joined(question, box) if is_refused else gr.skip()), shown
-
-    def picked(self, desk: Desk, event: gr.SelectData) -> tuple[Any, ...]:
-        """A starter is asked as it stands; what is in the box stays there."""
-        return gr.skip(), self._put(desk, message_text(event.value))[1]
-
-    def _put(self, desk: Desk, question: str, **job: Any) -> tuple[bool, Any]:
-        """Whether it is refused; waiting questions."""
+            return gr.skip()
         if desk.is_full:
             gr.Warning(texts.DESK_FULL)
-            return True, gr.skip()
-        desk.put(question, **job)
-        return False, waiting(desk)
+            desk.returned.append(question)  # back into the box
+            return gr.skip()
+        desk.put(question)
+        return waiting(desk)
+
+    def picked(self, desk: Desk, event: gr.SelectData) -> Any:
+        """A starter is asked as it stands; what is in the box stays there."""
+        return self.begin(message_text(event.value), desk)
 
     def retried(self, history: list[Message], desk: Desk, event: gr.RetryData) -> tuple[Any, ...]:
         before = up_to_question(history, turn_index(event.index))
@@ -66,11 +62,11 @@ class AnswerHandlers:
         return self._again(history, base, words_behind(message_text(event.value)), desk)
 
     def _again(self, history: list[Message], base: list[Message], question: str, desk: Desk) -> tuple[Any, ...]:
-        """Outputs: conversation, waiting questions."""
-        if not question.strip():
+        """Outputs: conversation, waiting questions. Where nothing can be asked the conversation is as it was."""
+        if desk.is_full or not question.strip():
             return history, gr.skip()
-        is_refused, shown = self._put(desk, question, base=base, before=history)
-        return (history if is_refused else gr.skip()), shown
+        desk.put(question, base=base, before=history)
+        return gr.skip(), waiting(desk)
 
     def stop(self, request: gr.Request) -> None:
         self._visitors.stop_run(session_of(request), "documents")
@@ -117,18 +113,18 @@ class AnswerHandlers:
                     desk.record.sources[str(number)] = asking.turn.places()
                 yield message, sources
 
-        changed, asked_before, shown = Changed(), len(history), None
+        changed, shown = Changed(), None
         for shown, sources in converse(desk, history, answer):
-            is_new, asked_before = len(shown) != asked_before, len(shown)
+            turn, number = len(shown), len(desk.waiting())
             cards, picture = sources or (gr.skip(), gr.skip())
             yield (
                 shown,
-                changed("waiting", waiting(desk)) if is_new else gr.skip(),
-                changed("stop", gr.update(visible=desk.is_running)),
+                changed("waiting", (turn, number), lambda: waiting(desk)),
+                changed("stop", turn, lambda: gr.update(visible=desk.is_running)),
                 cards,
                 picture,
-                changed("versions", version_bar(desk.record)),
-                desk.record.to_json() if is_new or sources else gr.skip(),
+                changed("versions", turn, lambda: version_bar(desk.record)),
+                desk.record.to_json() if sources else changed("record", turn, desk.record.to_json),
             )
         if shown is None:
             yield (gr.skip(),) * 7
@@ -176,7 +172,6 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
         "api_visibility": "private",
         "trigger_mode": "multiple",
     }
-    asked = [parts.box, parts.waiting]
     inputs = [
         *(parts.chatbot, parts.desk, key, parts.unused),
         *(parts.strategy, parts.k, parts.mode, parts.positions),
@@ -186,19 +181,21 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
         kept = parts.kept
         outputs = [parts.chatbot, parts.waiting, parts.stop, parts.cards, parts.picture, kept.versions, kept.text]
         answered = event.success(guarded(handlers.respond), inputs, outputs, **quick)
-        answered.then(lambda desk, box: desk.returned_to(box), [parts.desk, parts.box], parts.box, **quick)
+        giving_back(answered, parts.desk, parts.box)
 
     for trigger in (parts.box.submit, parts.send.click):
-        sending, sent = taken(trigger, parts.box)
-        then_answer(sending.then(guarded(handlers.begin), [sent, parts.box, parts.desk], asked, **quick))
-    picked = parts.chatbot.example_select(guarded(handlers.picked), parts.desk, asked, **quick)
+        sent = trigger(
+            guarded(handlers.begin), [parts.box, parts.desk], parts.waiting, js=emptied("question", 1), **quick
+        )
+        then_answer(sent)
+    picked = parts.chatbot.example_select(guarded(handlers.picked), parts.desk, parts.waiting, **quick)
     added = [parts.table, parts.meter, parts.held, parts.upload]
     now = [key, parts.unused, parts.held]
     then_answer(picked.success(guarded(library.add_sample_if_empty), now, added, **quick))
     earlier, shown = [parts.chatbot, parts.desk], [parts.chatbot, parts.waiting]
     then_answer(parts.chatbot.retry(guarded(handlers.retried), earlier, shown, **quick))
     then_answer(parts.chatbot.edit(guarded(handlers.edited), earlier, shown, **quick))
-    parts.waiting.take(guarded(took_back), [parts.box, parts.desk], asked, **quick)
+    parts.waiting.take(guarded(took_back), [parts.box, parts.desk], [parts.box, parts.waiting], **quick)
     parts.stop.click(handlers.stop, **quick)
     opened = [parts.chatbot, parts.waiting, parts.kept.versions, parts.cards, parts.picture]
     parts.kept.talks.open(guarded(handlers.open), parts.desk, opened, **quick)

@@ -10,7 +10,7 @@ import pytest
 
 from grit_app.errors import Cancelled, InputError
 from grit_app.ui.base import desk as desks
-from grit_app.ui.base.desk import MAX_WAITING, Desk, Job, converse, waiting
+from grit_app.ui.base.desk import MAX_WAITING, Changed, Desk, Job, converse, waiting
 from grit_app.ui.base.messages import Message, reply, words_of
 from grit_app.ui.base.records import Record
 
@@ -86,7 +86,8 @@ def test_a_failed_answer_leaves_the_conversation_and_gives_the_question_back(toa
     *_, (history, _) = converse(desk, before, failing)
     assert said(history) == ["old", "old answer", "good", "half an ans"]
     assert toasts == ["That cannot be done. Do this."]
-    assert desk.returned_to("typed meanwhile") == "bad\ntyped meanwhile" and desk.returned_to("x") == "x"
+    number, words = desk.returned_text().split("\n", 1)
+    assert number.isdecimal() and words == "bad" and desk.returned_text() == desks.gr.skip()
     assert not desk.is_running and desk.claim() is False
 
 
@@ -147,3 +148,13 @@ def test_every_page_has_a_desk_of_its_own_and_it_has_an_end() -> None:
     for number in range(MAX_WAITING):
         desk.put(str(number))
     assert desk.is_full
+
+
+def test_what_changed_is_told_for_a_moment_and_then_no_more() -> None:
+    now = 0.0
+    changed = Changed(hold_s=1.0, clock=lambda: now)
+    assert changed("a", 1, lambda: "first") == "first"
+    now = 0.9
+    assert changed("a", 1, lambda: "first") == "first" and changed("a", 2, lambda: "second") == "second"
+    now = 2.0
+    assert changed("a", 2, lambda: "second") == desks.gr.skip()
