@@ -94,6 +94,7 @@ def test_an_answer_streams_stops_frees_the_model_and_survives_a_reload(open_page
     wait_for(second)
     expect(second).to_contain_text("cached")
 
+    expect(page.locator("#chat-stop")).to_be_hidden()
     page.reload()
     expect(page.locator("#chat [data-testid=user]")).to_have_count(2, timeout=WAIT_MS)
     expect(page.locator("#chat .stats")).to_have_count(2)
