@@ -1,4 +1,4 @@
-"""One thread that writes all answers side by side: a token of each at a step, whoever asked.
+"""One thread that writes all answers side by side: a token of each in one forward a step, whoever asked.
 
 Answers join and leave between any two steps, and none waits for the end of another.
 """
@@ -17,12 +17,15 @@ from torch import Tensor
 from grit_app.errors import Cancelled
 from grit_app.gritlm import GritLM, KVCache, Sampling
 from grit_app.gritlm.scheduler import Job
+from grit_app.gritlm.write.batched import BatchedAnswer, BatchedDecoder
 from grit_app.gritlm.write.decoding import Constraint
 from grit_app.serve.write.prefixes import Prefixes
 from grit_app.serve.write.stops import StopFinder
-from grit_app.serve.write.together import RunningAnswer, Together
 
 logger = logging.getLogger("grit_app.serve")
+
+PROMPT_S = 0.15
+"""Of a step go into reading new prompts: so much later the others' next tokens come at most."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Writing:
     top_logprobs: int | None = None
     """None: no scores. Otherwise the likeliest so many beside each token's own."""
 
-    answer: RunningAnswer | None = None
+    answer: BatchedAnswer | None = None
     """Set once it has begun."""
 
     reused: KVCache | None = None
@@ -126,7 +129,7 @@ class Writer:
         self._new.put(None)
 
     def _run(self) -> None:
-        decoder = Together(self._model)
+        decoder = BatchedDecoder(self._model, PROMPT_S)
         while not self._stop.is_set():
             self._take(decoder)
             try:
@@ -142,7 +145,7 @@ class Writer:
             writing.tell(Cancelled("The server is ending."))
         self._running.clear()
 
-    def _take(self, decoder: Together) -> None:
+    def _take(self, decoder: BatchedDecoder) -> None:
         """Begins what was submitted; waits if there is nothing to write at all."""
         while not self._running or not self._new.empty():
             writing = self._new.get()
@@ -154,7 +157,7 @@ class Writer:
             except Exception as error:
                 writing.tell(error)
 
-    def _begin(self, writing: Writing, decoder: Together) -> None:
+    def _begin(self, writing: Writing, decoder: BatchedDecoder) -> None:
         writing.finder = StopFinder(writing.stops)
         tail, cache = list(writing.prompt_ids), writing.cache
         if cache is None:
@@ -166,7 +169,7 @@ class Writer:
                 score_of(token, logits, writing.top_logprobs or 0)
             )
 
-    def _step(self, decoder: Together) -> None:
+    def _step(self, decoder: BatchedDecoder) -> None:
         """One token of every answer, and what each of them has to be told."""
         for writing in [writing for writing in self._running if writing.cancel.is_set()]:
             self._end(writing, decoder, "cancelled")
@@ -188,7 +191,7 @@ class Writer:
             writing.tell(Piece(text, tuple(writing.scores)))
             writing.scores.clear()
 
-    def _end(self, writing: Writing, decoder: Together, reason: str) -> None:
+    def _end(self, writing: Writing, decoder: BatchedDecoder, reason: str) -> None:
         assert writing.answer is not None and writing.finder is not None
         if rest := writing.finder.flush():
             writing.tell(Piece(rest, tuple(writing.scores)))

@@ -157,3 +157,47 @@ def test_what_cannot_be_answered_is_a_sentence(tiny_model: Any) -> None:
         together.add([])
     with pytest.raises(InputError, match="reads at most 1,024"):
         together.add(random_ids(1024, 0))
+
+
+def test_a_long_prompt_is_read_beside_the_others_tokens(tiny_model: Any) -> None:
+    """With a limit of time a step, whoever writes gets a token every step, and no prompt is passed over for good."""
+    lengths = (700, 3, 120, 300)
+    cases = [(random_ids(length, length), None) for length in lengths]
+    alone = [stream_ids(tiny_model, *case, Sampling(max_new_tokens=40)) for case in cases]
+    for stream in alone:
+        stream.read_all()
+    together = BatchedDecoder(tiny_model, prompt_s=1e-9)
+    assert tiny_model.scheduler.speed("own") is not None, "the least a step must be what limits it"
+    answers = [together.add(*case, Sampling(max_new_tokens=40)) for case in cases]
+    begun: dict[int, int] = {}
+    steps = 0
+    while together.answers:
+        running = [answer for answer in together.answers if answer.token_ids]
+        before = [len(answer.token_ids) for answer in running]
+        together.step()
+        steps += 1
+        ended = [answer.finish == "stop" for answer in running]
+        assert [len(a.token_ids) + e for a, e in zip(running, ended, strict=True)] == [count + 1 for count in before]
+        for answer in answers:
+            if answer.token_ids:
+                begun.setdefault(answers.index(answer), steps)
+    assert [answer.token_ids for answer in answers] == [stream.token_ids for stream in alone]
+    assert begun[1] == 1, "a short prompt need not wait for a long one"
+    assert begun[0] <= 1 + sum(lengths) // 64 and len(begun) == 4
+
+
+def test_a_cancelled_step_forgets_a_part_of_a_prompt(tiny_model: Any) -> None:
+    prompt = random_ids(300, 8)
+    together = BatchedDecoder(tiny_model, prompt_s=1e-9)
+    answer = together.add(prompt, None, Sampling(max_new_tokens=5))
+    together.step()
+    assert answer.space.length == 64 and answer.token_ids == []
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Cancelled):
+        together.step(stop)
+    assert answer.space.length == 64
+    run(together)
+    alone = stream_ids(tiny_model, prompt, None, Sampling(max_new_tokens=5))
+    alone.read_all()
+    assert answer.token_ids == alone.token_ids
