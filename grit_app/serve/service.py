@@ -18,6 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from grit_app.gritlm import GritLM
 from grit_app.gritlm.scheduler import Job
+from grit_app.serve.embedder import Embedder
 from grit_app.serve.errors import ApiError
 from grit_app.serve.handles import Handles
 from grit_app.serve.keys import Caller, Gate
@@ -65,6 +66,7 @@ class Service:
         self.libraries = Libraries(settings)
         self.workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="serve")
         self._writer: Writer | None = None
+        self._embedder: Embedder | None = None
         self._making = threading.Lock()
 
     def writer(self, model: GritLM) -> Writer:
@@ -73,6 +75,13 @@ class Service:
             if self._writer is None:
                 self._writer = Writer(model, self.prefixes)
             return self._writer
+
+    def embedder(self, model: GritLM) -> Embedder:
+        """What embeds short requests of this server."""
+        with self._making:
+            if self._embedder is None:
+                self._embedder = Embedder(model, self.metrics.batches.inc)
+            return self._embedder
 
     async def model(self, request: Request) -> GritLM:
         """The model, once it is loaded."""
@@ -93,6 +102,8 @@ class Service:
         with self._making:
             if self._writer is not None:
                 self._writer.close()
+            if self._embedder is not None:
+                self._embedder.close()
         self.workers.shutdown(wait=False, cancel_futures=True)
         self.libraries.close()
 

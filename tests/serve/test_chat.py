@@ -185,6 +185,18 @@ def test_writing_stops_when_the_client_goes(server: Server, client: httpx.Client
     assert writer.running == 0
 
 
+def test_an_answer_that_nobody_waits_for_any_more_is_stopped(server: Server) -> None:
+    """Without a stream nothing is sent that could fail; tokens come faster than the server looks for its client."""
+    body = GREEDY | {"max_tokens": 2000}
+    writer = server.app.state.service.writer(server.model)
+    with httpx.Client(base_url=server.url) as http, pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/chat/completions", json=body, timeout=0.3)
+    deadline = time.monotonic() + 1
+    while writer.running and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert writer.running == 0
+
+
 def test_many_chats_at_once_get_their_own_answers(server: Server) -> None:
     """Decoded together, each answer is that of its conversation alone."""
     questions = [f"Question {number}: what does the river do?" for number in range(12)]

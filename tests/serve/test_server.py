@@ -71,7 +71,7 @@ def test_a_fault_of_ours_shows_a_number_and_no_traceback(
     def broken(*_: object) -> None:
         raise RuntimeError("secret/path/weights.bin")
 
-    monkeypatch.setattr(embeddings, "respond", broken)
+    monkeypatch.setattr(embeddings, "encoded", broken)
     with fresh_server() as server:
         answer = httpx.post(f"{server.v1}/embeddings", json={"input": "bee"})
     assert answer.status_code == 500
@@ -131,14 +131,14 @@ def test_a_key_may_run_only_so_many_requests_at_once(
 ) -> None:
     from grit_app.serve.routes import embeddings
 
-    entered, leave, real = threading.Event(), threading.Event(), embeddings.respond
+    entered, leave, real = threading.Event(), threading.Event(), embeddings.encoded
 
     def slow(*arguments: Any) -> Any:
         entered.set()
         leave.wait(20)
         return real(*arguments)
 
-    monkeypatch.setattr(embeddings, "respond", slow)
+    monkeypatch.setattr(embeddings, "encoded", slow)
     with fresh_server(api_concurrency=1) as server, httpx.Client(base_url=server.url, timeout=30) as http:
         first: list[int] = []
         thread = threading.Thread(
@@ -158,11 +158,11 @@ def test_work_that_takes_too_long_is_stopped(fresh_server: Callable[..., Any], m
 
     stopped = threading.Event()
 
-    def endless(model: Any, body: Any, texts: Any, cancel: threading.Event) -> None:
-        if cancel.wait(20):
+    def endless(*arguments: Any) -> None:
+        if arguments[-1].wait(20):
             stopped.set()
 
-    monkeypatch.setattr(embeddings, "respond", endless)
+    monkeypatch.setattr(embeddings, "encoded", endless)
     with fresh_server(request_timeout_s=1) as server:
         answer = httpx.post(f"{server.v1}/embeddings", json={"input": "bee"}, timeout=30)
     assert answer.status_code == 504

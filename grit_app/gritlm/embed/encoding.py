@@ -122,7 +122,7 @@ def _windows(
     bytes_a_token = cache_bytes_per_token(model) if return_cache else 0
     source, start = iter(texts), 0
     while chunk := list(islice(source, WINDOW_TEXTS)):
-        prompts = _tokenised(model, chunk, instruction, limit, start)
+        prompts = tokenised(model, chunk, instruction, limit, start)
         start += len(chunk)
         window: list[EmbedPrompt] = []
         held = 0
@@ -136,12 +136,18 @@ def _windows(
         yield window
 
 
-def _tokenised(model: Loaded, texts: list[str], instruction: str, limit: int, start: int) -> list[EmbedPrompt]:
+def tokenised(
+    model: Loaded, texts: Sequence[str], instruction: str, limit: int | None = None, start: int = 0
+) -> list[EmbedPrompt]:
+    """The texts' prompts, cut at `limit` ids or at the model's context.
+
+    Raises InputError naming the index of an empty text, counted from `start`.
+    """
     for index, text in enumerate(texts, start):
         if not isinstance(text, str) or not text.strip():
             kind = "empty" if isinstance(text, str) else f"not a string but of kind {type(text).__name__}"
             raise InputError(f"Text {index} is {kind}. An embedding needs at least one visible character.")
-    return model.prompts.embed_many(texts, instruction, limit)
+    return model.prompts.embed_many(texts, instruction, model.context if limit is None else limit)
 
 
 def batches(prompts: Sequence[EmbedPrompt], budget: int) -> list[list[int]]:
@@ -158,6 +164,11 @@ def batches(prompts: Sequence[EmbedPrompt], budget: int) -> list[list[int]]:
         else:
             groups.append([index])
     return groups
+
+
+def encode_prompts(model: Loaded, prompts: list[EmbedPrompt], cancel: threading.Event | None = None) -> list[Encoding]:
+    """Vectors of prompts of any instructions in one forward, normalised as the checkpoint says; no caches."""
+    return _encode_batch(model, prompts, False, model.config.normalized, cancel)
 
 
 def _encode_batch(

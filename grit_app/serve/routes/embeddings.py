@@ -9,11 +9,12 @@ import numpy as np
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 
-from grit_app.gritlm import GritLM, KVCache
+from grit_app.gritlm import Encoding, GritLM, KVCache
 from grit_app.gritlm.scheduler import Job
 from grit_app.serve.errors import bad_request
+from grit_app.serve.keys import Caller
 from grit_app.serve.libraries import may_keep
-from grit_app.serve.service import Asking, Running
+from grit_app.serve.service import Asking, Running, Service
 from grit_app.serve.types.embeddings import (
     MAX_TEXTS,
     EmbeddingItem,
@@ -42,7 +43,7 @@ async def embeddings(body: EmbeddingRequest, request: Request, service: Running,
     job = Job("interactive" if len(texts) <= FEW_TEXTS else "background", caller.owner)
 
     def work(model: GritLM, job: Job) -> EmbeddingResponse:
-        answer, caches = respond(model, body, texts, job)
+        answer, caches = respond(model, body, texts, encoded(service, caller, model, body, texts, job))
         service.metrics.tokens.labels("embedded").inc(answer.usage.prompt_tokens)
         if body.cache:
             handles = service.handles.keep(caller.owner, caches)
@@ -77,15 +78,24 @@ def instruction_of(model: GritLM, body: EmbeddingRequest) -> str:
     return model.config.retrieval_instruction if body.input_type in ("query", "search_query") else ""
 
 
-def respond(
-    model: GritLM, body: EmbeddingRequest, texts: list[str], job: Job
-) -> tuple[EmbeddingResponse, list[KVCache]]:
-    """Vectors, cut and packed as asked for, and the tokens that were read; the caches if they are wanted."""
+def encoded(
+    service: Service, caller: Caller, model: GritLM, body: EmbeddingRequest, texts: list[str], job: Job
+) -> list[Encoding]:
+    """Each text's vector, and its cache if that is wanted. Short requests share their forwards with other callers'."""
     if body.dimensions is not None and body.dimensions > model.hidden_size:
         raise bad_request(
             f"dimensions {body.dimensions} is above this model's width of {model.hidden_size}.", "dimensions"
         )
-    encodings = list(model.encode_iter(texts, instruction_of(model, body), body.cache, cancel=job))
+    instruction = instruction_of(model, body)
+    if body.cache or len(texts) > FEW_TEXTS:
+        return list(model.encode_iter(texts, instruction, body.cache, cancel=job))
+    return service.embedder(model).encode(caller.owner, texts, instruction, job)
+
+
+def respond(
+    model: GritLM, body: EmbeddingRequest, texts: list[str], encodings: list[Encoding]
+) -> tuple[EmbeddingResponse, list[KVCache]]:
+    """Vectors, cut and packed as asked for, and the tokens that were read; the caches if they are wanted."""
     for index, encoding in enumerate(encodings):
         if encoding.truncated and not body.truncate:
             raise bad_request(

@@ -111,14 +111,17 @@ async def events(
             writing.stops, writing.top_logprobs = one.stops, one.top_logprobs
             service.writer(model).submit(writing)
         open_choices = len(plans)
+        looked = started
         while open_choices:
+            if time.monotonic() - looked >= DISCONNECT_POLL_S:  # also while tokens come faster than that
+                looked = time.monotonic()
+                if await request.is_disconnected():
+                    raise ApiError(499, "The client went away.")
+                if looked - started > service.settings.request_timeout_s:
+                    raise service.too_slow()
             try:
                 index, event = await asyncio.wait_for(inbox.get(), DISCONNECT_POLL_S)
             except TimeoutError:
-                if await request.is_disconnected():
-                    raise ApiError(499, "The client went away.") from None
-                if time.monotonic() - started > service.settings.request_timeout_s:
-                    raise service.too_slow() from None
                 continue
             if isinstance(event, Exception):
                 raise event
