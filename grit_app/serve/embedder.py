@@ -57,9 +57,18 @@ class Embedder:
         self._thread = threading.Thread(target=self._run, name="embedder", daemon=True)
         self._thread.start()
 
-    def encode(self, owner: str, texts: Sequence[str], instruction: str, job: threading.Event) -> list[Encoding]:
+    def encode(
+        self,
+        owner: str,
+        texts: Sequence[str],
+        instruction: str,
+        job: threading.Event,
+        max_length: int | None = None,
+    ) -> list[Encoding]:
         """As `GritLM.encode_iter` gives them. Raises Cancelled once `job` is set, and what the model raises."""
-        prompts = tokenised(self._model, texts, instruction)
+        prompts = tokenised(
+            self._model, texts, instruction, min(max_length or self._model.context, self._model.context)
+        )
         request = _Request(owner, prompts, [None] * len(prompts))
         with self._changed:
             self._waiting.setdefault(owner, deque()).extend(_Text(request, index) for index in range(len(prompts)))

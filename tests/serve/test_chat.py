@@ -144,6 +144,21 @@ def test_an_answer_fits_its_json_schema(client: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "response_format")
 
 
+def test_an_integer_without_limits_ends(client: httpx.Client) -> None:
+    """A random model would write digits until it has no tokens left."""
+    fields = {
+        "count": {"type": "integer"},
+        "fixed": {"const": {"type": "integer"}},
+        "few": {"type": "integer", "maximum": 9},
+    }
+    schema = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    for seed in range(3):
+        one = post(client, response_format=form, max_tokens=120, temperature=0.1, seed=seed)["choices"][0]
+        found = json.loads(one["message"]["content"])
+        assert abs(found["count"]) < 2**53 and found["few"] <= 9 and found["fixed"] == {"type": "integer"}
+
+
 TOOL = {
     "type": "function",
     "function": {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pydantic
 import pytest
 
 from tests.serve.conftest import Server
@@ -55,13 +57,104 @@ def test_llama_index_embeds(server: Server) -> None:
     np.testing.assert_allclose(model.get_query_embedding(TEXTS[0]), server.model.encode(TEXTS)[0], atol=1e-6)
 
 
+SEARCH: dict[str, Any] = {
+    "type": "object",
+    "properties": {"query": {"enum": ["bees", "wax"]}},
+    "required": ["query"],
+    "additionalProperties": False,
+}
+QUESTION: list[Any] = [{"role": "user", "content": "How is honey made?"}]
+
+
+def test_an_agent_of_openai_python_calls_a_function_and_answers(openai_client: Any) -> None:
+    """Two steps in both protocols, whole and streamed: the call, then an answer that has read its result."""
+    tool = {"type": "function", "function": {"name": "search", "description": "Finds.", "parameters": SEARCH}}
+    chat: dict[str, Any] = {"model": "x", "tools": [tool], "temperature": 0, "max_tokens": 40}
+    asked = openai_client.chat.completions.create(messages=QUESTION, tool_choice="required", **chat).choices[0]
+    (call,) = asked.message.tool_calls
+    assert (asked.finish_reason, call.function.name) == ("tool_calls", "search")
+    with openai_client.chat.completions.stream(messages=QUESTION, tool_choice="required", **chat) as stream:
+        streamed = stream.get_final_completion().choices[0]
+    assert streamed.message.tool_calls[0].function.arguments == call.function.arguments
+    result = {"role": "tool", "tool_call_id": call.id, "content": "Bees make honey from nectar."}
+    said = [*QUESTION, asked.message.model_dump(exclude_none=True), result]
+    answered = openai_client.chat.completions.create(messages=said, tool_choice="none", **chat)
+    assert answered.choices[0].message.content and answered.choices[0].finish_reason == "length"
+
+    flat = [{"type": "function", "name": "search", "parameters": SEARCH}]
+    agent: dict[str, Any] = {"model": "x", "tools": flat, "temperature": 0, "max_output_tokens": 40}
+    first = openai_client.responses.create(input=QUESTION, tool_choice="required", **agent)
+    (item,) = first.output
+    assert json.loads(item.arguments)["query"] in ("bees", "wax")
+    result = {"type": "function_call_output", "call_id": item.call_id, "output": "Bees make honey."}
+    second = openai_client.responses.create(input=[*QUESTION, item.model_dump(), result], tool_choice="none", **agent)
+    assert second.output_text
+
+
+def test_openai_python_parses_what_it_asked_for(openai_client: Any) -> None:
+    class Colour(pydantic.BaseModel):
+        name: Literal["red", "green"]
+        count: int
+
+    options: dict[str, Any] = {"model": "x", "temperature": 0}
+    chat = openai_client.chat.completions.parse(messages=QUESTION, response_format=Colour, max_tokens=90, **options)
+    assert chat.choices[0].message.parsed.name in ("red", "green")
+    again = openai_client.responses.parse(input="A colour?", text_format=Colour, max_output_tokens=90, **options)
+    assert again.output_parsed == chat.choices[0].message.parsed or isinstance(again.output_parsed, Colour)
+
+
+def test_langchain_chats_in_both_protocols(server: Server) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from langchain_openai import ChatOpenAI
+    options: dict[str, Any] = {"base_url": server.v1, "api_key": "none", "model": "gritlm", "temperature": 0}
+    wanted = server.model.generate(QUESTION, 12)
+    chat = ChatOpenAI(**options, max_tokens=12)
+    assert chat.invoke("How is honey made?").content == wanted
+    assert "".join(str(part.content) for part in chat.stream("How is honey made?")) == wanted
+    newer = ChatOpenAI(**options, max_tokens=12, use_responses_api=True)
+    assert newer.invoke("How is honey made?").text == wanted
+    tool = {"name": "search", "description": "Finds.", "parameters": SEARCH}
+    (call,) = ChatOpenAI(**options, max_tokens=60).bind_tools([tool], tool_choice="search").invoke("Honey?").tool_calls
+    assert call["args"]["query"] in ("bees", "wax")
+
+
 @pytest.mark.long
-def test_litellm_embeds(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It sends every field that it knows, most of them null."""
+def test_litellm_embeds_chats_continues_and_reranks(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sends every field that it knows, most of them null; Cohere's reranking has an address of its own."""
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import litellm
 
-        answer = litellm.embedding(model="openai/gritlm", input=TEXTS, api_base=server.v1, api_key="none")
-    np.testing.assert_allclose([item["embedding"] for item in answer.data], server.model.encode(TEXTS), atol=1e-6)
+        options: dict[str, Any] = {"model": "openai/gritlm", "api_base": server.v1, "api_key": "none"}
+        answer = litellm.embedding(input=TEXTS, **options)
+        np.testing.assert_allclose([item["embedding"] for item in answer.data], server.model.encode(TEXTS), atol=1e-6)
+        wanted = server.model.generate(QUESTION, 12)
+        chat = options | {"messages": QUESTION, "max_tokens": 12, "temperature": 0}
+        assert litellm.completion(**chat).choices[0].message.content == wanted
+        parts = litellm.completion(**chat, stream=True)
+        assert "".join(part.choices[0].delta.content or "" for part in parts) == wanted
+        text = litellm.text_completion(
+            **options | {"model": "text-completion-openai/gritlm"}, prompt="Bees make", max_tokens=6, temperature=0
+        )
+        assert text.choices[0].text
+        for address in ({"model": "cohere/x", "api_base": server.url}, {"model": "jina_ai/x", "api_base": server.v1}):
+            found = litellm.rerank(**address, api_key="none", query="river", documents=TEXTS).results
+            assert sorted(one["index"] for one in found) == [0, 1]
+
+
+@pytest.mark.long
+def test_mteb_s_wrappers_embed_and_rerank(server: Server) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mteb.models.openai_wrappers import OpenAIAPIEncodeWrapper
+
+        wrapper = OpenAIAPIEncodeWrapper(server.url, server.model.name, use_chat_template=False, modalities=["text"])
+        plain = OpenAIAPIEncodeWrapper(server.url, server.model.name, max_retries=1)
+    given: Any = [{"text": [*TEXTS, "bee " * 3000]}]
+    options: Any = {"task_metadata": None, "hf_split": "test", "hf_subset": "default"}
+    found = wrapper.encode(given, **options, show_progress_bar=False)
+    np.testing.assert_allclose(found[:2], server.model.encode(TEXTS), atol=1e-6)
+    with pytest.raises(RuntimeError, match="use_chat_template=False"):
+        plain.encode(given, **options, show_progress_bar=False)

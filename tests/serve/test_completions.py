@@ -42,6 +42,9 @@ def test_echo_gives_the_likelihood_of_every_token(server: Server, client: httpx.
     assert "".join(found["tokens"]) == PROMPT == body["choices"][0]["text"]
     for offset, token in zip(found["text_offset"], found["tokens"], strict=True):
         assert PROMPT[offset:].startswith(token)
+    for top, token, value in zip(found["top_logprobs"], found["tokens"], wanted, strict=True):
+        assert top[token] == pytest.approx(value, abs=1e-4), "the token itself is among the likeliest"
+        assert 2 <= len(top) <= 3
     best = logits[:-1].max(-1).values.tolist()
     assert [max(top.values()) for top in found["top_logprobs"]] == pytest.approx(best, abs=1e-4)
 

@@ -121,3 +121,16 @@ def test_what_cannot_be_used_is_a_sentence_that_names_the_field(
     assert error["param"].split(".")[0] == param
     assert error["type"] == "invalid_request_error"
     assert error["message"].endswith(".")
+
+
+def test_texts_are_cut_under_the_name_that_vllm_has(server: Server, client: httpx.Client) -> None:
+    """mteb sends it with every request, once a server's list tells how much the model reads."""
+    long = "bees make honey " * 60
+    few, many = [long], [long] * 40
+    for texts in (few, many):
+        body = client.post("/v1/embeddings", json={"input": texts, "truncate_prompt_tokens": 20}).json()
+        assert body["usage"]["prompt_tokens"] == 20 * len(texts)
+        np.testing.assert_allclose(floats(body["data"][-1]), server.model.encode([long], max_length=20)[0], atol=1e-5)
+    too_long = {"input": "bee " * 3000}
+    assert client.post("/v1/embeddings", json=too_long).status_code == 400
+    assert client.post("/v1/embeddings", json=too_long | {"truncate_prompt_tokens": -1}).status_code == 200

@@ -114,7 +114,9 @@ def logprobs(scores: Sequence[TokenScore | None], model: GritLM) -> CompletionLo
         tokens.append(text(score.token_id))
         is_first = score.log_probability > 0  # nothing stands before it, so nothing can be said
         values.append(None if is_first else max(score.log_probability, -9999.0))
-        tops.append(None if is_first else {text(token): max(value, -9999.0) for token, value in score.top})
+        # As OpenAI has it, the token itself is always among them: one more than asked for if it was not likely.
+        likely = dict([*score.top, (score.token_id, score.log_probability)])
+        tops.append(None if is_first else {text(token): max(value, -9999.0) for token, value in likely.items()})
         offsets.append(at)
         at += len(tokens[-1])
     return CompletionLogprobs(tokens=tokens, token_logprobs=values, top_logprobs=tops, text_offset=offsets)

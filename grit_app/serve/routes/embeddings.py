@@ -86,18 +86,20 @@ def encoded(
         raise bad_request(
             f"dimensions {body.dimensions} is above this model's width of {model.hidden_size}.", "dimensions"
         )
-    instruction = instruction_of(model, body)
+    instruction, limit = instruction_of(model, body), body.truncate_prompt_tokens
+    limit = None if limit is None or limit == -1 else max(1, limit)
     if body.cache or len(texts) > FEW_TEXTS:
-        return list(model.encode_iter(texts, instruction, body.cache, cancel=job))
-    return service.embedder(model).encode(caller.owner, texts, instruction, job)
+        return list(model.encode_iter(texts, instruction, body.cache, max_length=limit, cancel=job))
+    return service.embedder(model).encode(caller.owner, texts, instruction, job, limit)
 
 
 def respond(
     model: GritLM, body: EmbeddingRequest, texts: list[str], encodings: list[Encoding]
 ) -> tuple[EmbeddingResponse, list[KVCache]]:
     """Vectors, cut and packed as asked for, and the tokens that were read; the caches if they are wanted."""
+    may_cut = body.truncate or body.truncate_prompt_tokens is not None
     for index, encoding in enumerate(encodings):
-        if encoding.truncated and not body.truncate:
+        if encoding.truncated and not may_cut:
             raise bad_request(
                 f"Text {index} is longer than the {model.context:,} tokens that this model reads. Split it, or send "
                 "truncate: true to embed its beginning.",

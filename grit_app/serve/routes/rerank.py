@@ -20,6 +20,7 @@ router = APIRouter(tags=["rerank"])
 
 
 @router.post("/v1/rerank", response_model_exclude_none=True)
+@router.post("/v2/rerank", response_model_exclude_none=True, include_in_schema=False)  # Cohere's present address
 async def rerank(body: RerankRequest, request: Request, service: Running) -> RerankResponse:
     """Documents in the order of their relevance to a query."""
     return await service.compute(request, lambda model, job: respond(model, body, job))

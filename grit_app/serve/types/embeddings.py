@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from grit_app.serve.types.base import Request
 
@@ -43,10 +43,21 @@ class EmbeddingRequest(Request):
         None, description="`query` uses the checkpoint's own retrieval instruction; the others use none."
     )
     truncate: bool = Field(False, description="Cut texts that are longer than the model reads, instead of refusing.")
+    truncate_prompt_tokens: int | None = Field(
+        None, ge=-1, description="vLLM's name for cutting texts, at so many tokens; -1: at what the model reads."
+    )
     cache: bool = Field(
         False, description="Keep each text's keys and values, and return a handle that chats and answers can name."
     )
     user: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def is_no_chat(cls, fields: Any) -> Any:
+        """Servers of other kinds embed chats, and mteb sends them so unless it is told otherwise."""
+        if isinstance(fields, dict) and "messages" in fields and "input" not in fields:
+            raise ValueError("send texts as input, not messages; with mteb set use_chat_template=False")
+        return fields
 
 
 class CacheHandle(BaseModel):

@@ -21,6 +21,9 @@ from grit_app.serve.errors import bad_request
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 MAX_SCHEMA_CHARACTERS = 100_000
 
+EXACT_INTEGER = 2**53 - 1
+"""Larger integers are not read exactly by everyone (RFC 8259, section 6)."""
+
 _tokenizers: weakref.WeakKeyDictionary[GritLM, LLTokenizer] = weakref.WeakKeyDictionary()
 
 
@@ -30,6 +33,24 @@ def tokenizer_of(model: GritLM) -> LLTokenizer:
         size = int(model.hf_model.config.vocab_size)
         _tokenizers[model] = from_tokenizer(model.tokenizer, n_vocab=size, eos_token=model.prompts.eos_id)  # type: ignore[arg-type]
     return _tokenizers[model]
+
+
+def bounded(schema: Any) -> Any:
+    """The schema with a limit for integers that have none: a small model may write digits without end."""
+    if isinstance(schema, list):
+        return [bounded(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {
+        name: value if name in ("const", "enum", "default", "examples") else bounded(value)
+        for name, value in schema.items()
+    }
+    if found.get("type") == "integer":
+        if not {"minimum", "exclusiveMinimum"} & found.keys():
+            found["minimum"] = -EXACT_INTEGER
+        if not {"maximum", "exclusiveMaximum"} & found.keys():
+            found["maximum"] = EXACT_INTEGER
+    return found
 
 
 class SchemaConstraint:
@@ -43,7 +64,7 @@ class SchemaConstraint:
                 f"The schema has {len(text):,} characters; at most {MAX_SCHEMA_CHARACTERS:,} are read.", param
             )
         try:
-            self._grammar = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_flexible": False})
+            self._grammar = LLMatcher.grammar_from_json_schema(bounded(schema), defaults={"whitespace_flexible": False})
         except ValueError as error:
             raise bad_request(f"This JSON schema cannot be used: {error}.", param) from error
         if complaint := LLMatcher.validate_grammar(self._grammar, tokenizer_of(model)):
