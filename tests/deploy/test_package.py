@@ -63,6 +63,7 @@ def test_the_wheel_has_code_recipes_and_small_assets_but_no_weights(wheel: Path)
     wanted = ("grit_app/assets/style.css", "grit_app/assets/samples/field_guide.pdf", "training/recipes/toy.yaml")
     assert set(wanted) < set(names)
     assert any(name.startswith("grit_app/assets/benchmarks/") for name in names)
+    assert "grit_app/assets/paper/published.json" in names
     assert not [name for name in names if name.endswith((".safetensors", ".pyc")) or name.startswith("tests")]
     assert wheel.name.split("-")[1] == grit_app.__version__
     assert wheel.stat().st_size < 5e6

@@ -39,6 +39,7 @@ def _command(name: str):  # type: ignore[no-untyped-def]
     ) -> None:
         settings = PaperSettings(model, data, limit, output, device, quantization)
         settings.record(name, RUNS[name], again)
+        print(page.section(name, output))
 
     run.__doc__ = (RUNS[name].__doc__ or "").split("\n")[0]
     return run

@@ -13,10 +13,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from grit_app.benchmark import environment
+from grit_app.benchmark.show.paper import METRICS
 from grit_app.errors import InputError
 from training.paper.recording import FOLDER, mean_interval
 
@@ -37,7 +38,6 @@ ARMS: Final[dict[str, dict[str, Any]]] = {
 }
 """Arm → settings that differ from the recipe."""
 
-METRICS: Final = ("retrieval/vectors/recall@1", "sts/model", "answers/wiki/free/f1", "bits_per_byte/stories")
 PARTS: Final = "sts,retrieval,answers,bits_per_byte"
 
 
@@ -111,23 +111,8 @@ def _record(scores: dict[str, list[dict[str, float]]], config: Path, steps: int,
         " --data DATA --work runs/ablations",
         "model": config.stem,
         "limit": None,
-        "environment": _machine(),
+        "environment": environment.describe(),
         "rows": rows,
     }
     output.mkdir(parents=True, exist_ok=True)
     (output / "ablations.json").write_text(json.dumps(recording, indent=1) + "\n", encoding="utf-8")
-
-
-def _machine() -> dict[str, str]:
-    import platform
-
-    import torch
-
-    return {"cpu": platform.processor() or platform.machine(), "device": "cuda" if torch.cuda.is_available() else "cpu"}
-
-
-def seeds_differ_more_than_arms(rows: Sequence[dict[str, Any]], metric: str) -> bool:
-    """Whether the widest interval of one arm is wider than the spread of all arms' means."""
-    own = [row for row in rows if row.get("table") == "ablations" and row["metric"] == metric]
-    means = [row["value"] for row in own]
-    return bool(own) and max(row["high"] - row["low"] for row in own) >= max(means) - min(means)

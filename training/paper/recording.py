@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from grit_app.benchmark import environment
+from grit_app.benchmark.show.paper import FOLDER
 from grit_app.gritlm import GritLM
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "assets" / "paper"
 Row = dict[str, Any]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -87,12 +86,6 @@ def writing_rows(settings: PaperSettings) -> list[Row]:
                 error = scores.get(f"{metric}_stderr,none", 0.0)
                 rows.append(_row("writing", name, metric, "model", error_interval(scores[f"{metric},none"], error, n)))
     return rows
-
-
-def published() -> dict[str, Any]:
-    """The paper's own rows, with their source."""
-    loaded: dict[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
-    return loaded
 
 
 def _row(table: str, task: str, metric: str, system: str, interval: dict[str, float]) -> Row:

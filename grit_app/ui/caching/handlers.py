@@ -22,7 +22,7 @@ from grit_app.ui.base.background import Watch
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import escape, guarded
 from grit_app.ui.base.sessions import Visitors, session_of
-from grit_app.ui.caching import measurements
+from grit_app.ui.caching import measurements, paper_view
 from grit_app.ui.caching.race_view import answers_table, frames, picture, preparing
 from grit_app.ui.zero import run_race
 
@@ -67,6 +67,7 @@ def build(engine: Engine, visitors: Visitors, opened: Callable[..., Any], browse
     gr.Markdown(texts.RACE_INTRO, elem_classes="intro")
     wire(lay_out(), RaceHandlers(engine, visitors), opened, browser_key)
     measurements.build(engine, visitors)
+    paper_view.build()
 
 
 def sample_text() -> str:

@@ -39,7 +39,7 @@ from grit_app.ui.caching.measurement_views import (
     progress_line,
     quality_for,
 )
-from grit_app.ui.caching.recorded_tables import memory_sentence, throughput_table
+from grit_app.ui.caching.recorded_tables import gpu_tables, memory_sentence, throughput_table
 
 DOC_TOKENS: Final = (256, 512, 1024, 2048, 4096)
 QUERY_TOKENS: Final = (16, 64, 256)
@@ -138,6 +138,9 @@ def lay_out(results: Results) -> Parts:
     raw = _raw_numbers(*start[2 + len(CHARTS) :])
     with gr.Accordion("Throughput, recorded", open=False, elem_id="throughput"):
         gr.HTML(throughput_table(results.recordings), label="Throughput")
+    if on_gpus := gpu_tables(results.recordings):
+        with gr.Accordion("On a GPU, recorded", open=False, elem_id="on-gpus"):
+            gr.HTML(on_gpus, label="On a GPU")
     shown = [summary, *plots, unmeasured, *raw]
     return Parts(chosen=chosen, clock=clock, shown=shown, live=gr.State(None), **controls)
 

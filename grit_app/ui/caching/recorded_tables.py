@@ -1,4 +1,5 @@
-"""Recorded results that are no chart: throughput beside other programs, memory of one model beside two."""
+"""Recorded results that are no chart: throughput beside other programs, what a GPU showed, memory of one model beside
+two."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from grit_app.ui.base.handlers import escape
 from grit_app.ui.base.status import size
 
 THROUGHPUT_HEAD: Final = ("Work", "Beside", "Ours", "Theirs", "Ratio")
+GPU_HEAD: Final = ("Part", "Of", "Measured")
 NO_THROUGHPUT: Final = (
     '<p class="quiet">No throughput is recorded yet. <code>python -m grit_app.benchmark throughput</code> measures '
     "it.</p>"
@@ -35,6 +37,48 @@ def _throughput(recording: Recording) -> str:
         f'<div class="scroll"><table class="answers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
         f'<p class="quiet">Tokens per second. Measured on {escape(recording.caption)}.</p>'
     )
+
+
+def gpu_tables(recordings: Sequence[Recording]) -> str:
+    """Every recording of the command `gpu` as a table under its hardware; empty without any."""
+    tables = [_gpu(one) for one in recordings if one.command == "gpu" and one.records]
+    return "".join(tables)
+
+
+def _gpu(recording: Recording) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{escape(record["part"])}</th><td>{escape(_of_what(record))}</td>'
+        f"<td>{_gpu_facts(record)}</td></tr>"
+        for record in recording.records
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in GPU_HEAD)
+    return (
+        f'<div class="scroll"><table class="answers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<p class="quiet">Measured on {escape(recording.caption)}.</p>'
+    )
+
+
+def _of_what(record: dict[str, Any]) -> str:
+    """`decode after 4,096 tokens` without its part's name."""
+    words = [str(record["what"])] if "what" in record else []
+    words += [f"{record['context']:,} tokens"] if "context" in record else []
+    return ", ".join(words)
+
+
+def _gpu_facts(record: dict[str, Any]) -> str:
+    """Every number of the record by its name: medians of times, rates, counts."""
+    told = []
+    for name, value in record.items():
+        if name in ("part", "what", "context"):
+            continue
+        if isinstance(value, dict) and "median" in value:
+            told.append(f"{name.removesuffix('_ms').replace('_', ' ')} {value['median']:,.2f} ms (n = {value['n']})")
+        elif isinstance(value, dict):
+            inner = ", ".join(f"{key} {number:,}" for key, number in value.items())
+            told.append(f"{name.replace('_', ' ')}: {inner or 'none'}")
+        else:
+            told.append(f"{name.replace('_', ' ')}: {value}")
+    return "<br>".join(map(escape, told))
 
 
 def _work(record: dict[str, Any]) -> str:

@@ -41,6 +41,7 @@ def test_recorded_numbers_stand_on_the_page_and_the_missing_are_named(tmp_path: 
     record(tmp_path, "fewshot", [ROW])
     text = page.build(tmp_path)
     assert "0.322 (0.300 … 0.350)" in text and "two cores" in text
+    assert "0.322" in page.section("fewshot", tmp_path) and "Table 3" not in page.section("fewshot", tmp_path)
     assert "Not recorded yet: `python -m training.paper rerank`" in text
     assert "88.5" in text, "the published rows stand beside"
 

@@ -28,7 +28,7 @@ from grit_app.ui.caching.measurement_views import (
     quality_for,
 )
 from grit_app.ui.caching.measurements import Results, live_plan
-from grit_app.ui.caching.recorded_tables import throughput_table
+from grit_app.ui.caching.recorded_tables import gpu_tables, throughput_table
 
 CLOCK = "prefill_ttft_ms"
 QUALITY = [
@@ -120,6 +120,24 @@ def test_throughput_is_told_with_its_hardware() -> None:
         "1.75×" in html and ">353<" in html and ">22.7<" in html and "<b>other" not in html and "other <b>" not in html
     )
     assert "No throughput is recorded yet" in throughput_table([])
+
+
+def test_a_gpu_recording_is_told_with_its_hardware(result: dict[str, Any]) -> None:
+    """Latency on a card is a choice beside the CPU's; the card's own parts stand under its name."""
+    on_card = {"hardware": "Some <GPU>", "model": {"name": "m", "dtype": "bfloat16"}}
+    speed = Recording("card", "latency", on_card, result["records"])
+    assert any("Some <GPU>" in name for name, _ in Results([speed]).choices(None))
+    times = {"median": 3.25, "p10": 3.0, "p90": 4.0, "min": 3.0, "n": 5}
+    parts = [
+        {"part": "join", "context": 4096, "joined_hot_ms": times, "speed_up_from_ram": 14.5},
+        {"part": "launches", "what": "token", "operations": 12, "counts": {"cudaGraphLaunch": 1}},
+        {"part": "encode", "error": "out of memory"},
+    ]
+    html = gpu_tables([Recording("card", "gpu", on_card, parts), speed])
+    for words in ("Some &lt;GPU&gt;", "4,096 tokens", "joined hot 3.25 ms (n = 5)", "speed up from ram: 14.5",
+                  "counts: cudaGraphLaunch 1", "error: out of memory"):  # fmt: skip
+        assert words in html
+    assert gpu_tables([speed]) == ""
 
 
 def test_a_recording_of_two_models_is_offered_with_its_memory(result: dict[str, Any]) -> None:

@@ -1,0 +1,208 @@
+"""The paper's tables with this project's recordings beside: `assets/paper/published.json` and `assets/paper/NAME.json`.
+
+A recording is the unchanged output of `python -m training.paper NAME`. Its numbers come into a published table only
+where they were measured on the same test set, or as rows of their own under their own set's name. A cell that nobody
+measured says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from grit_app.errors import GritError
+from grit_app.places import ASSETS
+
+FOLDER: Final = ASSETS / "paper"
+NOT_MEASURED: Final = "not measured"
+Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Words above it, its head, and cells as they are shown."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """One command's tables: the published one with ours beside, then what was measured with its intervals."""
+
+    name: str
+    title: str
+    tables: Sequence[Table]
+    command: str
+    is_recorded: bool
+
+
+SECTIONS: Final = (
+    ("table1", "Embedding and writing (tables 1 and 2)", ("table1", "sts", "table2")),
+    ("rerank", "Reranking with the same model (table 3)", ("rerank",)),
+    ("fewshot", "One example in the embedding's instruction (table 4)", ("fewshot",)),
+    ("kto", "Preference tuning after GRIT (table 5)", ("kto",)),
+    ("ablations", "Ablations", ()),
+    ("rag", "Answers over caches", ("rag",)),
+)
+"""Command, title, published tables."""
+
+METRICS: Final = ("retrieval/vectors/recall@1", "sts/model", "answers/wiki/free/f1", "bits_per_byte/stories")
+"""What the arms of the ablations are compared by."""
+
+
+def published(folder: Path = FOLDER) -> dict[str, Any]:
+    """The paper's own rows, with their source."""
+    loaded: dict[str, Any] = _read(folder / "published.json")
+    return loaded
+
+
+def load_sections(folder: Path = FOLDER) -> list[Section]:
+    """All sections in the paper's order. Raises GritError for a damaged file."""
+    papers = published()
+    sections = []
+    for name, title, tables in SECTIONS:
+        path = folder / f"{name}.json"
+        recording = _read(path) if path.is_file() else None
+        shown = [_beside(table, papers[table], recording) for table in tables]
+        if recording is not None:
+            shown.append(_measured(recording))
+        sections.append(Section(name, title, shown, f"python -m training.paper {name}", recording is not None))
+    return sections
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.stem != "published":
+            content["rows"], content["model"], content["environment"], content["command"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GritError(
+            f"{path.name} is not a recording of training.paper ({error}). Measure it again, or remove the file."
+        ) from error
+    return dict(content)
+
+
+def _beside(name: str, table: dict[str, Any], recording: dict[str, Any] | None) -> Table:
+    """The published table with our rows at its end, or for `rag` in a column of their own."""
+    head = ["", *table["columns"]]
+    body = [[row, *(f"{value:g}" for value in values)] for row, values in table["rows"].items()]
+    rows = recording["rows"] if recording else []
+    model = recording["model"] if recording else "this model"
+    if name == "rag":
+        ours = {row["strategy"]: f"{row['match']:.1f}" for row in rows if row["positions"] == "consecutive"}
+        head.append(f"Match of {model}, questions over an encyclopedia")
+        known = [[*cells, ours.pop(cells[0], NOT_MEASURED)] for cells in body]
+        body = known + [
+            [strategy, *["not published"] * len(table["columns"]), value] for strategy, value in ours.items()
+        ]
+    else:
+        body += OURS[name](model, rows, table["columns"]) if name in OURS else []
+        if not any(cells[0].startswith(model) or model in cells[0] for cells in body):
+            body.append([model, *[NOT_MEASURED] * len(table["columns"])])
+    notes = [table["note"]] if "note" in table else []
+    return Table(f"Published ({table['place']}), and {model}", head, body, notes)
+
+
+def _similarity(model: str, rows: Rows, columns: Sequence[str]) -> list[list[str]]:
+    """A row of each system with vectors: the sets are the published ones."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["table"] in ("similarity", "parity"):
+            who = model if row["system"] == "vectors" else row["system"]
+            found.setdefault(who, {})[row["task"]] = percent(row)
+    return [[who, *(cells.get(column, NOT_MEASURED) for column in columns)] for who, cells in found.items()]
+
+
+def _before_and_after(systems: Sequence[str]) -> Any:
+    """A row of each of our own sets."""
+
+    def made(model: str, rows: Rows, columns: Sequence[str]) -> list[list[str]]:
+        found: dict[str, dict[str, str]] = {}
+        for row in rows:
+            found.setdefault(row["task"], {})[row["system"]] = percent(row)
+        return [
+            [f"{task}, {model}", *(cells.get(system, NOT_MEASURED) for system in systems)]
+            for task, cells in found.items()
+        ]
+
+    return made
+
+
+OURS: Final = {
+    "sts": _similarity,
+    "rerank": _before_and_after(("bi-encoder", "relevance")),
+    "fewshot": _before_and_after(("0-shot", "1-shot")),
+}
+
+
+def _measured(recording: dict[str, Any]) -> Table:
+    rows = recording["rows"]
+    is_answers = bool(rows) and rows[0].get("table") == "answers"
+    head, body = _answers(rows) if is_answers else _intervals(rows)
+    notes = [f"{about(recording)}; `{recording['command']}`"]
+    if recording.get("limit"):
+        notes.append(f"At most {recording['limit']} queries, pairs or questions of a set, drawn by a seed.")
+    notes += [
+        f"{metric}: the seeds of one arm differ as much as the arms do, so nothing can be told from it."
+        for metric in METRICS
+        if seeds_differ_more_than_arms(rows, metric)
+    ]
+    return Table("Measured", head, body, notes)
+
+
+def about(recording: dict[str, Any]) -> str:
+    """Model, hardware, precision and day of a recording."""
+    machine = recording["environment"]
+    model = machine.get("model") or {}
+    precision = model.get("dtype", "") if model.get("quantization", "none") == "none" else model["quantization"]
+    count = machine.get("threads")
+    threads = f"{count} thread{'s' * (count != 1)}" if count else ""
+    day = str(machine.get("measured_at", ""))[:10]
+    facts = (recording["model"], machine.get("hardware") or machine.get("cpu"), threads, precision, day)
+    return ", ".join(str(fact) for fact in facts if fact)
+
+
+def _intervals(rows: Rows) -> tuple[list[str], list[list[str]]]:
+    with_price = any("ms" in row for row in rows)
+    head = ["set", "metric", "system", "measured", "n", *(["against the first", "ms a query"] if with_price else [])]
+    body = []
+    for row in rows:
+        cells = [row["task"], row["metric"], row["system"], interval(row), str(row["n"])]
+        if with_price:
+            cells += [interval(row["difference"], signed=True), f"{row['ms']:.0f}"] if "ms" in row else ["–", "–"]
+        body.append(cells)
+    return head, body
+
+
+def _answers(rows: Rows) -> tuple[list[str], list[list[str]]]:
+    head = ["strategy", "positions", "match", "F1", "F1 − full prefill", "n"]
+    body = [
+        [
+            row["strategy"], row["positions"], f"{row['match']:.1f}", f"{row['f1']:.1f}",
+            f"{row['f1_minus_rag']:+.1f} ({row['ci95'][0]:.1f} … {row['ci95'][1]:.1f})", str(row["n"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return head, body
+
+
+def interval(row: dict[str, Any], signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return f"{row['value']:{sign}.3f} ({row['low']:{sign}.3f} … {row['high']:{sign}.3f})"
+
+
+def percent(row: dict[str, Any]) -> str:
+    return f"{100 * row['value']:.2f} ({100 * row['low']:.1f} … {100 * row['high']:.1f})"
+
+
+def seeds_differ_more_than_arms(rows: Rows, metric: str) -> bool:
+    """Whether the widest interval of one arm is wider than the spread of all arms' means."""
+    own = [row for row in rows if row.get("table") == "ablations" and row["metric"] == metric]
+    means = [row["value"] for row in own]
+    return bool(own) and max(row["high"] - row["low"] for row in own) >= max(means) - min(means)
