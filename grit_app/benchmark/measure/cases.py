@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +57,13 @@ class Workload:
     query_tokens: int
     doc_tokens: int
     """Over all passages."""
+
+    others: Sequence[str] = ()
+    """Questions of other lengths, one a repeat: a run that repeats one length hides what new ones cost."""
+
+    def asked(self, turn: int) -> str:
+        """The question of a run: in the first the one of exactly `query_tokens`, then another each time."""
+        return self.others[(turn - 1) % len(self.others)] if turn and self.others else self.question
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,9 @@ class Case:
     files: list[Path] = field(init=False)
     """Of the caches that the strategy reads."""
 
+    first: Sample | None = None
+    """The run before all others, which pays for what a first use costs; not among `samples`."""
+
     samples: list[Sample] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -177,19 +188,20 @@ class Case:
         """Bytes of the files that the strategy reads."""
         return sum(path.stat().st_size for path in self.files)
 
-    def run(self, cancel: threading.Event | None = None) -> Sample:
-        """One question, timed. Raises Cancelled."""
+    def run(self, cancel: threading.Event | None = None, turn: int = 0) -> Sample:
+        """One question, timed; the workload says which question a turn asks. Raises Cancelled."""
         self._set_state()
+        question = self.workload.asked(turn)
         stages = DeviceStages(self.model)
         events = answer(
-            self.workload.question,
+            question,
             self.shelf.library,
             self.model,
             self.row.name,
             mode="free",
             sampling=Sampling(max_new_tokens=self.new_tokens),
             cancel=cancel,
-            hits=self._search,
+            hits=partial(self._search, question),
             stages=stages,
             retriever=self.retriever,
         )
@@ -214,7 +226,7 @@ class Case:
             for path in self.files:
                 forget(path)
 
-    def _search(self, vector: NDArray[np.float32]) -> list[Hit]:
+    def _search(self, question: str, vector: NDArray[np.float32]) -> list[Hit]:
         """The app's own search, narrowed to the workload's documents, which are then read in their own order."""
-        found = self.shelf.library.search(vector, self.workload.question, len(self.documents), self.documents)
+        found = self.shelf.library.search(vector, question, len(self.documents), self.documents)
         return sorted(found, key=lambda hit: self.documents.index(hit.chunk.document_id))

@@ -3,7 +3,9 @@
     python -m grit_app.benchmark latency --shape mini-36m --doc_tokens 256,1024,4096 --json OUT
 
 All strategies of one length take turns in one process, after warm-up, so that a slow minute of the machine hits all of
-them. Lengths are exact (texts.py), nothing is cut, and the floors come from rates measured in the same run.
+them. Documents have exactly the stated length (texts.py), nothing is cut, the floors come from rates measured in the
+same run. The question of each repeat is a few tokens longer or shorter than the stated length, another one for each, so
+that every forward has a length that it had not seen; the first run of a case is told apart as `first_use_ms`.
 """
 
 from __future__ import annotations
@@ -46,6 +48,9 @@ LIBRARY_PASSAGES = 1000
 
 BASELINE_TOKENS = 2048
 """Length at which full prefill is compared with plain transformers, unless shorter ones are measured."""
+
+LENGTHS_APART = 5
+"""Questions of the repeats have up to so many tokens more or less than the stated number."""
 
 SLOW_RUN_S = 1.0
 """A run that takes longer is repeated less often."""
@@ -157,7 +162,14 @@ def _records(
 
 def _workload(maker: TextMaker, docs: int, doc_tokens: int, query_tokens: int) -> Workload:
     lengths = [doc_tokens // docs + (index < doc_tokens % docs) for index in range(docs)]
-    return Workload(maker.text(query_tokens), [maker.text(length) for length in lengths], query_tokens, doc_tokens)
+    around = [query_tokens + sign * apart for apart in range(1, LENGTHS_APART + 1) for sign in (1, -1)]
+    return Workload(
+        maker.text(query_tokens),
+        [maker.text(length) for length in lengths],
+        query_tokens,
+        doc_tokens,
+        [maker.text(length) for length in around if length > 0],
+    )
 
 
 def _cases(model: GritLM, plan: Plan, work: Workload, shelf: Shelf, retriever: GritLM | None) -> list[Case]:
@@ -190,7 +202,7 @@ def _take_turns(cases: Sequence[Case], plan: Plan, seconds: float | None, cancel
             )  # in `target` of the rounds, the first too
             is_over = seconds is not None and time.monotonic() - start > seconds
             if is_due and not (is_over and case.samples):
-                case.samples.append(case.run(cancel))
+                case.samples.append(case.run(cancel, turn + 1))
 
 
 def _warm_up(case: Case, plan: Plan, cancel: threading.Event | None) -> float:
@@ -198,7 +210,8 @@ def _warm_up(case: Case, plan: Plan, cancel: threading.Event | None) -> float:
     times: list[float] = []
     while not times or (len(times) < 3 and max(times) < SLOW_RUN_S and plan.seconds is None):
         start = time.monotonic()
-        case.run(cancel)
+        sample = case.run(cancel)
+        case.first = case.first or sample
         times.append(time.monotonic() - start)
     return min(times)
 
@@ -208,6 +221,7 @@ def _record(case: Case, docs: int, rates: Sequence[Rates]) -> Record:
     work = case.workload
     full = build_layout(REFERENCE, case.model.prompts, case.model.config, work.question, work.passages)
     rows, cached = case.computed_tokens, case.cached_tokens
+    assert case.first is not None, "a case is warmed up before it is measured"
     stages = {name: [sample.stages.get(name, 0.0) for sample in case.samples] for name in case.samples[0].stages}
     return {
         "strategy": case.strategy,
@@ -218,6 +232,7 @@ def _record(case: Case, docs: int, rates: Sequence[Rates]) -> Record:
         "prefill_ttft_ms": summarize([sample.prefill_ttft for sample in case.samples]),
         "question_ttft_ms": summarize([sample.question_ttft for sample in case.samples]),
         "total_ms": summarize([sample.total for sample in case.samples]),
+        "first_use_ms": summarize([case.first.question_ttft]),
         "stages_ms": {name: summarize(times) for name, times in stages.items()},
         "floor_ms": floor_summary(list(rates), size, rows, cached, case.stored_bytes, case.state),
         "flop_bound": round(size.flops(len(full.tail)) / size.flops(rows, cached), 3),

@@ -4,7 +4,8 @@
     decode   `GritLM.stream_ids` beside `transformers.generate`: same weights, context and greedy tokens
 
 The two sides take turns in one process, and before anything is timed their results must agree: a ratio between two
-programs that compute different things would say nothing.
+programs that compute different things would say nothing. Lengths differ from turn to turn: other texts, a context a few
+tokens longer. What the first use of each side took is told apart (`first_ours_ms`, `first_peer_ms`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,12 +48,19 @@ from grit_app.gritlm.prompts import EMBED
 
 Record = dict[str, Any]
 Task = Literal["encode", "decode"]
+Side = Literal["ours", "peer"]
 
 MEDIAN_WORDS, SPREAD, MOST_WORDS = 40, 0.8, 400
 """Log-normal lengths like those of sentences and paragraphs in one collection; cut where a passage would be cut."""
 
 AGREEMENT = 0.999
 """Least cosine between the two sides' vectors of a text, in float32."""
+
+FIRST_TEXTS = 64
+"""Whose vectors are compared before anything is timed, and whose time is that of the first use."""
+
+STRIDE = 7
+"""Tokens by which the contexts of two turns differ."""
 
 HALF_AGREEMENT = 0.99
 """The same in half precision, where both sides round at other places."""
@@ -70,44 +79,65 @@ def measure_encode(
     seed: int = 0,
 ) -> Record:
     """Embedding speed in turns with sentence-transformers. Raises DisagreementError."""
-    collection = log_normal_texts(model, texts, seed)
-    check_vectors(model, peer, collection[:64])
-    tokens = sum(len(prompt.ids) for prompt in model.prompts.embed_many(collection))
-    sides: dict[str, Callable[[], Any]] = {
-        "ours": lambda: model.encode(collection, batch_size=batch_size),
-        "peer": lambda: peer.encode(collection, batch_size),
+    collections = [log_normal_texts(model, texts, seed + turn) for turn in range(repeats)]
+    first = collections[0][:FIRST_TEXTS]
+    sides: dict[Side, Callable[[list[str]], Any]] = {
+        "ours": lambda some: model.encode(some, batch_size=batch_size),
+        "peer": lambda some: peer.encode(some, batch_size),
     }
-    times = _in_turns(sides, repeats)
-    return _record("encode", "sentence-transformers", tokens, times, model) | {"texts": texts, "context": None}
+    firsts = {side: _milliseconds(partial(run, first)) for side, run in sides.items()}
+    check_vectors(model, peer, first)
+    tokens = [sum(len(prompt.ids) for prompt in model.prompts.embed_many(each)) for each in collections]
+    times: dict[Side, list[float]] = {"ours": [], "peer": []}
+    for collection in collections:
+        for side, run in sides.items():
+            times[side].append(_milliseconds(partial(run, collection)))
+    return _record("encode", "sentence-transformers", tokens, times, firsts, model) | {"texts": texts, "context": None}
 
 
 def measure_decode(model: GritLM, context: int, new_tokens: int = 32, repeats: int = 5, seed: int = 0) -> Record:
-    """Speed of writing behind `context` cached tokens, in turns with `generate`; the first token is not counted."""
-    ids = model.prompts.opening(TextMaker(model.prompts, model.tokenizer.get_vocab(), seed).words(context))[:context]
-    ours = model.causal_cache(ids[:-1])
-    theirs = _dynamic_cache(ours)
-    runs: dict[str, list[tuple[float, list[int]]]] = {"ours": [], "peer": []}
+    """Speed of writing behind about `context` cached tokens, in turns with `generate`; the first token is not
+    counted."""
+    longest = context + STRIDE * repeats
+    ids = model.prompts.opening(TextMaker(model.prompts, model.tokenizer.get_vocab(), seed).words(longest))[:longest]
+    whole = model.causal_cache(ids[:-1])
+    times: dict[Side, list[float]] = {"ours": [], "peer": []}
+    firsts: dict[Side, float] = {}
+    tokens: list[int] = []
+    same = True
     for turn in range(repeats + 1):
-        pair = {
-            "ours": _decode_ours(model, ours, ids, new_tokens),
-            "peer": _decode_peer(model, theirs, ids, new_tokens),
-        }
-        for side, run in pair.items():
-            if turn > 0:  # the first is warm-up
-                runs[side].append(run)
-    same = all(run[1] == runs["ours"][0][1] for side in runs.values() for run in side)
-    counted = len(runs["ours"][0][1]) - 1
-    times = {side: [run[0] for run in done] for side, done in runs.items()}
-    return _record("decode", "transformers.generate", counted, times, model) | {
+        length = context + STRIDE * turn
+        ours = whole.slice(0, length - 1).clone()
+        theirs = _dynamic_cache(ours)
+        own_ms, own = _decode_ours(model, ours, ids[:length], new_tokens)
+        peer_ms, other = _decode_peer(model, theirs, ids[:length], new_tokens)
+        same = same and own == other
+        if turn == 0:
+            firsts = {"ours": own_ms, "peer": peer_ms}
+            continue
+        tokens.append(len(own) - 1)
+        times["ours"].append(own_ms)
+        times["peer"].append(peer_ms)
+    return _record("decode", "transformers.generate", tokens, times, firsts, model) | {
         "context": context,
         "texts": None,
         "same_tokens": same,
     }
 
 
-def _record(task: Task, peer: str, tokens: int, times: dict[str, list[float]], model: GritLM) -> Record:
+def _record(
+    task: Task,
+    peer: str,
+    tokens: list[int],
+    times: dict[Side, list[float]],
+    firsts: dict[Side, float],
+    model: GritLM,
+) -> Record:
     """`ratio` is the median of the turns' ratios: a slow minute of the machine hits both sides of a turn."""
     ratios = sorted(theirs / ours for ours, theirs in zip(times["ours"], times["peer"], strict=True))
+    speeds = {
+        side: [count / (ms / 1e3) for count, ms in zip(tokens, taken, strict=True)] for side, taken in times.items()
+    }
     return {
         "task": task,
         "peer": peer,
@@ -115,10 +145,18 @@ def _record(task: Task, peer: str, tokens: int, times: dict[str, list[float]], m
         "tokens": tokens,
         "ours_ms": summarize(times["ours"]),
         "peer_ms": summarize(times["peer"]),
-        "ours_tokens_per_s": round(tokens / (float(np.median(times["ours"])) / 1e3), 2),
-        "peer_tokens_per_s": round(tokens / (float(np.median(times["peer"])) / 1e3), 2),
+        "first_ours_ms": summarize([firsts["ours"]]),
+        "first_peer_ms": summarize([firsts["peer"]]),
+        "ours_tokens_per_s": round(float(np.median(speeds["ours"])), 2),
+        "peer_tokens_per_s": round(float(np.median(speeds["peer"])), 2),
         "ratio": round(float(np.median(ratios)), 3),
     }
+
+
+def _milliseconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return (time.perf_counter() - start) * 1e3
 
 
 def log_normal_texts(model: GritLM, count: int, seed: int = 0) -> list[str]:
@@ -126,17 +164,6 @@ def log_normal_texts(model: GritLM, count: int, seed: int = 0) -> list[str]:
     maker, draw = TextMaker(model.prompts, model.tokenizer.get_vocab(), seed), random.Random(seed)
     lengths = [min(MOST_WORDS, max(1, round(draw.lognormvariate(np.log(MEDIAN_WORDS), SPREAD)))) for _ in range(count)]
     return [maker.words(length) for length in lengths]
-
-
-def _in_turns(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each side. Warm-up is the check of agreement before."""
-    times: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(repeats):
-        for side, run in sides.items():
-            start = time.perf_counter()
-            run()
-            times[side].append((time.perf_counter() - start) * 1e3)
-    return times
 
 
 @contextmanager

@@ -138,11 +138,12 @@ RACE_INTRO: Final = (
 )
 CACHING_METHOD: Final = """
 **How it is measured.** All strategies run interleaved in one process after a warm-up run that is thrown away; the
-device is synchronised before each reading of the clock; figures are medians with the 10–90 % band. Documents and
-questions have exactly the stated number of tokens. *Hot* caches are in memory, *warm* ones in files that the system
-holds in its page cache. *TTFT* is the time to the first token: from the start of the prefill in the charts named so,
-and from the question, with retrieval and loading, in the others. In the race each lane runs alone on the device; its
-clock starts when the question arrives and is read after the device is done. A model that quotes compares the
-sentences that fit the question's words best; the chosen one appears at once.
+device is synchronised before each reading of the clock; figures are medians with the 10–90 % band. Documents have
+exactly the stated number of tokens, and questions up to five more or fewer, so that no run repeats a length. *Hot*
+caches are in memory, *warm* ones in files that the system holds in its page cache. *TTFT* is the time to the first
+token: from the start of the prefill in the charts named so, and from the question, with retrieval and loading, in the
+others. In the race each lane runs alone on the device; its clock starts when the question arrives and is read after
+the device is done. A model that quotes compares the sentences that fit the question's words best; the chosen one
+appears at once.
 """
 RACE_QUESTION: Final = "How many terabytes would the caches of all passages take?"

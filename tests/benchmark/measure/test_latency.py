@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from grit_app.benchmark.__main__ import main
+from grit_app.benchmark.measure import cases
 from grit_app.benchmark.measure.cases import Case, Shelf, Workload
 from grit_app.benchmark.measure.latency import Plan, measure
 from grit_app.documents.library import Hit
@@ -113,6 +114,26 @@ def test_counts_are_those_of_the_layouts(command_result: dict[str, Any]) -> None
     )  # a header beside
     assert cached["flop_bound"] > 1.2 and full["flop_bound"] == 1.0
     assert joined["flop_bound"] > cached["flop_bound"]
+
+
+def test_every_repeat_asks_a_question_of_another_length(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for full prefill; each strategy gets the same question in the same turn, and the first use is apart."""
+    asked: dict[str, list[str]] = {}
+    stock = cases.answer
+
+    def noted(question: str, library: Any, model: Any, strategy: str, **others: Any) -> Any:
+        asked.setdefault(strategy, []).append(question)
+        return stock(question, library, model, strategy, **others)
+
+    monkeypatch.setattr(cases, "answer", noted)
+    names = ("rag_doc_query", "docs_query_cache")
+    result = measure(tiny_model, plan(strategies=names, states=("hot",), repeats=6))
+    assert asked["rag_doc_query"] == asked["docs_query_cache"]
+    first, *others = (len(tiny_model.prompts.embed(question).sample) for question in asked["rag_doc_query"])
+    assert first == 9 and len(set(others)) == 6 and first not in others
+    assert sum(others) / 6 == pytest.approx(9, abs=1)
+    for record in result["records"]:
+        assert record["first_use_ms"]["n"] == 1 and record["prefill_ttft_ms"]["n"] == 6
 
 
 def test_stages_are_those_that_a_strategy_has(command_result: dict[str, Any]) -> None:
