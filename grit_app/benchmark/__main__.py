@@ -1,4 +1,4 @@
-"""`python -m grit_app.benchmark latency|quality|throughput|two_models|gpu …`: measures, and writes JSON.
+"""`python -m grit_app.benchmark latency|quality|throughput|two_models|serve|gpu …`: measures, and writes JSON.
 
 Exit codes: 0 measured, 2 bad usage or a model that cannot be used (one sentence on stderr).
 """
@@ -15,6 +15,7 @@ COMMANDS = {
     "latency": "time to the first token by strategy, length and state of the caches",
     "quality": "answers by strategy against gold answers",
     "throughput": "embedding and decoding speed beside sentence-transformers and transformers",
+    "serve": "the server under 1, 8 and 32 clients, one process beside two",
     "gpu": "what only a GPU can show, in ten minutes; --tiny rehearses it on a CPU",
     "two_models": "one model for both tasks beside two copies of it",
 }
