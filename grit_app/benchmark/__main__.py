@@ -1,4 +1,4 @@
-"""`python -m grit_app.benchmark latency|quality|throughput|two_models|serve|gpu …`: measures, and writes JSON.
+"""`python -m grit_app.benchmark latency|quality|throughput|two_models|serve|load|gpu …`: measures, and writes JSON.
 
 Exit codes: 0 measured, 2 bad usage or a model that cannot be used (one sentence on stderr).
 """
@@ -16,9 +16,13 @@ COMMANDS = {
     "quality": "answers by strategy against gold answers",
     "throughput": "embedding and decoding speed beside sentence-transformers and transformers",
     "serve": "the server under 1, 8 and 32 clients, one process beside two",
+    "load": "many visitors of the running app at once: waiting times, mixed or lost answers, memory",
     "gpu": "what only a GPU can show, in ten minutes; --tiny rehearses it on a CPU",
     "two_models": "one model for both tasks beside two copies of it",
 }
+
+ROOMS = {"load": "visitors"}
+"""Where a command's module lies, if not in `measure`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         command: Callable[[Sequence[str]], int | None] = import_module(
-            f"grit_app.benchmark.measure.{arguments[0]}"
+            f"grit_app.benchmark.{ROOMS.get(arguments[0], 'measure')}.{arguments[0]}"
         ).main
         return command(arguments[1:]) or 0
     except GritError as error:
