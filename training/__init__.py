@@ -1,1 +1,1 @@
-"""Making GRIT models: tokenizer, causal pretraining, GRIT fine-tuning, evaluation and export."""
+"""Making GRIT models: data, fine-tuning, evaluation and export."""

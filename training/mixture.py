@@ -3,7 +3,7 @@
     python -m training.mixture --config training/recipes/gritlm-135m-mixture.yaml --output_dir runs/gritlm-135m/mixture
 
 Writes one JSON Lines file for each rule below into `output_dir/train`, in the forms of
-`training.data.formats`, and the same from the held-out records (`training.scratch.corpus.is_held_out`: whole
+`training.data.formats`, and the same from the held-out records (`training.mixing.records.is_held_out`: whole
 articles) into `output_dir/held_out`.
 
 contrastive
@@ -23,14 +23,11 @@ rag
   one_by_one    the same over a single passage, the right one or another: for reading passages one at a time
   hard_refusals a question over its own passage without the sentences that answer it: right topic, refused
   long_answers  a question whose answer is the beginning of its explanation
-  cloze         the same with questions made from encyclopedia articles (`training.scratch.cloze`)
+  cloze         the same with questions made from encyclopedia articles (`training.mixing.cloze`)
 generative
   chats         definitions and short instructions
-  small_talk    greetings, questions about the app itself (small_talk.jsonl, written by hand), trivia: few and short, to
-                be learned by heart
   prompted      tasks of P3 with short answers
-  own_talk      small_talk.jsonl alone, each request once
-  self_answers  answers of the base model in its own words (training.voice)
+  own_talk      greetings, and questions about the app itself (mixing/small_talk.jsonl, written by hand)
 
 `instructions` puts an instruction before a part of a rule's queries, so that it changes what is near.
 """
@@ -46,7 +43,7 @@ from jsonargparse import auto_cli
 
 from training.mixing import answers, pairs, talk
 from training.mixing.corpus import Corpus, InstructionConfig, MixtureConfig, Row
-from training.scratch.corpus import CorpusError
+from training.mixing.records import CorpusError
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +67,9 @@ RULES: dict[str, Callable[[Corpus], Iterator[Row]]] = {
     "hard_refusals": answers.hard_refusals,
     "long_answers": answers.long_answers,
     "chats": talk.chats,
-    "small_talk": talk.small_talk,
     "prompted": talk.prompted,
     "own_talk": talk.own_talk,
-    "self_answers": talk.self_answers,
 }
-FROM_NOTHING = [rule for rule in RULES if rule not in (
-    "subjects", "neighbours", "one_by_one", "hard_refusals", "long_answers", "prompted", "own_talk", "self_answers",
-)]  # fmt: skip
-"""The rules of a model from nothing, made where the recipe names none."""
 
 
 def write_rule(corpus: Corpus, rule: str) -> int:
@@ -153,7 +144,7 @@ def run(config: MixtureConfig) -> dict[str, int]:
     if unknown:
         raise CorpusError(f"The recipe names {unknown}, which are no rules. There are {sorted(RULES)}.")
     counts = {}
-    for rule in config.rules or FROM_NOTHING:
+    for rule in config.rules or RULES:
         counts[rule] = write_rule(Corpus(config, held_out=False), rule)
         held_out = write_rule(Corpus(config, held_out=True), rule)
         log.info("%-12s %6d rows, %5d held out", rule, counts[rule], held_out)

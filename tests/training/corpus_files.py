@@ -48,14 +48,3 @@ def question_records(rng: random.Random, articles: int) -> list[dict[str, Any]]:
                     }
                 )
     return records
-
-
-def write_corpus(folder: Path, documents: int = 60, seed: int = 0) -> Path:
-    """prose, stories (running text), questions, definitions, sections, intents."""
-    rng = random.Random(seed)
-    prose = [{"title": f"Article {i}", "text": f"{paragraph(rng)}\n{paragraph(rng)}"} for i in range(documents)]
-    write_lines(folder / "prose.jsonl.xz", prose)
-    stories = [{"title": f"Story {i}", "text": paragraph(rng, 10)} for i in range(documents)]
-    write_lines(folder / "stories.jsonl.xz", stories)
-    write_lines(folder / "questions.jsonl.xz", question_records(rng, max(4, documents // 4)))
-    return folder

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from training.mixing.corpus import Corpus, Distractors, Row
-from training.scratch.corpus import Record
+from training.mixing.records import Record
 
 PARAGRAPH = (150, 900)
 """Characters of a paragraph that tells what its article is about."""

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.mixing.corpus import Corpus, Row
-from training.scratch.corpus import Record, read_records
+from training.mixing.records import Record, read_records
 
 CHAT_SOURCES = ("llms_from_scratch", "self_instruct_seed", "open_assistant_sample")
-TALK_SOURCES = ("chatterbot_corpus",)
-OWN_TALK = Path(__file__).parents[1] / "small_talk.jsonl"
-OWN_TALK_TIMES = 10
+OWN_TALK = Path(__file__).with_name("small_talk.jsonl")
 MADE_SOURCES = ("made_definition", "made_synonym", "made_example", "made_glossary", "made_simplify")
 PROMPT_CHARACTERS = 2400
 """Longer prompts of P3 are left out."""
@@ -25,15 +23,6 @@ def chats(corpus: Corpus) -> Iterator[Row]:
             yield {"text": [_request(record), record["output"]]}
 
 
-def small_talk(corpus: Corpus) -> Iterator[Row]:
-    for record in corpus.records("instruct_open", list(TALK_SOURCES)):
-        yield {"text": [record["instruction"], record["output"]]}
-    own = [] if corpus.held_out else list(read_records(OWN_TALK))  # there is nothing to generalise to
-    for record in own * OWN_TALK_TIMES:
-        for request in record["requests"]:
-            yield {"text": [request, record["reply"]]}
-
-
 def prompted(corpus: Corpus) -> Iterator[Row]:
     for record in corpus.records("instruct_p3_subset"):
         if record["output"].strip() and len(record["instruction"]) < PROMPT_CHARACTERS:
@@ -41,14 +30,11 @@ def prompted(corpus: Corpus) -> Iterator[Row]:
 
 
 def own_talk(corpus: Corpus) -> Iterator[Row]:
-    for record in [] if corpus.held_out else list(read_records(OWN_TALK)):
+    if corpus.held_out:  # there is nothing to generalise to
+        return
+    for record in read_records(OWN_TALK):
         for request in record["requests"]:
             yield {"text": [request, record["reply"]]}
-
-
-def self_answers(corpus: Corpus) -> Iterator[Row]:
-    for record in corpus.records("chats_self_answers"):
-        yield {"text": record["text"]}
 
 
 def _request(record: Record) -> str:

@@ -20,9 +20,10 @@ from typing import Final
 
 from jsonargparse import auto_cli
 
+from grit_app.benchmark.show.paper import FOLDER
 from grit_app.errors import GritError
 from training.paper import ablations, fewshot, page, rag, rerank, table1
-from training.paper.recording import FOLDER, PaperSettings
+from training.paper.recording import PaperSettings
 
 RUNS: Final = {"table1": table1.measure, "rerank": rerank.measure, "fewshot": fewshot.measure, "rag": rag.measure}
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from grit_app.benchmark import environment
-from grit_app.benchmark.show.paper import METRICS
+from grit_app.benchmark.show.paper import FOLDER, METRICS
 from grit_app.errors import InputError
-from training.paper.recording import FOLDER, mean_interval
+from training.paper.recording import mean_interval
 
 ARMS: Final[dict[str, dict[str, Any]]] = {
     "as the recipe says": {},

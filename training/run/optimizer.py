@@ -37,31 +37,18 @@ def rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
     """Share of the peak learning rate at `step` (0 … total_steps − 1), for runs by steps and by the clock alike."""
     warmup = math.ceil(config.warmup_share * total_steps)
     floor = config.final_share
-    if config.schedule == "wsd":
-        decay = max(1, math.ceil(config.decay_share * total_steps))
-        return wsd(step, total_steps=total_steps, warmup_steps=warmup, decay_steps=decay, floor=floor)
     if step < warmup:
         return (step + 1) / warmup
     if config.schedule == "constant":
         return 1.0
+    if config.schedule == "wsd":
+        # Unlike a cosine the flat part does not know the end: a run can be prolonged from any of its weights.
+        decay = max(1, math.ceil(config.decay_share * total_steps))
+        return min(1.0, floor + (1 - floor) * (total_steps - step) / decay)
     progress = (step - warmup) / max(1, total_steps - warmup)
     if config.schedule == "linear":
         return floor + (1 - floor) * (1 - progress)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def wsd(step: int, *, total_steps: int, warmup_steps: int, decay_steps: int, floor: float = 0.0) -> float:
-    """Warm-up, stable, decay: the factor of the peak learning rate at `step` (0 … total_steps - 1).
-
-    Linear up over `warmup_steps`, 1 until `decay_steps` before the end, linear down to `floor`. Unlike a cosine the
-    stable part does not know the end: a run can be prolonged from any of its weights, and only the decay is repeated.
-    """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    remaining = total_steps - step
-    if remaining >= decay_steps:
-        return 1.0
-    return floor + (1.0 - floor) * max(remaining, 0) / max(decay_steps, 1)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

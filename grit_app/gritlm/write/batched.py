@@ -133,7 +133,8 @@ class BatchedDecoder:
             with self._model.scheduler.turn(cancel, tokens=sum(count for count in counts if count > 1)):
                 found = self._decoder.hidden_together(parts, cancel)
                 last = {id(space): state[-1] for (_, space), state in zip(parts, found, strict=True)}
-                rows = self._decoder.project(torch.stack([last[id(answer.space)] for answer in whole])) if whole else []
+                ends = [last[id(answer.space)] for answer in whole]
+                rows: list[Tensor] = list(self._decoder.project(torch.stack(ends))) if ends else []
                 new = [number for number, answer in enumerate(whole) if answer.rival and not answer.chosen]
                 self._judge([whole[number] for number in new], [rows[number] for number in new], cancel)
         except Cancelled:

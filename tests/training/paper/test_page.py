@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from grit_app.benchmark.show.paper import FOLDER
 from grit_app.errors import InputError
 from training.paper import page, rerank, sets
-from training.paper.recording import FOLDER, PaperSettings, correlation_interval, mean_interval
+from training.paper.recording import PaperSettings, correlation_interval, mean_interval
 
 ROW = {
     "table": "few-shot",

@@ -323,6 +323,8 @@ def test_learning_rate_schedules(schedule: Any) -> None:
     else:
         assert 0.1 <= rates[99] < 0.14 and all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert (rates[50] == 1.0) == (schedule in ("wsd", "constant"))
+    longer = [rate_factor(step, 200, replace(config, warmup_share=0.05)) for step in range(200)]
+    assert (longer[:70] == rates[:70]) == (schedule in ("wsd", "constant")), "a prolonged run repeats its decay alone"
 
 
 class FakeState:

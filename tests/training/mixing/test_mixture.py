@@ -16,8 +16,12 @@ from training import mixture
 from training.config import DataFile
 from training.data.formats import open_datasets
 from training.mixing.corpus import InstructionConfig, MixtureConfig, holds
-from training.mixing.talk import OWN_TALK_TIMES
-from training.scratch.corpus import CorpusError, is_held_out, read_records
+from training.mixing.records import CorpusError, is_held_out, read_records
+
+RULES = [
+    "questions", "squad", "sections", "openings", "paraphrases", "definitions", "medical", "intents", "answers",
+    "cloze", "chats", "own_talk",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +72,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_lines(
         folder / "instruct_open.jsonl.xz",
-        [
-            output | {"source": ("llms_from_scratch", "gsm8k", "chatterbot_corpus")[i % 3], "input": str(i)}
-            for i in range(160)
-        ],
+        [output | {"source": ("llms_from_scratch", "gsm8k")[i % 2], "input": str(i)} for i in range(160)],
     )
     return folder
 
@@ -93,7 +94,12 @@ def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(corpus: Path, output_dir: Path, **changes: Any) -> MixtureConfig:
-    values: dict[str, Any] = {"data_dir": corpus, "output_dir": output_dir, "question_sources": ["wiki"]}
+    values: dict[str, Any] = {
+        "data_dir": corpus,
+        "output_dir": output_dir,
+        "question_sources": ["wiki"],
+        "rules": RULES,
+    }
     return MixtureConfig(**(values | changes))
 
 
@@ -163,10 +169,18 @@ def test_made_questions_have_their_answer_in_the_gold_passage_alone(made: Path) 
             assert not any(holds(passage, [row["answer"]]) for passage in row["passages"][1:])
 
 
-def test_small_talk_about_the_app_is_in_the_training_file_alone(made: Path) -> None:
-    training, held_out = (json.dumps(rows(made, "small_talk", part)) for part in ("train", "held_out"))
-    assert training.count("Who are you?") == OWN_TALK_TIMES and "Who are you?" not in held_out
-    assert "gsm8k" not in training
+def test_talk_about_the_app_is_in_the_training_file_alone(made: Path) -> None:
+    training, held_out = (json.dumps(rows(made, "own_talk", part)) for part in ("train", "held_out"))
+    assert training.count('"Who are you?"') == 1 and "Who are you?" not in held_out
+
+
+def test_a_title_decides_for_all_records_of_its_article(corpus: Path) -> None:
+    """In every file the same, so questions on a held-out article are not trained on either."""
+    for name in ("qa_squadshifts", "pairs_wikipedia_section", "wikipedia"):
+        records = list(read_records(corpus / f"{name}.jsonl.xz"))
+        kept = {r["title"] for r in records if not is_held_out(r, 3)}
+        held = {r["title"] for r in records if is_held_out(r, 3)}
+        assert kept and held and not kept & held
 
 
 def test_held_out_articles_are_only_in_the_held_out_files(made: Path, corpus: Path) -> None:
@@ -187,7 +201,7 @@ def test_sources_without_a_licence_chain_are_left_out(made: Path, corpus: Path) 
 def test_the_same_seed_makes_the_same_files_and_fraction_scales_them(corpus: Path, made: Path, tmp_path: Path) -> None:
     mixture.run(settings(corpus, tmp_path / "again"))
     names = sorted(path.name for path in (made / "train").iterdir())
-    assert len(names) == len(mixture.FROM_NOTHING)
+    assert len(names) == len(RULES)
     for name in names:
         assert (tmp_path / "again" / "train" / name).read_bytes() == (made / "train" / name).read_bytes()
     counts = mixture.run(settings(corpus, tmp_path / "small", fraction=0.1, limits={"sections": 50}))
@@ -197,6 +211,14 @@ def test_the_same_seed_makes_the_same_files_and_fraction_scales_them(corpus: Pat
 def test_an_unknown_rule_is_a_sentence(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"names \['nothing'\]"):
         mixture.run(settings(corpus, tmp_path, limits={"nothing": 1}))
+
+
+def test_a_missing_file_and_a_damaged_line_are_sentences(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"is not there\. Set data_dir"):
+        list(read_records(tmp_path / "none.jsonl"))
+    (tmp_path / "damaged.jsonl").write_text('{"title": "a"}\n{"title":\n', encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"damaged\.jsonl, line 2: not a JSON object"):
+        list(read_records(tmp_path / "damaged.jsonl"))
 
 
 def test_whole_words_decide_whether_a_text_holds_an_answer() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 
-from training.scratch.cloze import cloze_questions, passages
-from training.scratch.corpus import QUESTIONS_OF_A_CHAT, SourceConfig, read_documents
+from training.mixing.cloze import cloze_questions, passages
 
 TEXT = (
     "The Northern Bridge was opened on 4 May 1932 by John Lang in Sydney. It has 52800 steel plates, and about "
@@ -39,11 +38,3 @@ def test_passages_are_whole_sentences_of_the_wanted_length() -> None:
         for passage in found:
             assert 20 <= len(passage.split()) <= 60
             assert passage.endswith(".") and all(s in TEXT.replace("\n", " ") for s in [passage])
-
-
-def test_the_same_record_always_gives_the_same_chats(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    (tmp_path / "prose.jsonl").write_text(f'{{"title": "Bridge", "text": {TEXT!r}}}'.replace("'", '"') + "\n")
-    source = SourceConfig(file="prose.jsonl", template="cloze")
-    first, second = (read_documents(tmp_path, source) for _ in range(2))
-    assert first == second and first
-    assert all(1 <= chat.count("<|assistant|>") <= QUESTIONS_OF_A_CHAT for chat in first)
