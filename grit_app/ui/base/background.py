@@ -14,12 +14,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Generic, TypeVar
 
 from grit_app.gritlm.scheduler import Job
 
 Report = TypeVar("Report")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 class Watch(Generic[Report, Result]):
@@ -59,8 +61,23 @@ class Watch(Generic[Report, Result]):
         if rest := self._drain():
             yield rest
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the result is there."""
+        return hasattr(self, "result")
+
     def _drain(self) -> list[Report]:
         items = []
         while not self._news.empty():
             items.append(self._news.get())
         return items
+
+
+def awaited(items: Iterator[Item], cancel: threading.Event, tick_s: float = 0.4) -> Iterator[Item | None]:
+    """The items; None at each tick until the first one is there, so that the page can tell who comes before."""
+    first: Watch[None, list[Item]] = Watch(lambda _: list(islice(items, 1)), cancel, tick_s)
+    for _ in first:
+        if not first.has_ended:
+            yield None
+    yield from first.result
+    yield from items

@@ -71,6 +71,12 @@ def in_turn(model: GritLM, job: threading.Event, words: str) -> Message:
     return step(before or words)
 
 
+def gives_way(model: GritLM, job: threading.Event) -> str:
+    """What a measurement says while others need the model; empty while nobody does."""
+    before = model.scheduler.place(job).before if isinstance(job, Job) else 0
+    return f"waits while others need the model: {before} before you" if before else ""
+
+
 def blocks_of(content: Any) -> list[Any]:
     return list(content) if isinstance(content, (list, tuple)) else [content]
 

@@ -21,6 +21,7 @@ from grit_app.ui.base import texts
 from grit_app.ui.base.background import Watch
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import escape, guarded
+from grit_app.ui.base.messages import gives_way
 from grit_app.ui.base.sessions import Visitors, session_of
 from grit_app.ui.caching import measurements, paper_view
 from grit_app.ui.caching.race_view import answers_table, frames, picture, preparing
@@ -246,6 +247,8 @@ class RaceHandlers:
                 for news in watch:
                     if news:
                         yield preparing(strategies, news[-1]), None
+                    elif waits := gives_way(model, cancel):
+                        yield preparing(strategies, None, waits), None
             except Cancelled:
                 yield preparing(strategies, None, "stopped"), None
                 return

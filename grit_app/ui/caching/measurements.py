@@ -21,6 +21,7 @@ from grit_app.ui.base.background import Watch
 from grit_app.ui.base.downloads import Download, download_button
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import guarded
+from grit_app.ui.base.messages import gives_way
 from grit_app.ui.base.sessions import Visitors, session_of
 from grit_app.ui.caching.measurement_views import (
     CHARTS,
@@ -232,6 +233,8 @@ class MeasurementHandlers:
                     words = f"{records[-1]['doc_tokens']:,} document tokens done"
                     views = self._results.views(LIVE, {"environment": {}, "records": records}, clock)
                     yield progress_line(len(records), expected, words), gr.skip(), gr.skip(), *views
+                elif waits := gives_way(model, cancel):
+                    yield progress_line(len(records), expected, waits), gr.skip(), gr.skip(), *unchanged
         result = watch.result
         if not result["records"]:
             yield progress_line(0, 0, "stopped before anything was measured"), gr.skip(), gr.skip(), *unchanged

@@ -11,6 +11,7 @@ from grit_app.errors import InputError
 from grit_app.gritlm.write.decoding import GenerationStats
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
+from grit_app.ui.base.background import awaited
 from grit_app.ui.base.desk import Changed, Desk, Frames, Job, converse, emptied, giving_back, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import escape, guarded, message_text, steady
@@ -181,12 +182,12 @@ class ChatHandlers:
         cancel = self._visitors.begin_run(session, "chat")
         yield step("Waiting for the model …"), None
         with self._engine.using(cancel) as model:
-            yield in_turn(model, cancel, "Reading the conversation …"), None
             stream = model.stream(said, cancel=cancel, conversation=visitor.conversation, **knobs)
             text = ""
             try:
-                for text in steady(stream):
-                    yield reply(text), None
+                for piece in awaited(steady(stream), cancel):
+                    text = piece or text
+                    yield reply(text) if text else in_turn(model, cancel, "Reading the conversation …"), None
             finally:
                 stream.close()
         yield reply(text or "*(no words)*", short_line(stream.stats), statistics(stream.stats)), None

@@ -13,6 +13,7 @@ from grit_app.gritlm.layout import Positions
 from grit_app.rag.run import AnswerMode
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
+from grit_app.ui.base.background import awaited
 from grit_app.ui.base.desk import Changed, Desk, Frames, Job, converse, emptied, giving_back, waiting
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import guarded, message_text
@@ -137,7 +138,8 @@ class AnswerHandlers:
             yield in_turn(model, cancel, "Searching the documents …"), None
             library = self._visitors.library(visitor)
             searched = actions.searched(library, [*unused, *self._removals.leaving(visitor.owner)])
-            for message, cards in asking.frames(library, model, searched, cancel):
+            for frame in awaited(asking.frames(library, model, searched, cancel), cancel):
+                message, cards = frame or (in_turn(model, cancel, "Searching the documents …"), None)
                 yield message, None if cards is None else (cards, gr.skip())
         turn = asking.turn
         visitor.turns[:] = [*visitor.turns, turn][-KEPT_TURNS:]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from grit_app.documents.document import Limits
 from grit_app.documents.library import FileReport, Library, Progress
+from grit_app.gritlm.scheduler import Job
 from grit_app.settings import Settings
 from grit_app.ui.base.background import Watch
 from grit_app.ui.documents.library_view import Row
@@ -75,6 +77,9 @@ class Adding:
     unused: Collection[str] = ()
     earlier: Sequence[Held] = ()
     reports: list[FileReport] = field(default_factory=list)
+    clock: Callable[[], float] = time.monotonic
+    _began: tuple[str, float] = ("", 0.0)
+    """The file whose passages are embedded, and since when."""
 
     def __iter__(self) -> Iterator[list[Row]]:
         last: Progress | None = None
@@ -104,14 +109,29 @@ class Adding:
     def _rows(self, now: Progress | None) -> list[Row]:
         names = [path.name for path in self.paths[len(self.reports) :]]
         rows = listed(self.library, self.unused) + [one.row() for one in self.held]
-        return rows + (working(names, now) if now and names else [Row(name, "queued") for name in names])
+        return rows + (
+            working(names, now, self._told(now)) if now and names else [Row(name, "queued") for name in names]
+        )
+
+    def _told(self, now: Progress) -> str:
+        """How long the file still takes, by how long its passages took until now, and whether others come first."""
+        if now.stage != "embedding":
+            return ""
+        if self._began[0] != now.name:
+            self._began = (now.name, self.clock())
+        left_s = (self.clock() - self._began[1]) / now.done * (now.total - now.done) if now.done else 0.0
+        job = self.cancel
+        before = self.library.model.scheduler.place(job).before if isinstance(job, Job) else 0
+        told = [f"about {left_s:.0f} s left"] if left_s >= 1 else []
+        return " · ".join([*told, *([f"{before} before you"] if before else [])])
 
 
-def working(names: Sequence[str], now: Progress) -> list[Row]:
+def working(names: Sequence[str], now: Progress, told: str = "") -> list[Row]:
     """Rows of the files that are not finished: the first is at work with its progress, those behind it queued."""
     words = {"reading": f"page {now.done:,} of {now.total:,}", "embedding": f"passage {now.done:,} of {now.total:,}"}
     fraction = now.done / now.total if now.total else 0.0
-    current = Row(now.name, now.stage, detail=words[now.stage], fraction=fraction)
+    detail = " · ".join([words[now.stage], *([told] if told else [])])
+    current = Row(now.name, now.stage, detail=detail, fraction=fraction)
     return [current, *(Row(name, "queued") for name in names[1:])]
 
 

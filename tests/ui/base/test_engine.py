@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from grit_app.errors import Cancelled, ModelError
-from grit_app.ui.base.background import Watch
+from grit_app.ui.base.background import Watch, awaited
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.status import badge
 
@@ -102,3 +103,24 @@ def test_a_page_that_goes_away_cancels_and_waits_for_the_work() -> None:
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert cancel.is_set() and ended.is_set()
+
+
+def test_who_waits_for_a_first_word_is_told_so_at_each_tick() -> None:
+    """ "1 before you" was said once, and stood there unchanged until the first word."""
+
+    def words() -> Iterator[str]:
+        time.sleep(0.2)
+        yield from ("first", "second")
+
+    told = list(awaited(words(), threading.Event(), tick_s=0.02))
+    assert told[-2:] == ["first", "second"] and len(told) > 4 and set(told[:-2]) == {None}
+    assert list(awaited(iter(()), threading.Event())) == []
+
+
+def test_an_error_before_the_first_word_is_raised_where_it_is_waited_for() -> None:
+    def words() -> Iterator[str]:
+        raise ModelError("No.")
+        yield ""
+
+    with pytest.raises(ModelError, match=r"No\."):
+        list(awaited(words(), threading.Event(), tick_s=0.02))

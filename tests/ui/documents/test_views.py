@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,12 +11,15 @@ from PIL import Image
 from grit_app.benchmark.measure.race import Lane, Race
 from grit_app.documents.chunking import Chunk
 from grit_app.documents.document import Document, Page
-from grit_app.documents.library import Hit
+from grit_app.documents.library import Hit, Library, Progress
 from grit_app.documents.read.pictures import Picture
+from grit_app.gritlm import GritLM
+from grit_app.gritlm.scheduler import Job
 from grit_app.ui.base.status import count, seconds, size
 from grit_app.ui.caching import race_view
 from grit_app.ui.documents import library_view, sources
-from grit_app.ui.documents.library_view import Row
+from grit_app.ui.documents.library_actions import Adding
+from grit_app.ui.documents.library_view import Row, table
 
 EVIL = "<img src=x onerror=alert(1)>\"'&"
 
@@ -158,3 +162,15 @@ def test_durations(value: float, expected: str) -> None:
 def test_sizes_and_counts() -> None:
     assert [size(n) for n in (340, 12 << 20, 3 << 29)] == ["340 B", "12 MiB", "1.5 GiB"]
     assert [count(n) for n in (512, 36_100_000, 7_240_000_000)] == ["512", "36.1 M", "7.24 B"]
+
+
+def test_an_upload_tells_how_long_it_still_takes_and_who_comes_first(tiny_model: GritLM, tmp_path: Path) -> None:
+    """The seconds come from the passages until now; answers of others, which go first, are told too."""
+    now = [0.0]
+    upload, other = Job("background", "me"), Job("interactive", "other")
+    adding = Adding(Library(tiny_model), [tmp_path / "a.txt"], upload, clock=lambda: now[0])
+    with tiny_model.scheduler.working(upload), tiny_model.scheduler.working(other):
+        assert "passage 1 of 40 · 1 before you" in table(adding._rows(Progress(0, 1, "a.txt", "embedding", 1, 40)))
+        now[0] = 10.0
+        told = table(adding._rows(Progress(0, 1, "a.txt", "embedding", 20, 40)))
+    assert "passage 20 of 40 · about 10 s left · 1 before you" in told
