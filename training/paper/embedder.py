@@ -43,12 +43,20 @@ class GritEncoder:
         self.model = model
         self.instructions = instructions
         self.example = example
+        self._documents: dict[tuple[str, str], NDArray[np.float32]] = {}
 
     def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **_: Any) -> NDArray[np.float32]:
         """One row a text, float32 [n, hidden], L2-normalised as the checkpoint says."""
         texts = [text if text.strip() else "." for batch in inputs for text in batch["text"]]
         is_document = prompt_type is not None and str(getattr(prompt_type, "value", prompt_type)) == "document"
-        return self.model.encode(texts, self.instruction(task_metadata, is_document), max_length=MAX_LENGTH)
+        instruction = self.instruction(task_metadata, is_document)
+        if not (is_document and task_metadata.type == "Retrieval"):
+            return self.model.encode(texts, instruction, max_length=MAX_LENGTH)
+        new = [text for text in dict.fromkeys(texts) if (instruction, text) not in self._documents]
+        if new:
+            vectors = self.model.encode(new, instruction, max_length=MAX_LENGTH)
+            self._documents |= {(instruction, text): row for text, row in zip(new, vectors, strict=True)}
+        return np.stack([self._documents[instruction, text] for text in texts])
 
     def instruction(self, task_metadata: Any, is_document: bool) -> str:
         if not self.instructions:

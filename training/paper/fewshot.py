@@ -18,9 +18,10 @@ NAMES: Final = ("WikiQuestions", "SearchQuestions", "Banking77Intents")
 def measure(settings: PaperSettings) -> list[Row]:
     """nDCG@10 with no and with one example behind the instruction, for each set."""
     rows = []
-    for name in NAMES:
+    for name in settings.chosen(NAMES):
+        encoder = embedder.GritEncoder(settings.model, instructions=True)  # one: passages are embedded once
         for shots, example in ((0, ""), (1, _example(name, settings))):
-            encoder = embedder.GritEncoder(settings.model, instructions=True, example=example)
+            encoder.example = example
             found = embedder.evaluate(encoder, [sets.task(name, settings.data, settings.limit)])[name]
             rows.append(
                 {"table": "few-shot", "task": name, "metric": "ndcg_at_10", "system": f"{shots}-shot"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ class PaperSettings:
     output: Path = FOLDER
     device: str = "cpu"
     quantization: str = "none"
+    sets: str = ""
+    """Names of test sets, separated by commas: what is measured of those that a command knows. Empty: all of them."""
+
     _loaded: list[GritLM] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -42,19 +45,37 @@ class PaperSettings:
             )
         return self._loaded[0]
 
-    def record(self, name: str, measure: Callable[[PaperSettings], list[Row]], again: bool = True) -> Path:
-        """Runs `measure` and writes its rows. With `again` False a recording of the same run is left as it is."""
+    def chosen(self, names: Sequence[str]) -> list[str]:
+        """Those of a command's sets that are wanted, in its order."""
+        wanted = [name.strip() for name in self.sets.split(",") if name.strip()]
+        return [name for name in names if not wanted or name in wanted]
+
+    def record(
+        self,
+        name: str,
+        measure: Callable[[PaperSettings], list[Row]],
+        again: bool = True,
+        options: Mapping[str, object] | None = None,
+        notes: list[str] | None = None,
+    ) -> Path:
+        """Runs `measure` and writes its rows. With `again` False a recording of the same run is left as it is.
+
+        options   of the command, besides those of every command
+        notes     what a reader must know of the numbers; `measure` may add some
+        """
         path = self.output / f"{name}.json"
         if not again and path.is_file() and self._is_same(json.loads(path.read_text(encoding="utf-8"))):
             return path
         started_s = time.perf_counter()
         rows = measure(self)
         recording = {
-            "command": self.command(name),
+            "command": self.command(name, options or {}),
             "model": Path(self.model_name).name,
             "limit": self.limit,
+            "sets": self.sets,
             "seconds": round(time.perf_counter() - started_s),
             "environment": environment.describe(self.model),
+            "notes": notes or [],
             "rows": rows,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,13 +84,16 @@ class PaperSettings:
         aside.replace(path)
         return path
 
-    def command(self, name: str) -> str:
+    def command(self, name: str, options: Mapping[str, object]) -> str:
         """How anyone repeats it."""
-        limit = f" --limit {self.limit}" if self.limit is not None else ""
-        return f"python -m training.paper {name} --model {self.model_name} --data DATA{limit}"
+        own = {"limit": self.limit, "sets": self.sets}
+        given = {option: value for option, value in own.items() if value} | dict(options)
+        told = "".join(f" --{option} {value}" for option, value in given.items())
+        return f"python -m training.paper {name} --model {self.model_name} --data DATA{told}"
 
     def _is_same(self, recording: dict[str, Any]) -> bool:
-        return recording["model"] == Path(self.model_name).name and recording["limit"] == self.limit
+        own = {"model": Path(self.model_name).name, "limit": self.limit, "sets": self.sets}
+        return all(recording.get(name) == value for name, value in own.items())
 
 
 def mean_interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:

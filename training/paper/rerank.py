@@ -28,7 +28,7 @@ WAYS: Final[tuple[tuple[str, Judgement, bool], ...]] = (
 def measure(settings: PaperSettings) -> list[Row]:
     """nDCG@10 before and after, with the price of one query in ms: a row for each set and way."""
     rows = []
-    for name in sets.RETRIEVAL_SETS:
+    for name in settings.chosen(sets.RETRIEVAL_SETS):
         data = sets.retrieval_set(name, settings.data, settings.limit or QUERIES)
         rows += _of_set(settings.model, name, data)
     return rows

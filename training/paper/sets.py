@@ -39,8 +39,16 @@ class RetrievalSet:
     relevant: dict[str, dict[str, int]]
 
 
+def check_names(names: str) -> str:
+    """The names as they are. Raises InputError if one of them is no set's."""
+    unknown = {name.strip() for name in names.split(",") if name.strip()} - set(SETS)
+    if unknown:
+        raise InputError(f"There is no set {min(unknown)!r}. Use {', '.join(SETS)}.")
+    return names
+
+
 def task(name: str, data: Path, limit: int | None = None) -> Any:
-    """The mteb task of that name with its rows from the folder `data`. `limit` keeps the first queries or pairs.
+    """The mteb task of that name with its rows from the folder `data`. `limit` draws queries or pairs by a seed.
 
     Raises InputError for an unknown name or a missing file.
     """
@@ -82,7 +90,10 @@ def _sts(name: str, data: Path, limit: int | None) -> Any:
     from datasets import Dataset
 
     made = mteb.get_task(name)
-    kept = [{key: row[key] for key in ("sentence1", "sentence2", "score")} for row in sts_rows(name, data)[:limit]]
+    every = sts_rows(name, data)
+    if limit is not None and limit < len(every):
+        every = random.Random(0).sample(every, limit)  # the first ones would be of one source alone
+    kept = [{key: row[key] for key in ("sentence1", "sentence2", "score")} for row in every]
     made.dataset = {"test": Dataset.from_list(kept)}
     made.data_loaded = True
     return made

@@ -57,7 +57,7 @@ def embedding_rows(settings: PaperSettings) -> list[Row]:
         ("fused search", embedder.FusedSearch(settings.model), sets.RETRIEVAL_SETS),
     ]
     for system, encoder, names in systems:
-        for name in names:
+        for name in settings.chosen(names):
             found = embedder.evaluate(encoder, [sets.task(name, settings.data, settings.limit)])[name]
             rows.append(_embedding_row(name, system, found))
     return rows

@@ -48,16 +48,13 @@ def find_expert_parameters(model: nn.Module) -> list[str]:
     return [suffix for suffix in EXPERT_PARAMETERS if any(name.endswith(suffix) for name in names)]
 
 
-def add_adapters(model: PreTrainedModel, config: AdapterConfig, seed: int) -> nn.Module:
-    """The model with LoRA adapters in float32; its own weights are frozen."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+def lora_config(model: PreTrainedModel, config: AdapterConfig) -> Any:
+    """What peft needs to know. Raises ConfigError if a wanted layer is not there."""
+    from peft import LoraConfig
 
-    if config.method == "qlora":
-        # Casts norms to float32; checkpointing is switched on by the caller, non-reentrant.
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     experts = [] if config.targets else find_expert_parameters(model)
     settings: dict[str, Any] = {"target_parameters": experts} if experts else {}
-    lora = LoraConfig(
+    return LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         # peft has no dropout for stacked experts.
@@ -67,6 +64,16 @@ def add_adapters(model: PreTrainedModel, config: AdapterConfig, seed: int) -> nn
         task_type="CAUSAL_LM",
         **settings,
     )
+
+
+def add_adapters(model: PreTrainedModel, config: AdapterConfig, seed: int) -> nn.Module:
+    """The model with LoRA adapters in float32; its own weights are frozen."""
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
+    if config.method == "qlora":
+        # Casts norms to float32; checkpointing is switched on by the caller, non-reentrant.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    lora = lora_config(model, config)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 by a name that is on its way out.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)

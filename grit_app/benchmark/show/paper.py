@@ -8,7 +8,7 @@ measured says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -146,6 +146,7 @@ def _measured(recording: dict[str, Any]) -> Table:
     is_answers = bool(rows) and rows[0].get("table") == "answers"
     head, body = _answers(rows) if is_answers else _intervals(rows)
     notes = [f"{about(recording)}; `{recording['command']}`"]
+    notes += recording.get("notes", [])
     if recording.get("limit"):
         notes.append(f"At most {recording['limit']} queries, pairs or questions of a set, drawn by a seed.")
     notes += [
@@ -169,14 +170,17 @@ def about(recording: dict[str, Any]) -> str:
 
 
 def _intervals(rows: Rows) -> tuple[list[str], list[list[str]]]:
-    with_price = any("ms" in row for row in rows)
-    head = ["set", "metric", "system", "measured", "n", *(["against the first", "ms a query"] if with_price else [])]
-    body = []
-    for row in rows:
-        cells = [row["task"], row["metric"], row["system"], interval(row), str(row["n"])]
-        if with_price:
-            cells += [interval(row["difference"], signed=True), f"{row['ms']:.0f}"] if "ms" in row else ["–", "–"]
-        body.append(cells)
+    more: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+        "difference": ("against the first", lambda row: interval(row["difference"], signed=True)),
+        "ms": ("ms a query", lambda row: f"{row['ms']:.0f}"),
+    }
+    columns = {name: column for name, column in more.items() if any(name in row for row in rows)}
+    head = ["set", "metric", "system", "measured", "n", *(title for title, _ in columns.values())]
+    body = [
+        [row["task"], row["metric"], row["system"], interval(row), str(row["n"])]
+        + [told(row) if name in row else "–" for name, (_, told) in columns.items()]
+        for row in rows
+    ]
     return head, body
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from grit_app.benchmark.show.paper import FOLDER
 from grit_app.errors import InputError
-from training.paper import page, rerank, sets
+from training.paper import kto, page, rerank, sets
 from training.paper.recording import PaperSettings, correlation_interval, mean_interval
 
 ROW = {
@@ -86,6 +86,28 @@ def test_reranking_is_measured_before_and_after(tiny_model: Any) -> None:
     assert all("ms" in row and row["difference"]["n"] == 1 for row in rows[1:])
 
 
+def test_preferences_are_compared_question_by_question() -> None:
+    """The same questions: the difference has a narrower interval than either side."""
+    rng = np.random.default_rng(0)
+    before = rng.uniform(size=200)
+    key = ("right passage", "f1")
+    models = {name: kto.Measured((0.8, 50), {key: list(before + more)}) for name, more in (("before", 0), ("KTO", 0.1))}
+    first, second = (row for row in kto.rows(models) if row["metric"] == "f1")
+    assert "difference" not in first and second["difference"]["value"] == pytest.approx(0.1)
+    assert second["difference"]["high"] - second["difference"]["low"] < 1e-6 < second["high"] - second["low"]
+    assert [row["system"] for row in kto.rows(models) if row["metric"] == "spearman"] == ["before", "KTO"]
+
+
+def test_a_command_is_recorded_as_it_was_given(tmp_path: Path, tiny_model: Any) -> None:
+    settings = PaperSettings("m", tmp_path, 3, tmp_path, sets="CISI", _loaded=[tiny_model])
+    notes = ["a note"]
+    path = settings.record("x", lambda _: [ROW], options={"pairs": 7}, notes=notes)
+    recording = json.loads(path.read_text(encoding="utf-8"))
+    assert recording["command"].endswith("--model m --data DATA --limit 3 --sets CISI --pairs 7")
+    assert recording["notes"] == notes
+    assert settings.chosen(("A", "CISI")) == ["CISI"] and PaperSettings("m", tmp_path).chosen(("A",)) == ["A"]
+
+
 def test_the_ten_best_stay_before_the_rest() -> None:
     cosines = np.linspace(0.9, 0.1, 12)
     top = np.argsort(-cosines)[: rerank.DEPTH]
@@ -96,5 +118,5 @@ def test_the_ten_best_stay_before_the_rest() -> None:
 def test_commands_are_listed() -> None:
     from training.paper.__main__ import COMMANDS
 
-    assert set(COMMANDS) == {"table1", "rerank", "fewshot", "rag", "ablations", "all", "page"}
+    assert set(COMMANDS) == {"table1", "rerank", "fewshot", "kto", "rag", "ablations", "all", "page"}
     assert SimpleNamespace(**COMMANDS).page is page.write

@@ -24,10 +24,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
+    # No two pairs are as near as each other: rounding would rank equal ones.
     pairs = [
-        {"sentence1": f"A {a} eats.", "sentence2": f"A {b} eats.", "score": float(a == b) * 5}
-        for a in ("cat", "dog", "cow")
-        for b in ("cat", "dog", "cow")
+        {"sentence1": f"A {a} eats.", "sentence2": f"The {b} sleeps.", "score": float(number)}
+        for number, (a, b) in enumerate(
+            [("cat", "dog"), ("cow", "hen"), ("fox", "owl"), ("bee", "ant"), ("elk", "cat")]
+        )
     ]
     write(tmp_path / "published/sts_b_test.jsonl.xz", pairs)
     write(tmp_path / "published/sts12_16.jsonl.xz", [row | {"set": "STS13"} for row in pairs])

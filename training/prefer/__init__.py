@@ -1,0 +1,1 @@
+"""Preference tuning after GRIT: KTO and DPO through TRL."""
