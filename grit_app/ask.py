@@ -188,6 +188,7 @@ def _open_library(model: GritLM, folder: Path | None, settings: Settings) -> Lib
         settings.cache_budget_bytes,
         chunk_tokens=settings.chunk_tokens,
         cache_scheme=settings.cache_scheme,
+        vectors=settings.vectors,
     )
 
 

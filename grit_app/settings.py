@@ -37,6 +37,23 @@ class Settings:
         "A folder, GGUF file or Hugging Face name of a checkpoint; auto: GritLM-7B if a GPU has room, else the one in "
         "assets/.",
     )
+    engine: Literal["own", "openai"] = _knob(
+        "own",
+        "Who writes. own: the model itself; openai: the server of OpenAI's protocol at base_url, and the model embeds, "
+        "searches and quotes.",
+    )
+    base_url: str | None = _knob(
+        None,
+        "Address of that server, with /v1 at its end; its key is read from OPENAI_API_KEY.",
+    )
+    remote_model: str | None = _knob(
+        None,
+        "Which of that server's models writes; unset: the first one that it lists.",
+    )
+    vectors: str | None = _knob(
+        None,
+        "Address of a Chroma server that keeps the vectors, such as http://localhost:8000; unset: none is needed.",
+    )
     quantization: Literal["auto", "none", "8bit", "4bit"] = _knob(
         "auto",
         "How weights are held. auto: unquantized if they fit, else 4 bit, which costs a little quality.",
@@ -177,6 +194,12 @@ class Settings:
             )
         if self.port is not None and self.port > 65535:
             raise SettingsError(f"port must be at most 65535, not {self.port}.")
+        for name in ("base_url", "vectors"):
+            address = getattr(self, name)
+            if address is not None and not re.fullmatch(r"https?://[^/\s]+\S*", address):
+                raise SettingsError(f"{name} must be an address such as http://localhost:8000, not {address!r}.")
+        if self.engine == "openai" and self.base_url is None:
+            raise SettingsError("engine openai needs base_url, the address of the server that writes.")
         if not self.model.strip():
             raise SettingsError("model is empty. Give a folder, a Hugging Face name, or auto.")
         if self.api_key is not None:

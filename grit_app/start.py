@@ -32,6 +32,10 @@ def load_model(settings: Settings) -> GritLM:
     model.config = model.config.overridden(
         repetition_penalty=settings.repetition_penalty, no_repeat_ngram_size=settings.no_repeat_ngram_size
     )
+    if settings.engine == "openai":
+        from grit_app.serve.remote import Engine, written_by
+
+        return written_by(model, Engine(settings.base_url or "", settings.remote_model or ""))
     return model
 
 

@@ -33,12 +33,17 @@ def test_every_field_is_a_flag_and_a_variable():
         "answer_mode": "free",
         "cache_scheme": "int8",
         "repetition_penalty": "1.3",
+        "engine": "openai",
+        "base_url": "http://localhost:1/v1",
+        "vectors": "http://localhost:2",
     }
+    needed = {"engine": {"base_url": values["base_url"]}}
     hints = Settings.__annotations__
     for field in fields(Settings):
         value = values.get(field.name) or ("77" if "int" in str(hints[field.name]) else "word")
-        by_flag = getattr(load([f"--{field.name}", value], {}), field.name)
-        by_variable = getattr(load([], {f"GRIT_{field.name.upper()}": value}), field.name)
+        given = needed.get(field.name, {}) | {field.name: value}
+        by_flag = getattr(load([part for name in given for part in (f"--{name}", given[name])], {}), field.name)
+        by_variable = getattr(load([], {f"GRIT_{name.upper()}": given[name] for name in given}), field.name)
         assert by_flag == by_variable != field.default, field.name
 
 

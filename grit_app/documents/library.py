@@ -26,6 +26,7 @@ from grit_app.documents.keep.fusion import Hit, Mode, cosine, fuse
 from grit_app.documents.keep.index import VectorIndex
 from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, hot_bytes_on
+from grit_app.documents.keep.server_index import open_index
 from grit_app.documents.keep.store import Damaged, FolderStore, MemoryStore, Stored
 from grit_app.documents.read.reading import read_document
 from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Stage, info_of, report_of
@@ -59,6 +60,7 @@ class Library:
         *,
         chunk_tokens: int = 200,
         cache_scheme: Scheme = "native",
+        vectors: str | None = None,
     ) -> None:
         self.model = model
         self.limits = limits or Limits()
@@ -74,6 +76,7 @@ class Library:
             on_disk=folder is not None,
             scheme=cache_scheme,
         )
+        self._vectors = vectors
         self._adding = threading.Lock()
         self._lock = threading.RLock()
         self._stored: dict[str, Stored] = {}
@@ -101,7 +104,7 @@ class Library:
     def _open_index(self, folder: Path | None) -> VectorIndex:
         """The index of what is stored; in memory where the disk has no room for it, since it can be made again."""
         try:
-            index = VectorIndex(folder, self.identity)
+            index = open_index(folder, self.identity, self._vectors)
             if not index.matches(self._row_of):
                 index.rebuild((i, [c.id for c in stored.chunks], stored.vectors) for i, stored in self._stored.items())
             return index

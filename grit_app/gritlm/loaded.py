@@ -39,6 +39,9 @@ class Loaded:
         self.name = name
         self.identity = identity
         self.quantization = quantization
+        self.writes_at = ""
+        """Address of another server that writes for this model; empty: it writes by itself, from caches too."""
+
         self.scheduler = Scheduler()
         self.hidden_size = int(hf_model.config.hidden_size)
         self.context = int(hf_model.config.max_position_embeddings)

@@ -88,6 +88,11 @@ def answer(
     config = model.config
     name = strategy or config.default_strategy
     row = check_question(question, name, k)
+    if model.writes_at and row.caches_anything:
+        raise InputError(
+            f"The strategy {name} reuses keys and values, and the engine at {model.writes_at} takes text alone. Use "
+            "rag_doc_query or rag_query_doc there."
+        )
     asked = question.strip()
     run = Answering(
         asked=asked,

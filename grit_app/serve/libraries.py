@@ -54,6 +54,7 @@ class Libraries:
                     cache_budget_bytes=settings.cache_budget_bytes,
                     chunk_tokens=settings.chunk_tokens,
                     cache_scheme=settings.cache_scheme,
+                    vectors=settings.vectors,
                 )
             return self._open[caller.owner]
 

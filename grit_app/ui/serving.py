@@ -41,6 +41,7 @@ def assemble(settings: Settings, load: Callable[[], GritLM]) -> tuple[gr.Blocks,
             cache_budget_bytes=settings.cache_budget_bytes,
             chunk_tokens=settings.chunk_tokens,
             cache_scheme=settings.cache_scheme,
+            vectors=settings.vectors,
         )
 
     visitors = Visitors(

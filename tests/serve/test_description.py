@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as examples
 
-from tests.serve.conftest import Server
+from grit_app.settings import Settings
+from tests.serve.conftest import serving
 
 EXAMPLES = int(os.environ.get("GRIT_DESCRIPTION_EXAMPLES", "2"))
 """A long run by hand: GRIT_DESCRIPTION_EXAMPLES=500 python -m pytest tests/serve/test_description.py"""
 
 
 @pytest.fixture(scope="module")
-def described(server: Server) -> Any:
+def described(load_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server of its own: what is sent here is kept there."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import schemathesis
-
-        return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    settings = Settings(data_dir=tmp_path_factory.mktemp("described"), max_file_mb=1)
+    with serving(load_tiny("llama", max_position_embeddings=2048), settings) as server:
+        yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 
 @pytest.mark.parametrize("kind", ["fits", "does not fit"])
@@ -38,7 +43,7 @@ def test_nothing_that_is_sent_is_a_fault_of_the_server(described: Any, kind: str
         for name in ("max_tokens", limit.get(case.operation.path, "max_tokens")):
             if isinstance(body.get(name, 5), int) and body.get(name, 5) > 4:
                 body[name] = 4  # what a random model writes is of no interest here
-        answer = case.call()
+        answer = case.call(timeout=120)
         seen[case.operation.label] = max(seen.get(case.operation.label, 0), answer.status_code)
         assert answer.status_code < 500, (answer.status_code, answer.text[:300])
         if answer.status_code >= 400:
@@ -52,7 +57,7 @@ def test_nothing_that_is_sent_is_a_fault_of_the_server(described: Any, kind: str
             continue  # any text may stand in an address, so nothing of it can be wrong
         strategy = operation.as_strategy(generation_mode=mode)
         check = given(strategy)(ask)
-        settings(
+        examples(
             max_examples=EXAMPLES,
             deadline=None,
             derandomize=EXAMPLES < 100,
