@@ -7,10 +7,12 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
-from grit_app.errors import DocumentError, SettingsError
+from grit_app.errors import DocumentError, GritError, SettingsError
 
 
 def make_usable(folder: Path) -> None:
@@ -44,6 +46,17 @@ def check_port(host: str | None, port: int | None) -> None:
         if error.errno == errno.EACCES:
             raise SettingsError(f"Port {given} is not for everybody. Choose one from 1024 with --port.") from error
         raise SettingsError(f"{address} is no address of this machine. Choose another with --host.") from error
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Around a command: an error of ours ends it with its sentence on standard error and exit status 2."""
+    replace_unknown_letters()
+    try:
+        yield
+    except GritError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
 
 
 def replace_unknown_letters() -> None:

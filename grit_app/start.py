@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 # Before Gradio and the hub are imported: nothing is reported to anyone.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from grit_app.doors import check_port, make_usable, replace_unknown_letters
-from grit_app.errors import GritError
+from grit_app.doors import check_port, make_usable, one_sentence
 from grit_app.places import BUNDLED_MODEL, present
 from grit_app.settings import Settings, load
 
@@ -39,19 +39,30 @@ def load_model(settings: Settings) -> GritLM:
     return model
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Serve until interrupted. 0: ended by the user; 2: the settings cannot be used."""
-    replace_unknown_letters()
-    try:
-        settings = load(arguments)
-        check_port(settings.host, settings.port)
-        make_usable(settings.data_folder)
-    except GritError as error:
-        print(error, file=sys.stderr)
-        return 2
+def checked(settings: Settings) -> Settings:
+    """The settings, if they can be served: a free port, a data folder that can be written, and weights that are whole.
+
+    Raises a GritError with the sentence. Files are looked at by their headers and lengths; the hub is not asked.
+    """
+    check_port(settings.host, settings.port)
+    make_usable(settings.data_folder)
     # Gradio keeps uploads here; it reads the variable when it is imported. Nothing outside this folder is ever served.
     os.environ["GRADIO_TEMP_DIR"] = str(settings.data_folder / "uploads")
-    print("Starting GRIT Workbench …", flush=True)  # imports take seconds, and a silent terminal looks dead
+    model = Path(BUNDLED_MODEL if settings.model == "auto" else settings.model)
+    if model.exists():
+        from grit_app.gritlm.load.size import read_weights
+        from grit_app.gritlm.load.sources import find_folder
+
+        read_weights(find_folder(model))
+    return settings
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until interrupted. 0: ended by the user; status 2 and a sentence: the settings cannot be used."""
+    with one_sentence():
+        settings = load(arguments)
+        print("Starting GRIT Workbench …", flush=True)  # imports take seconds, and a silent terminal looks dead
+        checked(settings)
     from grit_app.ui.serving import serve
 
     serve(settings, lambda: load_model(settings))

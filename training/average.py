@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from jsonargparse import auto_cli
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from grit_app.errors import GritError
+from grit_app.doors import one_sentence
 from training.config import TrainError, require
 from training.run.checkpoint import checkpoints
 
@@ -81,11 +80,9 @@ def _mean(files: Sequence[Path]) -> dict[str, torch.Tensor]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    try:
+    with one_sentence():
         folder = average(auto_cli(AverageConfig, args=arguments, as_positional=False))
         print(f"averaged into {folder}")
-    except GritError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

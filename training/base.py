@@ -11,7 +11,6 @@ whose architecture is known here; what its checksum should be, `--sha256` says.
 from __future__ import annotations
 
 import hashlib
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from typing import Final, Literal
 import torch
 from jsonargparse import auto_cli
 
-from grit_app.errors import GritError
+from grit_app.doors import one_sentence
 from grit_app.gritlm import GritConfig
 from grit_app.gritlm.load.loading import check_vocabulary, load_hf_model, load_tokenizer
 from training.config import TrainError
@@ -116,10 +115,8 @@ def _verify(file: Path, expected: str) -> None:
 
 
 def main() -> None:
-    try:
+    with one_sentence():
         print(f"base written to {make_base(auto_cli(BaseConfig, as_positional=False))}")
-    except GritError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from grit_app.errors import GritError
+from grit_app.doors import one_sentence
 from grit_app.gritlm import GritConfig, GritLM
 from grit_app.gritlm.load.loading import load_hf_model, load_tokenizer
 from grit_app.gritlm.load.sources import find_folder
@@ -208,11 +207,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", default=None, help="Accepted for symmetry: a checkpoint knows its own recipe.")
     parsed = parser.parse_args(arguments)
     values = {name: value for name, value in vars(parsed).items() if name != "config"}
-    try:
+    with one_sentence():
         drift = export(ExportConfig(**values))
         print(f"exported to {values['export_dir']}; against float32: {drift}")
-    except GritError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

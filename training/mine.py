@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 from jsonargparse import auto_cli
 
-from grit_app.errors import GritError
+from grit_app.doors import one_sentence
 from training.config import DataFile, TrainError, require
 from training.data.formats import ContrastiveSample, JsonLines, Text, open_datasets, open_text, text_hash
 from training.data.teachers import open_encoder
@@ -186,11 +185,9 @@ def _as_written(text: Text, row: dict[str, Any]) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    try:
+    with one_sentence():
         config: Any = auto_cli(MineConfig, args=arguments, as_positional=False)
         mine(config)
-    except GritError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -36,11 +36,11 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Callable, Iterator
 
 from jsonargparse import auto_cli
 
+from grit_app.doors import one_sentence
 from training.mixing import answers, pairs, talk
 from training.mixing.corpus import Corpus, InstructionConfig, MixtureConfig, Row
 from training.mixing.records import CorpusError
@@ -153,10 +153,8 @@ def run(config: MixtureConfig) -> dict[str, int]:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+    with one_sentence():
         run(auto_cli(MixtureConfig, as_positional=False))
-    except CorpusError as error:
-        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Every setting of the recipe can be overridden: --contrastive.temperature 0.05 --
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from jsonargparse import auto_cli
 
-from grit_app.errors import GritError
+from grit_app.doors import one_sentence
 from training.config import RunConfig, TrainConfig, TrainError
 from training.data.batches import StepLoader
 from training.data.formats import open_datasets
@@ -218,11 +217,9 @@ def _silent(_: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    try:
+    with one_sentence():
         config: Any = auto_cli(TrainConfig, args=arguments, as_positional=False)
         train(config)
-    except GritError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

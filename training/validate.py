@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jsonargparse import auto_cli
 
-from grit_app.errors import GritError
+from grit_app.doors import one_sentence
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.load.loading import load_tokenizer
@@ -203,11 +203,9 @@ def validate(config: TrainConfig, say: Callable[[str], None] = print) -> list[Fi
 
 
 def main(arguments: list[str] | None = None) -> None:
-    try:
+    with one_sentence():
         config: Any = auto_cli(TrainConfig, args=arguments, as_positional=False)
         reports = validate(config)
-    except GritError as error:
-        sys.exit(f"error: {error}")
     sys.exit(1 if any(report.malformed for report in reports) else 0)
 
 

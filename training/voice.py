@@ -13,7 +13,6 @@ The same seed and batch size give the same answers. A stopped command goes on wh
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ import torch
 from jsonargparse import auto_cli
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from grit_app.errors import GritError
+from grit_app.doors import one_sentence
 from grit_app.gritlm.load.loading import load_tokenizer, quiet_transformers
 from grit_app.gritlm.load.sources import find_folder
 from training.config import TrainError, require
@@ -215,10 +214,8 @@ def speak(config: VoiceConfig, say: Callable[[str], None] = print) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    try:
+    with one_sentence():
         speak(auto_cli(VoiceConfig, args=arguments, as_positional=False))
-    except GritError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from grit_app.errors import GritError
+from grit_app.doors import one_sentence
 from grit_app.settings import load
-from grit_app.start import load_model
+from grit_app.start import checked, load_model
 
 if TYPE_CHECKING:
     from grit_app.gritlm import GritLM
@@ -37,14 +38,12 @@ class Loaded:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until interrupted. 0: ended by the user; 2: the settings or the model cannot be used."""
-    try:
+    """Serve until interrupted. 0: ended by the user; status 2 and a sentence: settings or model cannot be used."""
+    with one_sentence():
         settings = load(sys.argv[1:] if arguments is None else arguments)
+        settings = checked(replace(settings, host=settings.host or "127.0.0.1", port=settings.port or PORT))
         print("Loading the model …", flush=True)
         model = load_model(settings)
-    except GritError as error:
-        print(error, file=sys.stderr)
-        return 2
     import uvicorn
 
     from grit_app.serve.app import create_app
@@ -52,9 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("grit_app").setLevel(logging.INFO)
     app = create_app(Loaded(model), settings)
-    host, port = settings.host or "127.0.0.1", settings.port or PORT
-    print(f"Serving {model.name} at http://{host}:{port}/v1 (described at /docs)", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    print(f"Serving {model.name} at http://{settings.host}:{settings.port}/v1 (described at /docs)", flush=True)
+    uvicorn.run(app, host=settings.host or "", port=settings.port or PORT, log_level="warning")
     return 0
 
 

@@ -12,13 +12,12 @@ by the clock, evaluates in the last half minute, and writes the change of the we
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from grit_app.errors import GritError
+from grit_app.doors import one_sentence
 from training.config import require
 from training.lease.pack import pack
 from training.lease.stay import stay
@@ -66,7 +65,7 @@ class LeaseConfig:
 def main(arguments: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_class_arguments(LeaseConfig)
-    try:
+    with one_sentence():
         config = LeaseConfig(**vars(parser.instantiate(parser.parse_args(arguments))))
         if config.unpack is not None:
             print(f"exported to {unpack(config.unpack, config.out)}")
@@ -83,8 +82,6 @@ def main(arguments: list[str] | None = None) -> None:
                 piece_bytes=int(config.piece_mb * 1e6),
                 wheels=config.wheels,
             )
-    except GritError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

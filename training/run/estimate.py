@@ -23,6 +23,7 @@ import torch
 from jsonargparse import ArgumentParser
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, MixtralConfig
 
+from grit_app.doors import one_sentence
 from grit_app.errors import GritError
 from grit_app.gritlm.load.size import NF4_BYTES, is_quantizable
 from training.config import TrainConfig
@@ -193,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sharded", action="store_true", help="FSDP2: weights are spread over the processes")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    try:
+    with one_sentence():
         for path in options.recipes:
             found = estimate(read_recipe(path), processes=options.processes, sharded=options.sharded)
             if options.json:
@@ -212,8 +213,6 @@ def main(arguments: list[str] | None = None) -> None:
                 f"{options.processes} process(es){' sharded' if options.sharded else ''}: "
                 f"{summed} = {found.total:.1f} GiB each"
             )
-    except GritError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
