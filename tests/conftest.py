@@ -9,17 +9,30 @@ from typing import Any
 
 import pytest
 
-from tests.quick import is_quick
+from tests.quick import is_quick, longest_first
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores; set before torch is loaded
+
+MOST_WORKERS = 4
+"""A worker holds torch, Gradio and models: one to two GB."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process a core for the whole suite; none beside this one for named files, which start faster so."""
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS) if is_whole and cores > 1 else 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks quick tests by the rule of quick.py."""
+    """Marks quick tests, and puts long files first, so that no worker is left with one at the end (quick.py)."""
     for item in items:
         if is_quick(item.path) and not {"browser", "gpu"} & {mark.name for mark in item.iter_markers()}:
             item.add_marker("quick")
+    items.sort(key=lambda item: longest_first(item.path))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

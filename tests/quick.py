@@ -1,4 +1,4 @@
-"""Which tests are quick: a rule over files, so that nobody marks fifteen hundred tests by hand.
+"""Which tests are quick, and which come first: rules over files, so that nobody marks fifteen hundred tests by hand.
 
 Quick tests check formulas, formats and tiny models in this process. Whatever starts processes, servers, browsers or
 whole training runs is left to the whole suite.
@@ -40,6 +40,29 @@ QUICK_WITHIN_SLOW: Final = (
     "rag/test_citations.py",
 )
 """Exceptions: the laws that a change of anything may break."""
+
+LONGEST: Final = (
+    "test_code_style.py",
+    "training/step/test_distributed.py",
+    "training/test_commands.py",
+    "ui/test_page_browser.py",
+    "ui/test_conversations_browser.py",
+    "training/run/test_run.py",
+    "training/test_evaluate.py",
+    "training/lease",
+    "training",
+    "ui",
+    "serve",
+    "benchmark",
+)
+"""Files and folders of long tests, as paths under tests/, the longest first."""
+
+
+def longest_first(path: Path) -> int:
+    """The place of a file's tests in a run: small for long ones, the same for all others."""
+    name = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
+    fits = (place for place, long in enumerate(LONGEST) if name == long or name.startswith(long + "/"))
+    return next(fits, len(LONGEST))
 
 
 def is_quick(path: Path) -> bool:

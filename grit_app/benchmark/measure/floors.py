@@ -99,11 +99,11 @@ def floor_summary(rates: list[Rates], size: ModelSize, rows: int, cached: int, c
 def measure_rates(model: GritLM) -> Rates:
     """One reading, best of a few tries each; about a second on two cores."""
     device, size = model.device, ModelSize.of(model)
-    memory = _copy_rate(device, device)
+    memory = copy_rate(device, device)
     return Rates(
         flops_per_s=_matmul_rate(size, model.dtype, device),
         memory_bytes_per_s=memory,
-        link_bytes_per_s=memory if device.type == "cpu" else _copy_rate(torch.device("cpu"), device) / 2,
+        link_bytes_per_s=memory if device.type == "cpu" else copy_rate(torch.device("cpu"), device) / 2,
         file_bytes_per_s=_file_rate(),
     )
 
@@ -140,8 +140,8 @@ def _matmul_rate(size: ModelSize, dtype: torch.dtype, device: torch.device) -> f
     return 2.0 * a.shape[0] * b.shape[0] * b.shape[1] / _best_s(lambda: a @ b, device, tries=5)
 
 
-def _copy_rate(source: torch.device, target: torch.device) -> float:
-    """Bytes per second read plus written by a copy too large for the processor's caches."""
+def copy_rate(source: torch.device, target: torch.device) -> float:
+    """Bytes per second read plus written by a copy too large for the processor's caches, the best of a few."""
     pinned = source.type == "cpu" and target.type == "cuda"
     a = torch.zeros(COPY_BYTES, dtype=torch.uint8, device=source, pin_memory=pinned)
     b = torch.empty(COPY_BYTES, dtype=torch.uint8, device=target)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from grit_app.benchmark.measure import gpu
+from grit_app.benchmark.measure.floors import ModelSize
 
 
 def test_the_rehearsal_measures_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,6 +25,18 @@ def test_the_rehearsal_measures_every_part(tmp_path: Path, capsys: pytest.Captur
     assert all(record["same_tokens"] for record in by_part["decode"])
     assert all(0 < record["share_of_floor"] < 2 for record in by_part["decode"])
     assert all(record["operations"] > 10 for record in by_part["launches"])
+
+
+def test_the_floor_follows_the_best_reading_beside_the_answers(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reading from the start, taken while another program ran, was a floor that answers fell through."""
+    readings = iter([1e6, 1e9, 1e7, 1e5])
+    monkeypatch.setattr(gpu, "copy_rate", lambda *_: next(readings))
+    (record,) = gpu.decode(gpu.Setting(tiny_model, (64,), repeats=1, new_tokens=4, seed=0))
+    cache_bytes = 64 * 2 * 2 * 2 * 8 * 4
+    expected = 1e9 / (ModelSize.of(tiny_model).weight_bytes + cache_bytes)
+    assert record["floor_tokens_per_s"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_part_that_fails_does_not_take_the_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
