@@ -12,6 +12,7 @@ from typing import Final
 TESTS: Final = Path(__file__).resolve().parent
 
 SLOW: Final = (
+    "adversary",
     "benchmark/measure",
     "benchmark/show",
     "deploy/test_package.py",
