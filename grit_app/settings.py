@@ -19,7 +19,10 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from grit_app.errors import SettingsError
 
-MIB = 1024 * 1024
+MB = 1_000_000
+MOST_PASSAGES = 16
+"""That one question may ask for: more leave no room for the answer."""
+
 SWITCHES = {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}
 
 
@@ -127,6 +130,11 @@ class Settings:
         2048,
         "Disk for KV caches of one library; the least recently used go first. 0: none is kept.",
     )
+    memory_mb: int | None = _knob(
+        None,
+        "Memory that caches of documents and chats, and files of visitors who keep nothing on disk, share; the least "
+        "recently used caches go first. Unset: a fourth of what is free once the model is loaded.",
+    )
     cache_scheme: Literal["native", "int8", "int4"] = _knob(
         "native",
         "How KV caches are kept: in the model's precision, or in 8 or 4 bits (a half or a fourth of bfloat16's bytes).",
@@ -175,6 +183,7 @@ class Settings:
             "max_pages": 1,
             "max_files": 1,
             "cache_budget_mb": 0,
+            "memory_mb": 1,
             "max_visitors": 1,
             "visitor_idle_minutes": 1,
             "queue_size": 1,
@@ -188,6 +197,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise SettingsError(f"{name} must be at least {lowest}, not {value}.")
+        if self.k is not None and self.k > MOST_PASSAGES:
+            raise SettingsError(
+                f"k must be at most {MOST_PASSAGES}, not {self.k}. More passages leave no room to answer."
+            )
         if self.repetition_penalty is not None and not 0 < self.repetition_penalty <= 100:
             raise SettingsError(
                 f"repetition_penalty must be above 0 and at most 100 (1 is off), not {self.repetition_penalty}."
@@ -221,11 +234,11 @@ class Settings:
 
     @property
     def cache_budget_bytes(self) -> int:
-        return self.cache_budget_mb * MIB
+        return self.cache_budget_mb * MB
 
     @property
     def max_file_bytes(self) -> int:
-        return self.max_file_mb * MIB
+        return self.max_file_mb * MB
 
 
 def _key_hashes(keys: str) -> tuple[str, ...]:

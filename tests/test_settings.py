@@ -36,6 +36,7 @@ def test_every_field_is_a_flag_and_a_variable():
         "engine": "openai",
         "base_url": "http://localhost:1/v1",
         "vectors": "http://localhost:2",
+        "k": "7",
     }
     needed = {"engine": {"base_url": values["base_url"]}}
     hints = Settings.__annotations__
@@ -87,9 +88,16 @@ def test_data_folder_is_the_given_one_or_a_folder_for_user_data(monkeypatch, tmp
 
 def test_sizes_are_bytes_of_the_megabytes_shown():
     settings = Settings(max_file_mb=3, cache_budget_mb=0)
-    assert (settings.max_file_bytes, settings.cache_budget_bytes) == (3 * 1024 * 1024, 0)
+    assert (settings.max_file_bytes, settings.cache_budget_bytes) == (3_000_000, 0)
 
 
 def test_every_scheme_of_caches_can_be_set() -> None:
     """Written out in the settings, which must not wait for torch."""
     assert get_args(get_type_hints(Settings)["cache_scheme"]) == get_args(Scheme)
+
+
+def test_more_passages_than_a_question_may_ask_for_are_refused_at_the_start() -> None:
+    """20 were accepted, and then each question was refused by the slider that ends at 16."""
+    with pytest.raises(SettingsError, match="k must be at most 16, not 20"):
+        Settings(k=20)
+    assert Settings(k=16).k == 16

@@ -75,6 +75,7 @@ class Library:
             hot_bytes_on(model.device),
             on_disk=folder is not None,
             scheme=cache_scheme,
+            memory=model.memory,
         )
         self._vectors = vectors
         self._adding = threading.Lock()
@@ -85,7 +86,7 @@ class Library:
         self._terms: dict[str, list[list[str]]] = {}
         self._keywords: KeywordIndex | None = None
         self._closed = False
-        self._store: FolderStore | MemoryStore = MemoryStore() if folder is None else FolderStore(folder)
+        self._store: FolderStore | MemoryStore = MemoryStore(model.memory) if folder is None else FolderStore(folder)
         try:
             self._take_up(self._store.load())
             self._index = self._open_index(None if folder is None else Path(folder) / "index")
@@ -306,9 +307,8 @@ class Library:
             self._closed = True
             self._index.close()
             self._store.close()
-            if isinstance(self._store, MemoryStore):
-                for document_id in list(self._stored):
-                    self.caches.close_document(document_id)
+            for document_id in list(self._stored):
+                self.caches.close_document(document_id)
             self._stored, self._terms = {}, {}
             self._renumber()
 

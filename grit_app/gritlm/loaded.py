@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from grit_app.gritlm.budget import Budget
 from grit_app.gritlm.cache.rope import Rope
 from grit_app.gritlm.embed.attention import base_model
 from grit_app.gritlm.grit_config import GritConfig
@@ -14,7 +15,10 @@ from grit_app.gritlm.scheduler import Scheduler
 
 
 class Loaded:
-    """A loaded model with its formats. Every forward of its weights, in any thread, is a turn at `scheduler`."""
+    """A loaded model with its formats. Every forward of its weights, in any thread, is a turn at `scheduler`.
+
+    memory   the budget of what is kept to be faster: caches of documents and chats
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Loaded:
         """Address of another server that writes for this model; empty: it writes by itself, from caches too."""
 
         self.scheduler = Scheduler()
+        self.memory = Budget.of(hf_model.device)
         self.hidden_size = int(hf_model.config.hidden_size)
         self.context = int(hf_model.config.max_position_embeddings)
         breathe = self.scheduler.breathe

@@ -16,7 +16,7 @@ from grit_app.serve.errors import ApiError, ErrorBody
 from grit_app.serve.mcp import McpRoute
 from grit_app.serve.routes import answers, chat, completions, documents, embeddings, models, rerank, responses
 from grit_app.serve.service import ModelSource, Service, counted
-from grit_app.settings import MIB, Settings
+from grit_app.settings import MB, Settings
 
 DESCRIPTION = """
 One set of weights embeds, writes, answers over documents and reranks. Point an OpenAI client here:
@@ -29,7 +29,7 @@ One set of weights embeds, writes, answers over documents and reranks. Point an 
 OWN_PATHS: Final = ("/v1", "/v2", "/health", "/metrics", "/docs", "/openapi.json", "/mcp")
 """What is answered here when the page runs in the same process; all else is the page's."""
 
-FORM_BYTES: Final = MIB
+FORM_BYTES: Final = MB
 """Room for what surrounds a file of the largest size in its request."""
 
 

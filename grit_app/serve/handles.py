@@ -42,7 +42,7 @@ class Handles:
         if size > self._budget:
             raise ApiError(
                 413,
-                f"These caches take {size / 2**20:.1f} MiB, and a key may keep {self._budget / 2**20:.0f} MiB. Send "
+                f"These caches take {size / 1e6:.1f} MB, and a key may keep {self._budget / 1e6:.0f} MB. Send "
                 "fewer or shorter texts, or raise api_bytes_mb.",
                 param="cache",
             )

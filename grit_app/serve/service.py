@@ -26,7 +26,7 @@ from grit_app.serve.libraries import Libraries
 from grit_app.serve.metrics import Metrics
 from grit_app.serve.write.prefixes import Prefixes
 from grit_app.serve.write.writer import Writer
-from grit_app.settings import MIB, Settings
+from grit_app.settings import MB, Settings
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ WORKERS = 64
 
 DISCONNECT_POLL_S = 0.2
 
-PREFIX_BYTES = 512 * MIB
+PREFIX_BYTES = 512 * MB
 """Keys and values of conversations, of all callers together."""
 
 
@@ -62,7 +62,7 @@ class Service:
         self.gate = Gate(settings)
         self.metrics = Metrics()
         self.prefixes = Prefixes(PREFIX_BYTES)
-        self.handles = Handles(settings.api_bytes_mb * MIB)
+        self.handles = Handles(settings.api_bytes_mb * MB)
         self.libraries = Libraries(settings)
         self.workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="serve")
         self._writer: Writer | None = None

@@ -9,14 +9,15 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 import torch
 from safetensors import SafetensorError
 
+from grit_app.gritlm.budget import Budget
 from grit_app.gritlm.cache import file as kv_file
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.cache.pack import Scheme
@@ -49,6 +50,7 @@ class CacheStore:
     budget_bytes   on disk
     hot_bytes      of caches kept in memory besides; all there is for a library without a folder
     scheme         how they are packed (kv_pack.py)
+    memory         the process's budget, which those in memory share with others
     """
 
     def __init__(
@@ -59,21 +61,41 @@ class CacheStore:
         *,
         on_disk: bool = True,
         scheme: Scheme = "native",
+        memory: Budget | None = None,
     ) -> None:
         self.identity = identity
         self.scheme: Scheme = scheme
         self.hot_bytes = hot_bytes if on_disk else min(hot_bytes, budget_bytes)
         self.budget_bytes = budget_bytes if on_disk else self.hot_bytes
         self._hot: OrderedDict[Key, KVCache] = OrderedDict()
-        self._files: dict[Path, tuple[int, float]] = {}  # size, last use
+        self._hot_bytes: Counter[str] = Counter()  # of each document
+        self._files: dict[Path, tuple[int, float]] = {}  # size, last use; the least recently used first, if sorted
+        self._are_sorted = True
+        self._file_bytes: Counter[Path] = Counter()  # of each folder
         self._folders: dict[str, Path] = {}
+        self._memory = memory
         self._lock = threading.RLock()
         register_spare(self)
 
     def clear(self) -> None:
         """Lets go of the caches in memory, for a GPU that ran out: they come back from disk, or are made again."""
         with self._lock:
-            self._hot.clear()
+            for key in list(self._hot):
+                self._cool(key)
+
+    def let_go(self, key: Hashable) -> bool:
+        """Drops one cache from memory, for others to have the room."""
+        with self._lock:
+            self._cool(key)
+        return True
+
+    def _cool(self, key: Hashable) -> None:
+        """Call with the lock held."""
+        cache = self._hot.pop(key, None)  # type: ignore[call-overload]  # a budget knows keys of any kind
+        if cache is not None:
+            self._hot_bytes[_document_of(key)] -= cache.nbytes  # type: ignore[arg-type]
+            if self._memory is not None:
+                self._memory.free(self, key)
 
     def open_document(self, document_id: str, folder: Path | None) -> None:
         """Takes up a document's caches; None: it has no place on disk."""
@@ -83,24 +105,41 @@ class CacheStore:
             self._folders[document_id] = folder
             for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
                 leftover.unlink(missing_ok=True)
-            for path in sorted(folder.glob("*.safetensors")):
+            for path in folder.glob("*.safetensors"):
                 status = path.stat()
-                self._files[path] = (status.st_size, status.st_mtime)
+                self._note(path, status.st_size, status.st_mtime)
+            self._are_sorted = False
+
+    def _note(self, path: Path, size: int, used_s: float) -> None:
+        """A file was found or used; it comes last in the order. Call with the lock held."""
+        before, _ = self._files.pop(path, (0, 0.0))
+        self._files[path] = (size, used_s)
+        self._file_bytes[path.parent] += size - before
+
+    def _forget(self, path: Path) -> None:
+        """A file is gone. Call with the lock held."""
+        size, _ = self._files.pop(path, (0, 0.0))
+        self._file_bytes[path.parent] -= size
 
     def close_document(self, document_id: str) -> None:
         """Forgets a document's caches; its folder is the store's to delete."""
         with self._lock:
-            self._folders.pop(document_id, None)
-            self._files = {p: v for p, v in self._files.items() if p.parent.parent.name != document_id}
-            for key in [k for k in self._hot if _document_of(k) == document_id]:
-                del self._hot[key]
+            folder = self._folders.pop(document_id, None)
+            for path in [path for path in self._files if path.parent == folder]:
+                self._forget(path)
+            if folder is not None:
+                del self._file_bytes[folder]
+            self.cool(document_id)
+            del self._hot_bytes[document_id]
 
     def bytes(self, document_id: str | None = None) -> int:
         """What is kept, of one document or of all: on disk, or in memory where there is no disk."""
         with self._lock:
-            on_disk = sum(n for p, (n, _) in self._files.items() if document_id in (None, p.parent.parent.name))
-            homeless = [k for k in self._hot if _document_of(k) not in self._folders]
-            return on_disk + sum(self._hot[k].nbytes for k in homeless if document_id in (None, _document_of(k)))
+            if document_id is None:
+                homeless = sum(size for one, size in self._hot_bytes.items() if one not in self._folders)
+                return self._file_bytes.total() + homeless
+            folder = self._folders.get(document_id)
+            return self._hot_bytes[document_id] if folder is None else self._file_bytes[folder]
 
     def has(self, key: Key) -> bool:
         with self._lock:
@@ -112,15 +151,20 @@ class CacheStore:
 
     def get(self, key: Key, ids: Sequence[int]) -> tuple[KVCache, Literal["hot", "warm"]] | None:
         """The cache of exactly these ids, from memory or from disk."""
+        found: KVCache | None = None
         with self._lock:
             cache = self._hot.get(key)
             if cache is not None and cache.ids.tolist() == list(ids):
                 self._hot.move_to_end(key)
                 self._touch(self._path(key))
-                return cache, "hot"
+                found = cache
             path = self._path(key)
-            if path is None or path not in self._files:
+            if found is None and (path is None or path not in self._files):
                 return None
+        if found is not None:
+            self._count(key, found)
+            return found, "hot"
+        assert path is not None
         cache = kv_file.load(path, identity=self.identity)
         if cache is None or cache.ids.tolist() != list(ids) or cache.attention != key[1]:
             self._drop(path)
@@ -128,13 +172,14 @@ class CacheStore:
         with self._lock:
             self._touch(path)
             self._keep_hot(key, cache)
+        self._count(key, cache)
         return cache, "warm"
 
     def cool(self, document_id: str) -> None:
         """Drops a document's caches from memory; files stay. For measuring what reading them costs."""
         with self._lock:
             for key in [key for key in self._hot if _document_of(key) == document_id]:
-                del self._hot[key]
+                self._cool(key)
 
     def files(self, document_id: str) -> dict[Key, Path]:
         """The files that hold a document's caches."""
@@ -155,6 +200,7 @@ class CacheStore:
                 self._make_room(cache.nbytes)
                 self.write(path, cache)
             self._keep_hot(key, cache)
+        self._count(key, cache)
         return cache
 
     def write(self, path: Path, cache: KVCache) -> int:
@@ -168,7 +214,7 @@ class CacheStore:
             return 0
         with self._lock:
             if path.parent in self._folders.values():
-                self._files[path] = (size, time.time())
+                self._note(path, size, time.time())
         return size
 
     def _path(self, key: Key) -> Path | None:
@@ -178,30 +224,39 @@ class CacheStore:
     def _touch(self, path: Path | None) -> None:
         if path is not None and path in self._files:
             now = time.time()
-            self._files[path] = (self._files[path][0], now)
+            self._note(path, self._files[path][0], now)
             try:
                 os.utime(path, (now, now))
             except OSError:  # swept meanwhile
-                self._files.pop(path, None)
+                self._forget(path)
 
     def _make_room(self, nbytes: int) -> None:
-        over = sum(n for n, _ in self._files.values()) + nbytes - self.budget_bytes
-        for path, (size, _) in sorted(self._files.items(), key=lambda item: (item[1][1], str(item[0]))):
-            if over <= 0:
-                return
+        over = self._file_bytes.total() + nbytes - self.budget_bytes
+        if over > 0 and not self._are_sorted:
+            self._files = dict(sorted(self._files.items(), key=lambda item: (item[1][1], str(item[0]))))
+            self._are_sorted = True
+        while over > 0 and self._files:
+            path, (size, _) = next(iter(self._files.items()))
             over -= size
             self._drop(path)
 
     def _drop(self, path: Path) -> None:
         with self._lock:
-            self._files.pop(path, None)
+            self._forget(path)
             path.unlink(missing_ok=True)
 
     def _keep_hot(self, key: Key, cache: KVCache) -> None:
-        self._hot.pop(key, None)
+        """Call with the lock held, and `_count` without it."""
+        self._cool(key)
         self._hot[key] = cache
-        while self._hot and sum(c.nbytes for c in self._hot.values()) > self.hot_bytes:
-            self._hot.popitem(last=False)
+        self._hot_bytes[_document_of(key)] += cache.nbytes
+        while self._hot_bytes.total() > self.hot_bytes:
+            self._cool(next(iter(self._hot)))
+
+    def _count(self, key: Key, cache: KVCache) -> None:
+        """Tells the process's budget that the cache is used now. Call without the lock: others may have to let go."""
+        if self._memory is not None and self._hot.get(key) is cache:
+            self._memory.use(self, key, cache.nbytes)
 
 
 def _document_of(key: Key) -> str:

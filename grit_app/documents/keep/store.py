@@ -20,7 +20,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from grit_app.documents.chunking import Chunk
 from grit_app.documents.document import Document, Page
 from grit_app.doors import make_usable
 from grit_app.errors import DocumentError
+from grit_app.gritlm.budget import Budget
 
 log = logging.getLogger(__name__)
 
@@ -180,9 +181,22 @@ class FolderStore:
 
 
 class MemoryStore:
-    """The same for a visitor whose documents never touch the disk."""
+    """The same for a visitor whose documents never touch the disk.
 
-    def close(self) -> None: ...
+    memory   the process's budget, of which the original files take their part
+    """
+
+    def __init__(self, memory: Budget | None = None) -> None:
+        self._memory = memory
+        self._ids: set[str] = set()
+
+    def let_go(self, _: Hashable) -> bool:
+        """Nothing: an original cannot be made again."""
+        return False
+
+    def close(self) -> None:
+        for document_id in list(self._ids):
+            self.remove(document_id)
 
     def load(self) -> list[Stored]:
         return []
@@ -200,12 +214,28 @@ class MemoryStore:
         source: Path,
         embed: Callable[[Path | None], Vectors],
     ) -> Stored:
-        return Stored(document, tuple(chunks), embed(None), identity, time.time(), source.read_bytes())
+        """Raises DocumentError where all visitors' files together would take too much memory."""
+        size = source.stat().st_size
+        if self._memory is not None and not self._memory.hold(self, document.id, size):
+            raise DocumentError(
+                f"{document.name} was not added: this server's memory for documents is full. Remove documents, or try "
+                "again later."
+            )
+        self._ids.add(document.id)
+        try:
+            vectors = embed(None)
+        except BaseException:
+            self.remove(document.id)
+            raise
+        return Stored(document, tuple(chunks), vectors, identity, time.time(), source.read_bytes())
 
     def replace_vectors(self, stored: Stored, vectors: Vectors, identity: str) -> Stored:
         return replace(stored, vectors=vectors, identity=identity)
 
-    def remove(self, document_id: str) -> None: ...
+    def remove(self, document_id: str) -> None:
+        self._ids.discard(document_id)
+        if self._memory is not None:
+            self._memory.free(self, document_id)
 
 
 # ---------------------------------------------------------------- files

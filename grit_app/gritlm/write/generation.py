@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from grit_app.gritlm.budget import Budget
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.loaded import Loaded
@@ -170,13 +171,36 @@ class Conversation:
         self.ids: list[int] = []
         """Tokens whose keys and values are held."""
 
+        self.memory: Budget | None = None
+        """Where its bytes are counted, once it has some."""
+
         self._space: Workspace | None = None
         self._owner: weakref.ref[object] | None = None
 
-    def clear(self) -> None:
-        """Forgets everything and frees the memory."""
-        with self.lock:
-            self.ids, self._space, self._owner = [], None, None
+    def clear(self, wait_s: float = 2.0) -> None:
+        """Forgets everything and frees the memory; waits so long for an answer that was stopped a moment ago."""
+        if self.lock.acquire(timeout=wait_s):
+            self._forget()
+
+    def let_go(self, _: Hashable = None) -> bool:
+        """As `clear`, but False while an answer uses it."""
+        if not self.lock.acquire(blocking=False):
+            return False
+        self._forget()
+        return True
+
+    def _forget(self) -> None:
+        """Call with the lock held, which is given back."""
+        self.ids, self._space, self._owner = [], None, None
+        self.lock.release()
+        if self.memory is not None:
+            self.memory.free(self, None)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the keys and values, with the room for more."""
+        space = self._space
+        return 0 if space is None else sum(layer.nbytes for layer in (*space.keys, *space.values))
 
     def resume(
         self, prompt_ids: Sequence[int], decoder: Decoder, owner: object, new_tokens: int
@@ -245,4 +269,6 @@ class _ConversationReader:
         self._space = None
         if self._holds_lock:
             self._holds_lock = False
+            self._conversation.memory = self._model.memory
             self._conversation.lock.release()
+            self._model.memory.use(self._conversation, None, self._conversation.nbytes)

@@ -141,6 +141,11 @@ class Visitors:
                 visitor.library = self._open(visitor.folder)
             return visitor.library
 
+    def of(self, session: str) -> Visitor | None:
+        """The visitor whose page this is, if it is known."""
+        with self._guard:
+            return self._visitors.get(self._owners.get(session, ""))
+
     def begin_run(self, session: str, kind: str) -> Job:
         """The session's new run of this kind, as a job of its visitor; one that is still going is asked to stop."""
         with self._guard:

@@ -48,10 +48,10 @@ def count(number: float) -> str:
 
 
 def size(bytes_: float) -> str:
-    """A size with its unit, in powers of 1024: 1.5 GiB, 12 MiB, 340 B."""
-    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if bytes_ >= 1024**power:
-            return f"{bytes_ / 1024**power:.3g} {unit}"
+    """A size with its unit, in powers of 1,000: 1.5 GB, 12 MB, 340 B."""
+    for power, unit in ((3, "GB"), (2, "MB"), (1, "kB")):
+        if bytes_ >= 1000**power:
+            return f"{bytes_ / 1000**power:.3g} {unit}"
     return f"{bytes_:.0f} B"
 
 

@@ -93,7 +93,7 @@ def _rate(tokens_per_s: float) -> str:
 
 
 def memory_sentence(environment: dict[str, Any]) -> str:
-    """`One model: 170 MiB, loaded in 1.2 s. Two models: 340 MiB, loaded in 2.5 s.`; empty where it was not measured."""
+    """`One model: 170 MB, loaded in 1.2 s. Two models: 340 MB, loaded in 2.5 s.`; empty where it was not measured."""
     both = environment.get("two_models")
     if not isinstance(both, dict):
         return ""

@@ -141,6 +141,8 @@ class ChatHandlers:
     def _show(self, desk: Desk, record: Record, request: gr.Request) -> tuple[Any, ...]:
         desk.show(record)
         self.stop(request)
+        if visitor := self._visitors.of(session_of(request)):
+            visitor.conversation.clear()
         return record.history, "", version_bar(record)
 
     def respond(

@@ -10,7 +10,7 @@ import gradio as gr
 
 from grit_app.places import ASSETS
 from grit_app.rag.strategies import STRATEGIES
-from grit_app.settings import Settings
+from grit_app.settings import MOST_PASSAGES, Settings
 from grit_app.ui.base import desk, texts
 from grit_app.ui.base.records import Kept, keeping
 from grit_app.ui.chat.layout import stop_button
@@ -138,7 +138,9 @@ def _middle() -> dict[str, Any]:
             info="What is read again for each question, and what comes from a KV cache.",
         )
         with gr.Row():
-            k = gr.Slider(1, 16, value=1, step=1, label="Passages", info="How many are retrieved.", min_width=160)
+            k = gr.Slider(
+                1, MOST_PASSAGES, value=1, step=1, label="Passages", info="How many are retrieved.", min_width=160
+            )
             mode = gr.Radio(
                 [("Quote", "quote"), ("Short", "short"), ("Free", "free"), ("Sources", "sources")],
                 value="free",

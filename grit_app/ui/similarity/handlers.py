@@ -18,7 +18,7 @@ from grit_app.ui.similarity.layout import COUNT, Parts, lay_out
 from grit_app.ui.similarity.neighbours import lines_of
 from grit_app.ui.similarity.views import Asked, checked_query, views
 
-MAX_FILE_BYTES = 4 << 20
+MAX_FILE_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class SimilarityHandlers:
             return gr.skip()
         path = Path(file)
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path.name} is larger than 4 MiB. Cut it to the lines that you want compared.")
+            raise InputError(f"{path.name} is larger than 4 MB. Cut it to the lines that you want compared.")
         text = path.read_bytes().decode("utf-8-sig", errors="replace")
         path.unlink(missing_ok=True)  # Gradio's copy
         return "\n".join(lines_of(text))

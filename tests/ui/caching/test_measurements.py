@@ -144,8 +144,8 @@ def test_a_recording_of_two_models_is_offered_with_its_memory(result: dict[str, 
     environment = {
         "hardware": "Some CPU",
         "two_models": {
-            "unified": {"copies": 1, "memory_bytes": 100 << 20, "weight_bytes": 1, "load_s": 1.24},
-            "two_models": {"copies": 2, "memory_bytes": 201 << 20, "weight_bytes": 2, "load_s": 2.5},
+            "unified": {"copies": 1, "memory_bytes": 100_000_000, "weight_bytes": 1, "load_s": 1.24},
+            "two_models": {"copies": 2, "memory_bytes": 201_000_000, "weight_bytes": 2, "load_s": 2.5},
         },
     }
     one, both = (Recording("cpu", name, environment, result["records"]) for name in ("latency", "two_models"))
@@ -153,7 +153,7 @@ def test_a_recording_of_two_models_is_offered_with_its_memory(result: dict[str, 
     (_, first), (words, second) = results.choices(None)
     assert first != second and "beside two models" in words
     told = results.views(second, None, CLOCK)[0]
-    assert "One model: 100 MiB of memory, loaded in 1.2 s. Two models: 201 MiB" in told
+    assert "One model: 100 MB of memory, loaded in 1.2 s. Two models: 201 MB" in told
 
 
 def test_recordings_are_listed_by_their_hardware_and_the_live_run_after_them(result: dict[str, Any]) -> None:

@@ -288,4 +288,4 @@ def test_missing_caches_are_made_afterwards(model: Any, tmp_path: Path) -> None:
 
 def test_limits_of_the_library_are_those_that_the_page_shows() -> None:
     limits = library_limits(Settings(max_file_mb=3, max_pages=7, max_files=2))
-    assert (limits.max_bytes, limits.max_pages, limits.max_documents) == (3 << 20, 7, 2)
+    assert (limits.max_bytes, limits.max_pages, limits.max_documents) == (3_000_000, 7, 2)

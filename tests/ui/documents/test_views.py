@@ -73,13 +73,13 @@ def test_foreign_text_is_never_markup(html: str) -> None:
 
 def test_the_table_tells_state_progress_and_reason_of_each_file() -> None:
     rows = [
-        Row("a.pdf", "ready", document_id="id1", pages=1, chunks=12, cache_bytes=3 << 20),
+        Row("a.pdf", "ready", document_id="id1", pages=1, chunks=12, cache_bytes=3_000_000),
         Row("b.pdf", "embedding", detail="passage 40 of 120", fraction=1 / 3),
         Row("c.pdf", "failed", detail="c.pdf is encrypted. Give its password."),
     ]
     html = library_view.table(rows)
     words = Tags(html).words
-    assert "1 page · 12 passages · 3 MiB cached" in words
+    assert "1 page · 12 passages · 3 MB cached" in words
     assert "passage 40 of 120" in words and 'aria-valuenow="33"' in html
     assert "c.pdf is encrypted. Give its password." in words
     assert html.count("data-remove") == 1 and html.count(" checked") == 1
@@ -87,11 +87,11 @@ def test_the_table_tells_state_progress_and_reason_of_each_file() -> None:
 
 
 def test_the_meter_shows_share_and_budget() -> None:
-    assert 'aria-valuenow="25"' in library_view.meter(256 << 20, 1 << 30)
-    assert "256 MiB of 1 GiB" in library_view.meter(256 << 20, 1 << 30)
+    assert 'aria-valuenow="25"' in library_view.meter(250_000_000, 1_000_000_000)
+    assert "250 MB of 1 GB" in library_view.meter(250_000_000, 1_000_000_000)
     assert "not kept" in library_view.meter(0, 0)
-    assert "making 3 of 1,200" in library_view.meter(256 << 20, 1 << 30, (3, 1200))
-    assert "making" not in library_view.meter(256 << 20, 1 << 30)
+    assert "making 3 of 1,200" in library_view.meter(250_000_000, 1_000_000_000, (3, 1200))
+    assert "making" not in library_view.meter(250_000_000, 1_000_000_000)
 
 
 def test_cards_show_label_and_place_score_origin_and_the_marked_sentence() -> None:
@@ -160,7 +160,7 @@ def test_durations(value: float, expected: str) -> None:
 
 
 def test_sizes_and_counts() -> None:
-    assert [size(n) for n in (340, 12 << 20, 3 << 29)] == ["340 B", "12 MiB", "1.5 GiB"]
+    assert [size(n) for n in (340, 12_000_000, 1_500_000_000)] == ["340 B", "12 MB", "1.5 GB"]
     assert [count(n) for n in (512, 36_100_000, 7_240_000_000)] == ["512", "36.1 M", "7.24 B"]
 
 
