@@ -32,12 +32,13 @@ from training.evaluation.baselines import Encoder, minilm
 from training.evaluation.calibrate import calibrate
 from training.evaluation.documents import file_questions
 from training.evaluation.suite import Suite, load_suite
+from training.evaluation.talk import talk
 
 ANSWER_LIMIT = 240
 DISTRACTORS = 150
 """Other passages among which the strategies' five are found."""
 
-PARTS = ("sts", "retrieval", "cisi", "answers", "refusals", "bits_per_byte", "strategies", "speed")
+PARTS = ("sts", "retrieval", "cisi", "answers", "refusals", "bits_per_byte", "strategies", "talk", "speed")
 TRAINING_PARTS = ("sts", "retrieval", "answers", "bits_per_byte")
 """What is measured during a run: without baselines, and without what takes minutes."""
 
@@ -85,6 +86,7 @@ def measure(
             "strategies": lambda: answers.strategies(
                 model, suite.draw(ALL_SETS, max(6, asked // 5), seed), suite.contexts()[:DISTRACTORS], seed
             ),
+            "talk": lambda: talk(model),
             "speed": lambda: language.speed(model, suite.contexts()[:200], load_s),
         }
         result: dict[str, Any] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from grit_app.benchmark.inputs.questions import read_rows
 from grit_app.errors import InputError
 from grit_app.gritlm import GritConfig, GritLM
 from training import evaluate
-from training.evaluation import calibrate, language, ranking
+from training.evaluation import calibrate, language, ranking, talk
 from training.evaluation.baselines import PlainBM25, TfIdf, overlap_sentence
 from training.evaluation.correlation import spearman
 from training.evaluation.documents import QUESTIONS, file_questions
@@ -100,6 +101,25 @@ def test_bits_per_byte_equals_a_plain_forward(tiny_model):
     total = sum(-float(torch.log_softmax(logits[i], -1)[ids[i + 1]]) for i in range(len(ids) - 1))
     expected = total / math.log(2) / len(text.encode())
     assert language.bits_per_byte(tiny_model, [text]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_talk_is_judged_by_its_end_its_loops_and_its_subject(tmp_path):
+    requests = tmp_path / "requests.jsonl"
+    requests.write_text("".join(json.dumps({"request": text, "about": ["mill"]}) + "\n" for text in "abcd"))
+    answers = {
+        "a": ("The MILL stands here.", 5),
+        "b": ("A bridge.", 3),
+        "c": ("The mill. " * 30, 90),
+        "d": ("A mill", talk.NEW_TOKENS),
+    }
+
+    class Chat:
+        def stream(self, messages, max_new_tokens):
+            text, tokens = answers[messages[-1]["content"]]
+            return SimpleNamespace(read_all=lambda: text, stats=SimpleNamespace(new_tokens=tokens))
+
+    assert talk.talk(Chat(), requests) == {"ended": 0.75, "no_loop": 0.75, "on_subject": 0.75, "good": 0.25}
+    assert len({row["request"] for row in read_rows(talk.REQUESTS)}) == 50
 
 
 def test_threshold_and_rates_by_hand():
