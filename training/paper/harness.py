@@ -2,13 +2,14 @@
 
 So what is measured is what is served, quantised weights and our decoding included. With `chat=True` a context is a
 user's turn in the published format and the continuation is what the model answers; without it both are plain text
-behind BOS. Local tasks lie in `tasks/*.yaml`; the paper's six are the harness's own, by name, where the hub is
-reachable.
+behind BOS. Local tasks lie in `tasks/*.yaml`. The paper's own tasks (`PUBLISHED`) need the hub; programs that the model
+writes for HumanEval run in a confined process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +18,36 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.utils import get_rolling_token_windows
 
+from grit_app.errors import InputError
 from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.write.runtime import Decoder
 
 TASKS: Final = Path(__file__).with_name("tasks")
+
+
+@dataclass(frozen=True)
+class PublishedTask:
+    """How a column of the paper's table 2 is measured."""
+
+    names: tuple[str, ...]
+    """The harness's; their mean is the column."""
+
+    metric: str
+    limit: int | None = None
+    """Most rows of each name, as published."""
+
+
+CONFINED: Final = "humaneval_confined"
+LANGUAGES: Final = ("ar", "bn", "en", "fi", "id", "ko", "ru", "sw", "te")
+PUBLISHED: Final = {
+    "MMLU": PublishedTask(("mmlu",), "acc,none"),
+    "GSM8K": PublishedTask(("gsm8k_cot",), "exact_match,flexible-extract", 200),
+    "BBH": PublishedTask(("bbh_cot_fewshot",), "exact_match,get-answer", 40),
+    "TyDi QA": PublishedTask(tuple(f"tydiqa_goldp_{language}" for language in LANGUAGES), "f1,none", 100),
+    "HumanEval": PublishedTask((CONFINED,), "pass_at_1,none"),
+}
+"""All in a chat, as published; AlpacaEval needs a judge that is no part of this project."""
+
 ROWS: Final = 128
 """Rows of logits at once."""
 
@@ -58,16 +85,16 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The answer to each context, cut before the first of its stop strings."""
-        return [self._generate(request.args[0], request.args[1]) for request in requests]
+        return [self._generate(*request.args, seed) for seed, request in enumerate(requests)]
 
-    def _generate(self, context: str, settings: dict[str, Any]) -> str:
+    def _generate(self, context: str, settings: dict[str, Any], seed: int) -> str:
         until = settings.get("until") or []
         stops = [until] if isinstance(until, str) else [stop for stop in until if stop]
         sampling = Sampling(
             max_new_tokens=int(settings.get("max_gen_toks", self.max_new_tokens)),
             temperature=float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0,
             top_p=float(settings.get("top_p", 1.0)),
-            seed=0,
+            seed=seed,  # several answers to one question differ
         )
         ids = self._context_ids(context)[-(self.model.context - sampling.max_new_tokens) :]
         stream = self.model.stream_ids(ids, None, sampling)
@@ -133,16 +160,36 @@ def _split(windows: Iterator[tuple[list[int], list[int]]]) -> Iterator[tuple[lis
         yield read[: len(read) - len(predicted) + 1], predicted
 
 
+def run_published(model: GritLM, name: str, limit: int | None) -> tuple[float, float, int]:
+    """A column of table 2: mean, its standard error, rows. Raises InputError where the hub does not give the data."""
+    task = PUBLISHED[name]
+    most = task.limit if limit is None else min(limit, task.limit or limit)
+    try:
+        found = run(model, task.names, chat=True, limit=most)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{name} cannot be measured: its data did not come from the hub ({str(error)[:200]})."
+        ) from error
+    scores = [found[each] for each in task.names]
+    values = [each[task.metric] for each in scores]
+    errors = [each.get(task.metric.replace(",", "_stderr,"), 0.0) for each in scores]
+    rows = sum(int(each.get("sample_len", 0)) for each in scores)
+    error = sum(each * each for each in errors) ** 0.5 / len(errors)
+    return sum(values) / len(values), error, rows
+
+
 def run(model: GritLM, tasks: Sequence[str], chat: bool, limit: int | None, folder: Path = TASKS) -> dict[str, Any]:
     """Task → the harness's metrics, standard errors included."""
     import lm_eval
     from lm_eval.tasks import TaskManager
 
+    own = {path.stem for path in folder.glob("*.yaml")} | {CONFINED}
     result = lm_eval.simple_evaluate(
         model=HarnessModel(model, chat),
         tasks=list(tasks),
         limit=limit,
-        task_manager=TaskManager(include_path=str(folder)),
+        # Reading the thousands of files of the harness's own tasks takes seconds.
+        task_manager=TaskManager(include_path=str(folder), include_defaults=not set(tasks) <= own),
         bootstrap_iters=1000,
         log_samples=False,
     )

@@ -41,9 +41,12 @@ class RetrievalSet:
 
 def check_names(names: str) -> str:
     """The names as they are. Raises InputError if one of them is no set's."""
-    unknown = {name.strip() for name in names.split(",") if name.strip()} - set(SETS)
+    from training.paper.harness import PUBLISHED
+
+    known = (*SETS, *PUBLISHED)
+    unknown = {name.strip() for name in names.split(",") if name.strip()} - set(known)
     if unknown:
-        raise InputError(f"There is no set {min(unknown)!r}. Use {', '.join(SETS)}.")
+        raise InputError(f"There is no set {min(unknown)!r}. Use {', '.join(known)}.")
     return names
 
 

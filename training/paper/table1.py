@@ -9,6 +9,7 @@ from typing import Any, Final
 from grit_app.errors import InputError
 from training.evaluation.baselines import minilm
 from training.paper import embedder, sets
+from training.paper.harness import PUBLISHED, run_published
 from training.paper.harness import run as run_harness
 from training.paper.local_tasks import NAMES, write_tasks
 from training.paper.recording import PaperSettings, Row, correlation_interval, error_interval, mean_interval
@@ -22,7 +23,7 @@ ANSWERS: Final = 200
 
 
 def measure(settings: PaperSettings) -> list[Row]:
-    """Similarity, retrieval, classification, reading, choice and prose.
+    """Similarity, retrieval, classification, reading, choice and prose; of table 2 what `sets` names, from the hub.
 
     A row is {table, task, metric, system, value, low, high, n}.
 
@@ -32,6 +33,13 @@ def measure(settings: PaperSettings) -> list[Row]:
     rows = [parity(settings.data)]
     rows += embedding_rows(settings)
     rows += writing_rows(settings)
+    for name in settings.chosen(tuple(PUBLISHED)) if settings.sets else []:
+        value, error, n = run_published(settings.model, name, settings.limit)
+        rows.append(
+            _row(
+                "published tasks", name, PUBLISHED[name].metric.split(",")[0], "model", error_interval(value, error, n)
+            )
+        )
     return rows
 
 

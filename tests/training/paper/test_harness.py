@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import lzma
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lm_eval.tasks
 import pytest
 import torch
 
-from training.paper.harness import HarnessModel, run
+from grit_app.errors import InputError
+from training.paper.harness import PUBLISHED, TASKS, HarnessModel, run, run_published
 from training.paper.local_tasks import NAMES, write_tasks
 
 TEXT = "The Elbe rises in the Giant Mountains and reaches the North Sea."
@@ -83,3 +87,73 @@ def test_local_tasks_run_through_the_harness(tiny_model: Any, tmp_path: Path) ->
     assert set(scores) == set(NAMES)
     assert scores["prose"]["bits_per_byte,none"] > 0
     assert 0 <= scores["choice"]["acc,none"] <= 1 and 0 <= scores["reading"]["f1,none"] <= 1
+
+
+PROBLEM = {
+    "prompt": 'import math\n\n\ndef area(r):\n    """Of a circle."""\n',
+    "test": "def check(candidate):\n    assert abs(candidate(1) - 3.14159) < 1e-3\n",
+    "entry_point": "area",
+    "canonical_solution": "    return math.pi * r * r\n",
+}
+
+
+def scores_of_tasks() -> Any:
+    spec = importlib.util.spec_from_file_location("scores", TASKS / "scores.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_answers_to_humaneval_run_confined_and_count_by_their_tests(tmp_path: Path) -> None:
+    """A body, a whole function, and a block in words pass; a wrong one and one that attacks do not."""
+    target = tmp_path / "x"
+    body = PROBLEM["canonical_solution"]
+    answers = [
+        body,
+        "def area(r):\n    return math.pi * r ** 2",
+        f"Here it is:\n```python\n{PROBLEM['prompt']}{body}```\nIt squares r.",
+        "    return r\n",
+        f"    open({str(target)!r}, 'w').write('x')\n    return 3.14159\n",
+    ]
+    assert scores_of_tasks().humaneval(PROBLEM, [answers]) == {"pass_at_1": 0.6}
+    assert not target.exists()
+
+
+def test_humaneval_runs_through_the_harness_with_answers_that_differ(tiny_model: Any, tmp_path: Path) -> None:
+    (tmp_path / "problems.jsonl").write_text(json.dumps(PROBLEM) + "\n", encoding="utf-8")
+    text = (TASKS / "humaneval.yaml").read_text(encoding="utf-8")
+    local = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path}/problems.jsonl}}}}"
+    text = text.replace("dataset_path: openai/openai_humaneval", local).replace("repeats: 20", "repeats: 3")
+    text = text.replace("k: 20", "k: 3").replace("max_gen_toks: 1024", "max_gen_toks: 6")
+    (tmp_path / "humaneval.yaml").write_text(text, encoding="utf-8")
+    shutil.copy(TASKS / "scores.py", tmp_path)
+    assert (
+        run(tiny_model, ["humaneval_confined"], chat=True, limit=None, folder=tmp_path)["humaneval_confined"][
+            "pass_at_1,none"
+        ]
+        == 0.0
+    )
+    setting = {"do_sample": True, "temperature": 1.0, "max_gen_toks": 8}
+    texts = HarnessModel(tiny_model, chat=True).generate_until(requests(*[("The Elbe", setting)] * 3))
+    assert len(set(texts)) == 3
+
+
+def test_published_tasks_are_the_harnesss_own() -> None:
+    """Names are written in its files; asking it for a list takes many seconds."""
+    folder = Path(lm_eval.tasks.__file__).parent
+    for task in PUBLISHED.values():
+        kind = task.names[0].split("_")[0]
+        files = [*folder.glob(f"{kind}*/**/*.yaml"), *TASKS.glob("*.yaml")]
+        names = {
+            line.split(":")[1].strip()
+            for path in files
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line.startswith(("task:", "group:"))
+        }
+        assert set(task.names) <= names
+
+
+def test_without_the_hub_a_published_task_is_a_sentence(tiny_model: Any) -> None:
+    with pytest.raises(InputError, match="HumanEval cannot be measured"):
+        run_published(tiny_model, "HumanEval", 1)
