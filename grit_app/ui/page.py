@@ -39,6 +39,19 @@ def is_shared(settings: Settings) -> bool:
     return settings.share or bool(os.environ.get("SPACE_ID")) or not is_local
 
 
+def programs_text(engine: Engine, settings: Settings, address: str) -> str:
+    """How programs use this server, with the address at which this page was opened."""
+    url = address if "://" in address else f"http://{address}"
+    needs_key = settings.api_key is not None
+    return texts.PROGRAMS.format(
+        url=url,
+        model=engine.describe().get("name", "gritlm"),
+        key=" The operator has set a key: put yours in the place of `YOUR_KEY`." if needs_key else "",
+        api_key="YOUR_KEY" if needs_key else "none",
+        header='-H "Authorization: Bearer YOUR_KEY" ' if needs_key else "",
+    )
+
+
 def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Blocks:
     """All of the page. Nothing here waits for the model."""
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -60,6 +73,9 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
             with gr.Tab("Caching", id="caching") as caching_item:
                 caching.build(engine, visitors, caching_item.select, browser_key)
 
+        with gr.Accordion("Use as your embedder and writer", open=False, elem_id="programs"):
+            programs = gr.Markdown(elem_id="programs-text")
+
         def enter(key: str | None, request: gr.Request) -> str:
             key = key if isinstance(key, str) and key else new_key()
             visitors.enter(session_of(request), key)
@@ -78,6 +94,9 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
                 return gr.skip()
             return gr.update(value=texts.SMALL_MODEL.format(parameters=count(parameters)), visible=True)
 
+        def address(request: gr.Request) -> str:
+            return programs_text(engine, settings, str(request.headers.get("origin") or request.headers.get("host")))
+
         def leave(request: gr.Request) -> None:
             visitors.leave(session_of(request))
 
@@ -85,7 +104,7 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
             poll, [status, is_ready], [status, is_ready, clock], **quiet
         )
         clock.tick(poll, [status, is_ready], [status, is_ready, clock], **quiet)
-        is_ready.change(when_ready, is_ready, notice, **quiet)
+        is_ready.change(when_ready, is_ready, notice, **quiet).then(address, None, programs, **quiet)
         kept = documents_tab.choices
         refreshed = is_ready.change(
             guarded(documents_tab.refresh), documents_tab.inputs, documents_tab.outputs, **quiet

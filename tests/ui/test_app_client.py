@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -15,6 +18,9 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from grit_app.settings import Settings
+from grit_app.ui.base.engine import Engine
+from grit_app.ui.page import programs_text
 from tests.ui.conftest import ROOT, RunningApp
 
 PUBLISHED = {"/embed", "/similarity", "/ask", "/chat"}
@@ -123,3 +129,21 @@ def test_a_setting_that_cannot_be_used_ends_the_start_with_one_sentence() -> Non
     )
     assert ended.returncode == 2
     assert ended.stderr.strip() == "port must be at least 1, not 0."
+
+
+def test_the_snippets_for_programs_run_as_they_stand(running_app: RunningApp, tmp_path: Path) -> None:
+    """The panel names this server's address; what a visitor copies must work."""
+    engine = Engine(lambda: None)  # type: ignore[arg-type,return-value]
+    told = programs_text(engine, Settings(), running_app.url.removeprefix("http://"))
+    model = httpx.get(f"{running_app.url}/v1/models").json()["data"][0]["id"]
+    python, shell = re.findall(r"```(?:python|sh)\n(.*?)```", told.replace('"gritlm"', f'"{model}"'), re.DOTALL)
+    ran = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0 and ran.stdout.split()[0].isdecimal(), ran.stderr
+    shutil.copy(ROOT / "assets" / "samples" / "field_guide.pdf", tmp_path / "report.pdf")
+    replies = [
+        json.loads(subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, timeout=120).stdout)
+        for line in shell.strip().splitlines()
+    ]
+    assert replies[0]["data"][0]["name"] == "report.pdf" and "answer" in replies[1]
+    locked = programs_text(engine, Settings(api_key="secret"), running_app.url)
+    assert "YOUR_KEY" in locked and "secret" not in locked

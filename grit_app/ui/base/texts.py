@@ -147,3 +147,30 @@ the device is done. A model that quotes compares the sentences that fit the ques
 appears at once.
 """
 RACE_QUESTION: Final = "How many terabytes would the caches of all passages take?"
+
+PROGRAMS: Final = """
+This page is also a server: the same weights embed and write for your programs, through the routes that OpenAI's clients
+speak. Description of all routes: [{url}/docs]({url}/docs). Model name: `{model}`.{key}
+
+**Embed and write** (Python, `pip install openai`)
+
+```python
+from openai import OpenAI
+
+client = OpenAI(base_url="{url}/v1", api_key="{api_key}")
+vectors = client.embeddings.create(model="{model}", input=["Bees make honey from nectar."])
+reply = client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "Hello"}}])
+print(len(vectors.data[0].embedding), reply.choices[0].message.content)
+```
+
+**Cited answers over your files**
+
+```sh
+curl {url}/v1/documents {header}-F "file=@report.pdf"
+curl {url}/v1/answers {header}-H "Content-Type: application/json" -d '{{"question": "How many schools took part?"}}'
+```
+
+**In programs that ask for addresses** (Open WebUI, AnythingLLM, LangChain): base URL `{url}/v1`, API key `{api_key}`.
+Agents reach documents and answers over the Model Context Protocol at `{url}/mcp`.
+"""
+"""Filled by `programs_panel`."""

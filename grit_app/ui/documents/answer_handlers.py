@@ -95,12 +95,14 @@ class AnswerHandlers:
         k: float,
         mode: AnswerMode,
         positions: Positions,
+        reading: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """Answers what waits. Outputs: conversation, waiting questions, Stop, cards, page picture, versions, record."""
         session = session_of(request)
         visitor = self._visitors.enter(session, key)
         choices: dict[str, Any] = {"strategy": strategy, "k": int(k), "mode": mode, "positions": positions}
+        choices["whole"] = reading == "whole"
 
         def answer(question: list[Message], job: Job) -> Frames:
             cancel = self._visitors.begin_run(session, "documents")
@@ -176,7 +178,7 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
     }
     inputs = [
         *(parts.chatbot, parts.desk, key, parts.unused),
-        *(parts.strategy, parts.k, parts.mode, parts.positions),
+        *(parts.strategy, parts.k, parts.mode, parts.positions, parts.reading),
     ]
 
     def then_answer(event: Any) -> None:

@@ -15,7 +15,7 @@ from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.layout import Positions
 from grit_app.rag import follow_up
 from grit_app.rag.answering import answer
-from grit_app.rag.events import Answer, Citation, Done, Retrieved, Rewritten, Token
+from grit_app.rag.events import Answer, Citation, Done, PassageAnswer, Retrieved, Rewritten, Token
 from grit_app.rag.run import AnswerMode
 from grit_app.ui.base import texts
 from grit_app.ui.base.handlers import escape, steady
@@ -62,6 +62,9 @@ class Asking:
     k: int | None = None
     mode: AnswerMode | None = None
     positions: Positions = "consecutive"
+    whole: bool = False
+    """Read one document from its beginning to its end."""
+
     answer_tokens: int = 64
     earlier: Sequence[str] = ()
     """Questions of the conversation before this one, the last one last: it may follow on them."""
@@ -87,6 +90,7 @@ class Asking:
             sampling=Sampling(max_new_tokens=self.answer_tokens),
             cancel=cancel,
             positions=self.positions,
+            whole=self.whole,
             turns=turns_of(self.earlier),
         )
         text = ""
@@ -147,7 +151,30 @@ def finished(number: int, done: Answer, read_as: str = "") -> Message:
     read_as   the question as it was understood, where it followed on earlier ones
     """
     understood = f"*{literal(f'Understood as: {read_as}')}*\n\n" if read_as else ""
-    return reply(understood + body(number, done), short_line(done), statistics(done))
+    message = reply(understood + body(number, done), short_line(done), statistics(done))
+    if each := what_each_says(number, done.passage_answers):
+        message["content"].append({"type": "text", "text": each})
+    return message
+
+
+def what_each_says(turn: int, answers: Sequence[PassageAnswer]) -> str:
+    """Where passages were read one by one: each one's own answer, folded away. Empty for fewer than two."""
+    if len(answers) < 2:
+        return ""
+    said = [
+        f'<li><a href="#cite-{turn}-{one.number}">Passage {one.number}</a> '
+        + ("does not answer." if one.refuses else f"says: “{escape(one.text)}”{_how_sure(one.confidence)}")
+        + "</li>"
+        for one in sorted(answers, key=lambda one: one.number)
+    ]
+    return (
+        '<div class="stats each"><details><summary>What each passage says</summary>'
+        f"<ul>{''.join(said)}</ul></details></div>"
+    )
+
+
+def _how_sure(confidence: float | None) -> str:
+    return "" if confidence is None else f" ({100 * confidence:.0f} % likely right)"
 
 
 def body(number: int, done: Answer) -> str:

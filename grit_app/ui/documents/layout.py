@@ -43,6 +43,7 @@ class Parts:
     k: gr.Slider
     mode: gr.Radio
     positions: gr.Radio
+    reading: gr.Radio
     cards: gr.HTML
     picture: gr.HTML
     unused: gr.State
@@ -149,6 +150,13 @@ def _middle() -> dict[str, Any]:
                 "Sources: the passages alone.",
                 min_width=160,
             )
+        reading = gr.Radio(
+            [("Passages that are found", "found"), ("One document, whole", "whole")],
+            value="found",
+            label="Read",
+            info="Whole: from its beginning to its end, where it fits into the model's context. Tick one document.",
+            elem_id="reading",
+        )
         positions = gr.Radio(
             [("Consecutive", "consecutive"), ("Colliding, as published", "colliding")],
             value="consecutive",
@@ -156,5 +164,5 @@ def _middle() -> dict[str, Any]:
         )
     return {
         "chatbot": chatbot, "box": box, "send": send, "stop": stop, "strategy": strategy, "k": k, "mode": mode,
-        "positions": positions, "waiting": waiting, "desk": gr.State(desk.Desk()), "kept": kept,
+        "positions": positions, "reading": reading, "waiting": waiting, "desk": gr.State(desk.Desk()), "kept": kept,
     }  # fmt: skip

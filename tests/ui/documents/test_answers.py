@@ -13,13 +13,13 @@ import pytest
 from grit_app.documents.library import Library
 from grit_app.documents.reports import FileReport
 from grit_app.errors import InputError
-from grit_app.rag.events import Answer, Citation
+from grit_app.rag.events import Answer, Citation, PassageAnswer
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
 from grit_app.ui.base.handlers import message_text
 from grit_app.ui.base.messages import literal, words_behind
 from grit_app.ui.documents.answer_handlers import find_source
-from grit_app.ui.documents.answers import Asking, body, cited_markdown, source_picture, statistics
+from grit_app.ui.documents.answers import Asking, body, cited_markdown, source_picture, statistics, what_each_says
 from grit_app.ui.documents.layout import SAMPLES, starters
 from grit_app.ui.documents.library_actions import (
     Adding,
@@ -289,3 +289,30 @@ def test_missing_caches_are_made_afterwards(model: Any, tmp_path: Path) -> None:
 def test_limits_of_the_library_are_those_that_the_page_shows() -> None:
     limits = library_limits(Settings(max_file_mb=3, max_pages=7, max_files=2))
     assert (limits.max_bytes, limits.max_pages, limits.max_documents) == (3_000_000, 7, 2)
+
+
+def test_passages_that_were_read_one_by_one_each_tell_their_answer(model: Any, tmp_path: Path) -> None:
+    """`each_cache` answers over every passage and shows one answer; the others are a click away."""
+    told = what_each_says(
+        3,
+        [
+            PassageAnswer(1, "<b>14 euros</b>", False, 0.42, number=2),
+            PassageAnswer(0, "", True, 0.0, number=1),
+        ],
+    )
+    assert told.index("Passage 1</a> does not answer.") < told.index("Passage 2</a> says:")
+    assert "&lt;b&gt;14 euros" in told and "(42 % likely right)" in told and 'href="#cite-3-2"' in told
+    assert what_each_says(3, [PassageAnswer(0, "alone", False, number=1)]) == ""
+
+
+def test_one_document_can_be_read_whole_and_two_cannot(model: Any, tmp_path: Path) -> None:
+    library = Library(model, chunk_tokens=40)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(f"{name} says that bees make honey from nectar. " * 6)
+    library.add([tmp_path / "a.txt", tmp_path / "b.txt"])
+    first, second = (info.id for info in library.documents())
+    asking = Asking(1, "What do bees make?", strategy="docs_cache", mode="quote", whole=True)
+    list(asking.frames(library, model, [first], threading.Event()))
+    assert [hit.chunk.document_id for hit in asking.turn.hits] == [first] * len(library.chunks(first))
+    with pytest.raises(InputError, match="2 are chosen"):
+        list(asking.frames(library, model, [first, second], threading.Event()))
