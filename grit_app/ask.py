@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from grit_app.documents.document import MOST_OCR_PAGES
 from grit_app.doors import replace_unknown_letters, shown, writes_unicode
 from grit_app.errors import DocumentError, GritError, InputError
 from grit_app.places import BUNDLED_MODEL, present
@@ -66,6 +67,12 @@ def parse(arguments: Sequence[str], settings: Settings) -> argparse.Namespace:
     parser.add_argument(
         "--data_dir", type=Path, default=settings.data_dir, help="keep the index here for the next question"
     )
+    parser.add_argument(
+        "--ocr_pages",
+        type=int,
+        default=50,
+        help="scanned pages of a file that are read by OCR, where rapidocr is installed; 0: none",
+    )
     parser.add_argument("--whole", action="store_true", help="read the one file from its beginning to its end")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     namespace = parser.parse_intermixed_args(list(arguments))
@@ -76,6 +83,8 @@ def parse(arguments: Sequence[str], settings: Settings) -> argparse.Namespace:
         parser.error("the question is empty")
     if namespace.k is not None and namespace.k < 1:
         parser.error(f"--k must be at least 1, not {namespace.k}")
+    if not 0 <= namespace.ocr_pages <= MOST_OCR_PAGES:
+        parser.error(f"--ocr_pages must be 0 to {MOST_OCR_PAGES}, not {namespace.ocr_pages}")
     return namespace
 
 
@@ -93,7 +102,12 @@ def ask(options: argparse.Namespace, settings: Settings) -> tuple[Answer, list[S
     library = _open_library(model, options.data_dir, settings)
     try:
         strategy = find_strategy(options.strategy or model.config.default_strategy)
-        reports = library.add(files, options.password, with_caches=strategy.documents == "bidirectional")
+        reports = library.add(
+            files,
+            options.password,
+            with_caches=strategy.documents == "bidirectional",
+            ocr_pages=options.ocr_pages,
+        )
         skipped += [Skipped(report.name, report.reason) for report in reports if report.document_id is None]
         documents = list(dict.fromkeys(_ids(reports)))
         if not documents:
@@ -135,7 +149,10 @@ def render(answer: Answer, skipped: Sequence[Skipped]) -> str:
     for citation in answer.citations:
         label = "" if citation.page_label == str(citation.page) else f' (printed "{citation.page_label}")'
         where = f"[{citation.number}] {citation.hit.chunk.document_name}, page {citation.page}{label}"
-        lines.append(f"{where}, score {citation.hit.score:.2f}{'' if citation.is_cited else ', not cited'}")
+        lines.append(
+            f"{where}, score {citation.hit.score:.2f}{'' if citation.is_cited else ', not cited'}"
+            f"{', read by OCR' if citation.hit.chunk.by_ocr else ''}"
+        )
         text = textwrap.shorten(" ".join(citation.hit.chunk.text.split()), 200, placeholder=" …")
         lines.append(textwrap.indent(text, "    "))
     timings = answer.timings_ms

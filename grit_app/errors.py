@@ -36,4 +36,11 @@ class PasswordNeeded(DocumentError):
 
 
 class NoTextFound(DocumentError):
-    """The file opens but holds no text: scanned pictures, or nothing at all."""
+    """The file opens but holds no text: scanned pictures, or nothing at all.
+
+    scanned   pages that are pictures, which OCR may read
+    """
+
+    def __init__(self, message: str, scanned: int = 0) -> None:
+        super().__init__(message)
+        self.scanned = scanned

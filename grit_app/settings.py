@@ -126,6 +126,11 @@ class Settings:
         50,
         "Documents that one visitor may keep.",
     )
+    ocr_pages: int = _knob(
+        4,
+        "Scanned pages of an uploaded file that are read by OCR at once, where it is installed; for more there is a "
+        "button. 0: none is read unasked.",
+    )
     cache_budget_mb: int = _knob(
         2048,
         "Disk for KV caches of one library; the least recently used go first. 0: none is kept.",
@@ -182,6 +187,7 @@ class Settings:
             "max_file_mb": 1,
             "max_pages": 1,
             "max_files": 1,
+            "ocr_pages": 0,
             "cache_budget_mb": 0,
             "memory_mb": 1,
             "max_visitors": 1,

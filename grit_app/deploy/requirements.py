@@ -27,7 +27,7 @@ def requirement_files(pyproject: Mapping[str, Any]) -> dict[str, str]:
     extras = pyproject["project"]["optional-dependencies"]
     return {
         "requirements.txt": APP + _lines(app_pins(pyproject)),
-        "requirements-dev.txt": DEVELOPMENT + _lines([*extras["train"], *extras["test"]]),
+        "requirements-dev.txt": DEVELOPMENT + _lines([*extras["train"], *extras["ocr"], *extras["test"]]),
     }
 
 

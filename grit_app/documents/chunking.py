@@ -9,7 +9,7 @@ import hashlib
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sentencex
 
@@ -50,7 +50,7 @@ class Chunk:
     def of(cls, document: Document, index: int, start: int, stop: int, heading: str) -> "Chunk":
         """The chunk of a document between two characters of its text."""
         places = tuple(
-            Page(p.index, p.label, max(p.start, start), min(p.stop, stop))
+            replace(p, start=max(p.start, start), stop=min(p.stop, stop))
             for p in document.pages
             if p.start < stop and p.stop > start
         )
@@ -67,6 +67,11 @@ class Chunk:
             heading=heading,
             places=places,
         )
+
+    @property
+    def by_ocr(self) -> bool:
+        """Whether a part of it was read by OCR."""
+        return any(page.source == "ocr" for page in self.places)
 
     def page_at(self, offset: int) -> Page:
         """The page of the character at `offset` of `text`."""

@@ -1,8 +1,20 @@
 """What reading a file gives, and the limits under which it is read."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from grit_app.errors import SettingsError
+
+Stage = Literal["reading", "ocr", "embedding"]
+"""Of adding a file: pages read, scanned pages read by OCR, chunks embedded."""
+
+ID_LENGTH = 16
+"""Hexadecimal digits of a file's SHA-256 that name its document."""
+
+MOST_OCR_PAGES = 200
+"""Of one file, also where a person asks for all."""
+OCR_SECONDS = 40.0
+"""Processor time that one page may take at most; an ordinary one takes 4 to 8."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +29,14 @@ class Limits:
     seconds: float = 180.0
     """Processor time for reading one file; a page that never ends must not hold up the app. Not wall-clock time: with
     every core busy training, an honest manual of 91 pages was given up at page 50."""
+    ocr_pages: int = 0
+    """Scanned pages of a file that are read by OCR, where that is installed; each has `OCR_SECONDS` besides."""
 
     def __post_init__(self) -> None:
-        if min(self.max_bytes, self.max_pages, self.max_characters, self.max_documents, self.seconds) <= 0:
+        if (
+            self.ocr_pages < 0
+            or min(self.max_bytes, self.max_pages, self.max_characters, self.max_documents, self.seconds) <= 0
+        ):
             raise SettingsError("Every limit on documents must be above zero.")
 
     def describe(self) -> str:
@@ -37,6 +54,8 @@ class Page:
     """The page's own label (`iv`, `A-5`); its number from 1 where the file gives none."""
     start: int
     stop: int
+    source: Literal["text", "ocr", "scan"] = "text"
+    """Where its text comes from: the file, or OCR; `scan`: it is a picture whose text nobody has read."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,16 @@ class Document:
     @property
     def id(self) -> str:
         """The document's identity: the same bytes are the same document, whatever their name."""
-        return self.sha256[:16]
+        return self.sha256[:ID_LENGTH]
+
+    @property
+    def scanned(self) -> int:
+        """Pages that are pictures whose text nobody has read."""
+        return sum(page.source == "scan" for page in self.pages)
+
+    def gains(self, ocr_pages: int) -> bool:
+        """True if more of its pages would be read where OCR may read so many."""
+        return self.scanned > 0 and ocr_pages > sum(page.source == "ocr" for page in self.pages)
 
 
 def page_list(indices: list[int]) -> str:

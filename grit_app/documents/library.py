@@ -11,6 +11,7 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from chromadb.errors import ChromaError, InternalError
 from numpy.typing import NDArray
 
 from grit_app.documents.chunking import Chunk, chunk_document, of_passages
-from grit_app.documents.document import Document, Limits
+from grit_app.documents.document import Document, Limits, Stage
 from grit_app.documents.embedding import BIDIRECTIONAL, embed_chunks
 from grit_app.documents.keep.fusion import Hit, Mode, cosine, fuse
 from grit_app.documents.keep.index import VectorIndex
@@ -28,8 +29,8 @@ from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, hot_bytes_on
 from grit_app.documents.keep.server_index import open_index
 from grit_app.documents.keep.store import Damaged, FolderStore, MemoryStore, Stored
-from grit_app.documents.read.reading import read_document
-from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Stage, info_of, report_of
+from grit_app.documents.read.reading import id_of_file, read_document
+from grit_app.documents.reports import DocumentInfo, FileReport, Progress, duplicate_of, failed, info_of, report_of
 from grit_app.doors import shown
 from grit_app.errors import Cancelled, DocumentError, GritError
 from grit_app.gritlm.cache.kv_cache import KVCache
@@ -137,12 +138,15 @@ class Library:
         *,
         names: Sequence[str] | None = None,
         with_caches: bool = True,
+        ocr_pages: int | None = None,
     ) -> list[FileReport]:
         """Reads, embeds and keeps files; one report a file, in order. A file that cannot be used stops no other.
 
         names        what people call the files, where that is not the last part of the path
         with_caches  also keep the KV caches that embedding leaves, while the byte budget lasts
+        ocr_pages    scanned pages that OCR may read of each file; None: as the limits say
         """
+        limits = self.limits if ocr_pages is None else replace(self.limits, ocr_pages=ocr_pages)
         reports: list[FileReport] = []
         called = [shown(name) for name in names or [Path(path).name for path in paths]]
         for number, (path, name) in enumerate(zip(paths, called, strict=True)):
@@ -156,12 +160,11 @@ class Library:
                 continue
             try:
                 with self._adding:
-                    reports.append(self._add_one(Path(path), name, password, tell, cancel, with_caches))
+                    reports.append(self._add_one(Path(path), name, password, limits, tell, cancel, with_caches))
             except Cancelled:
                 reports.append(FileReport(name, "cancelled", f"{name} was not kept: stopped while it was read."))
             except GritError as error:
-                needs = type(error).__name__ == "PasswordNeeded"
-                reports.append(FileReport(name, "failed", str(error), needs_password=needs))
+                reports.append(failed(name, error))
         return reports
 
     def _add_one(
@@ -169,28 +172,28 @@ class Library:
         path: Path,
         name: str,
         password: str | None,
+        limits: Limits,
         tell: Callable[[Stage, int, int], None],
         cancel: threading.Event | None,
         with_caches: bool,
     ) -> FileReport:
+        known = self._stored.get(id_of_file(path, limits))
+        if known is not None and not known.document.gains(limits.ocr_pages):
+            return duplicate_of(known, name)
         with tempfile.TemporaryDirectory(prefix="grit-") as scratch:
             plain = Path(scratch) / "plain.pdf"
-            document = read_document(
-                path, name, password, self.limits, lambda done, total: tell("reading", done, total),
-                cancel=cancel, plain_copy=plain,
-            )  # fmt: skip
-            known = self._stored.get(document.id)
-            if known is not None:
-                kept_as = known.document.name
-                reason = f"{name} is already here." if kept_as == name else f"{name} is already here, as {kept_as}."
-                return report_of(known, "duplicate", reason, name)
-            if len(self._stored) >= self.limits.max_documents:
+            document = read_document(path, name, password, limits, tell, cancel=cancel, plain_copy=plain)
+            if known is not None and document.scanned >= known.document.scanned:
+                return duplicate_of(known, name)
+            if known is None and len(self._stored) >= self.limits.max_documents:
                 raise DocumentError(
                     f"{name} was not added: {self.limits.max_documents} documents are the limit. Remove one first."
                 )
+            self.caches.close_document(document.id)
             stored = self._embed_and_keep(document, plain if plain.exists() else path, tell, cancel, with_caches)
         with self._lock:
             try:
+                self._index.remove(document.id)
                 self._index.add(document.id, [chunk.id for chunk in stored.chunks], stored.vectors)
                 self._register(stored)
             except (ChromaError, InternalError, OSError) as error:

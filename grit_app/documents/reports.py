@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from grit_app.documents.document import Stage
 from grit_app.documents.keep.store import Stored
-
-Stage = Literal["reading", "embedding"]
+from grit_app.errors import GritError, NoTextFound, PasswordNeeded
 
 
 class Progress(NamedTuple):
@@ -33,6 +33,8 @@ class FileReport:
     pages: int = 0
     chunks: int = 0
     needs_password: bool = False
+    scanned: int = 0
+    """Pages that are pictures and were not read."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,32 @@ class DocumentInfo:
     chunks: int
     characters: int
     notes: tuple[str, ...]
+    scanned: int
+    """Pages that are pictures and were not read."""
     added: float
     """Seconds since 1970."""
     cache_bytes: int
 
 
+def failed(name: str, error: GritError) -> FileReport:
+    """The report of a file that cannot be used."""
+    scanned = error.scanned if isinstance(error, NoTextFound) else 0
+    return FileReport(name, "failed", str(error), needs_password=isinstance(error, PasswordNeeded), scanned=scanned)
+
+
+def duplicate_of(known: Stored, name: str) -> FileReport:
+    """The report of a file that is in the library already."""
+    kept_as = known.document.name
+    reason = f"{name} is already here." if kept_as == name else f"{name} is already here, as {kept_as}."
+    return report_of(known, "duplicate", reason, name)
+
+
 def report_of(stored: Stored, state: Literal["ready", "duplicate"], reason: str, name: str) -> FileReport:
     """The report of a file whose document is kept."""
-    return FileReport(name, state, reason, stored.document.id, len(stored.document.pages), len(stored.chunks))
+    document = stored.document
+    return FileReport(
+        name, state, reason, document.id, len(document.pages), len(stored.chunks), scanned=document.scanned
+    )
 
 
 def info_of(stored: Stored, cache_bytes: int) -> DocumentInfo:
@@ -61,5 +81,5 @@ def info_of(stored: Stored, cache_bytes: int) -> DocumentInfo:
     document = stored.document
     return DocumentInfo(
         document.id, document.name, document.kind, len(document.pages), len(stored.chunks), len(document.text),
-        document.notes, stored.added, cache_bytes,
+        document.notes, document.scanned, stored.added, cache_bytes,
     )  # fmt: skip

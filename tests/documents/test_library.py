@@ -19,10 +19,12 @@ import pytest
 from grit_app.documents.document import Limits
 from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.documents.library import FileReport, Library, Progress
+from grit_app.documents.read.pdf.recognition import can_recognise
 from grit_app.errors import DocumentError
 from grit_app.gritlm import GritLM
 from tests.documents.conftest import HONEY, RIVER
 from tests.documents.pdf_maker import Pdf, encrypted, wrap
+from tests.documents.scan_maker import scan, text_page
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTION = "How much honey can a strong colony make?"
@@ -108,6 +110,27 @@ def test_an_encrypted_file_is_kept_so_that_its_pages_can_be_shown(model: GritLM,
 
     assert report.document_id is not None
     assert page_picture(library.source(report.document_id), 1, HONEY).boxes
+    library.close()
+
+
+@pytest.mark.skipif(not can_recognise(), reason="the extra ocr is not installed")
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_scanned_pages_are_read_when_they_are_wanted(model: GritLM, tmp_path: Path, on_disk: bool) -> None:
+    """The document takes its own place once more of its pages are read; nothing of the earlier reading stays."""
+    path = tmp_path / "scan.pdf"
+    path.write_bytes(scan([text_page([RIVER[:60]]), text_page([HONEY[:40]])], 100))
+    library = Library(model, tmp_path / "data" if on_disk else None, chunk_tokens=60)
+    (none,) = library.add([path])
+    (one,) = library.add([path], ocr_pages=1)
+    (both,) = library.add([path], ocr_pages=2)
+    assert (none.state, none.scanned, one.state, one.scanned, both.state, both.scanned) == (
+        *("failed", 2, "ready", 1, "ready", 0),
+    )
+    (info,) = library.documents()
+    assert info.id == one.document_id == both.document_id and info.scanned == 0
+    hits = library.search(model.encode(["nectar"])[0], "Bees nectar", 4)
+    assert "Bees" in " ".join(hit.chunk.text for hit in hits) and all(hit.chunk.by_ocr for hit in hits)
+    assert library.add([path])[0].state == "duplicate"
     library.close()
 
 

@@ -122,7 +122,7 @@ class FolderStore:
         source: Path,
         embed: Callable[[Path | None], Vectors],
     ) -> Stored:
-        """Keeps a document, in the place of a damaged one with the same id.
+        """Keeps a document, in the place of one with the same id: a damaged one, or one read with less.
 
         `embed` gives its vectors and may write KV caches into the folder it is handed.
         """
@@ -149,7 +149,8 @@ class FolderStore:
                     path.unlink()
                 _finish(aside, document, vectors, identity)
             _sync(aside)
-            self.remove_damaged(document.id)
+            self._damaged.pop(document.id, None)
+            self.remove(document.id)
             aside.rename(final)
             _sync(self._documents)
         except OSError as error:

@@ -133,3 +133,33 @@ def raised(text: str) -> str:
     """A raised figure as superscript characters (10⁶, a note's ¹²); other raised text as it is (4th)."""
     lifted = text.translate(_SUPERSCRIPTS)
     return lifted if not any(c.isascii() and c.isalnum() for c in lifted) else text
+
+
+def is_soup(lines: Sequence[str]) -> bool:
+    """True if a page's text is mostly no words: what a bad text layer, or a font with a wrong map, gives.
+
+    A word is made of letters with a vowel among them, or of figures, with signs around or single ones inside; letters
+    of scripts other than Latin count as they are. Fewer than twenty words say nothing.
+    """
+    tokens = " ".join(lines).split()
+    letters = sum(map(len, tokens))
+    return len(tokens) >= 20 and sum(len(t) for t in tokens if not _is_word(t)) > 0.6 * letters
+
+
+def is_sign_soup(text: str) -> bool:
+    """True if a line is a muddle of signs without a letter, as a figure's font without a map gives: )*+6:;<6:;"""
+    signs = "".join(text.split())
+    others = [c for c in signs if not c.isalnum()]
+    return len(signs) >= 6 and len(set(others)) >= 4 and len(others) >= 0.6 * len(signs) and not _LETTER.search(signs)
+
+
+_LETTER = re.compile(r"[^\W\d_]")
+_SHAPE = re.compile(r"[\w%€$£]+([-–—'’./,:&@][\w%€$£]+)*")
+_VOWELS = re.compile(r"[aeiouyäöüåæøáéíóúàèìòùâêîôûãõąęőűăıýœ]|[^\x00-\u024f]|\d", re.IGNORECASE)
+
+
+def _is_word(token: str) -> bool:
+    plain = token.strip("()[]{}<>«»\"'“”„‘’.,;:!?…-–—*†‡§%°|/+=•")
+    if not plain:
+        return len(set(token)) <= 2
+    return _SHAPE.fullmatch(plain) is not None and (len(plain) < 5 or _VOWELS.search(plain) is not None)

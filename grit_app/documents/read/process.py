@@ -18,10 +18,12 @@ from typing import Any
 import psutil
 
 import grit_app
+from grit_app.documents.document import Stage
 from grit_app.errors import Cancelled, DocumentError, NoTextFound, PasswordNeeded
 
-Progress = Callable[[int, int], None]
-_ERRORS = {c.__name__: c for c in (DocumentError, PasswordNeeded, NoTextFound)}
+Progress = Callable[[Stage, int, int], None]
+"""(stage, pages done, all pages)."""
+_ERRORS = {c.__name__: c for c in (DocumentError, PasswordNeeded)}
 _GRACE_S = 5.0  # the worker sees its own deadline between pages; past this it hangs inside one
 _PATIENCE = 10.0  # times the limit, in wall-clock time: a worker that waits for ever spends no processor time
 
@@ -78,13 +80,15 @@ def run(
             if "page" not in answer:
                 result = answer
                 continue
-            last_page = answer["page"]
+            last_page = answer["page"] if answer["stage"] == "reading" else last_page
             if progress:
-                progress(last_page, answer["pages"])
+                progress(answer["stage"], answer["page"], answer["pages"])
     if watch.cancelled:
         raise Cancelled("Stopped.")
     if result is None:
         raise OutOfTime(last_page) if watch.timed_out else BrokeDown(last_page)
+    if result.get("error") == "NoTextFound":
+        raise NoTextFound(result["message"], result["scanned"])
     if "error" in result:
         raise _ERRORS[result["error"]](result["message"])
     return result

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grit_app.documents.document import Document, Limits, Page, Section
+from grit_app.documents.document import ID_LENGTH, OCR_SECONDS, Document, Limits, Page, Section
 from grit_app.documents.read.process import BrokeDown, OutOfTime, Progress, run
 from grit_app.documents.read.text.files import MARKDOWN_SUFFIXES, TEXT_SUFFIXES
 from grit_app.errors import Cancelled, DocumentError
@@ -29,7 +29,7 @@ def read_document(
     """The document in a file.
 
     name        what messages call it (the file's own name by default); never used as a path
-    progress    called with (pages read, pages)
+    progress    called with (stage, pages read, pages); pages that OCR reads are counted by themselves
     plain_copy  where an encrypted PDF is written without its encryption
     encoding    of a text file, where a person chose it; None: found from its bytes
     Raises DocumentError (PasswordNeeded, NoTextFound) with a sentence that names the file; Cancelled.
@@ -47,8 +47,9 @@ def read_document(
         "plain_copy": str(plain_copy.resolve()) if plain_copy else None,
         "encoding": encoding,
     }
+    seconds = limits.seconds + OCR_SECONDS * limits.ocr_pages
     try:
-        answer = run(_task(data, name), request, limits.seconds, progress=progress, cancel=cancel)
+        answer = run(_task(data, name), request, seconds, progress=progress, cancel=cancel)
     except Cancelled:
         raise Cancelled(f"Reading {name} was stopped.") from None
     except OutOfTime as error:
@@ -61,8 +62,17 @@ def read_document(
         ) from None
     document = _document(answer["document"])
     if progress and document.kind != "pdf":
-        progress(len(document.pages), len(document.pages))
+        progress("reading", len(document.pages), len(document.pages))
     return document
+
+
+def id_of_file(path: Path, limits: Limits) -> str:
+    """The id of the document in a file, unread; empty where the file cannot be opened or is too large."""
+    try:
+        data = path.read_bytes() if path.stat().st_size <= limits.max_bytes else b""
+    except OSError:
+        return ""
+    return hashlib.sha256(data).hexdigest()[:ID_LENGTH] if data else ""
 
 
 def shown_name(name: str) -> str:

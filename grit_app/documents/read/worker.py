@@ -1,7 +1,7 @@
 """The process that works on one file: `python -m grit_app.documents.read.worker` < request > answers.
 
-Request: one line of JSON with `task`, then perhaps bytes. Answers: JSON lines `{"page": i, "pages": n}` while it works,
-then the result or `{"error": class, "message": sentence}`. Started and watched by process.py.
+Request: one line of JSON with `task`, then perhaps bytes. Answers: JSON lines `{"stage": s, "page": i, "pages": n}`
+while it works, then the result or `{"error": class, "message": sentence}`. Started and watched by process.py.
 """
 
 import base64
@@ -44,7 +44,7 @@ def _read_pdf(request: Request, data: bytes) -> dict[str, Any]:
         request["sha256"],
         password=request["password"],
         limits=Limits(**request["limits"]),
-        progress=lambda page, pages: _answer(page=page, pages=pages),
+        progress=lambda stage, page, pages: _answer(stage=stage, page=page, pages=pages),
         plain_copy=Path(request["plain_copy"]) if request["plain_copy"] else None,
     )
     return _sent(document)
@@ -97,7 +97,7 @@ def main() -> None:
     try:
         result = TASKS[request["task"]](request, data)
     except DocumentError as error:
-        _answer(error=type(error).__name__, message=str(error))
+        _answer(error=type(error).__name__, message=str(error), scanned=getattr(error, "scanned", 0))
     else:
         _answer(**result)
 

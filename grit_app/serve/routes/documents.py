@@ -6,8 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, File, Request, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 
+from grit_app.documents.document import MOST_OCR_PAGES
 from grit_app.documents.library import Library
 from grit_app.gritlm.scheduler import Job
 from grit_app.serve.errors import ApiError, bad_request
@@ -27,6 +28,9 @@ async def upload(
     service: Running,
     caller: Asking,
     file: Annotated[list[UploadFile], File(description="PDF, text or Markdown; several may be sent.")],
+    ocr_pages: Annotated[
+        int, Form(ge=0, le=MOST_OCR_PAGES, description="Scanned pages of a file that OCR reads, where it is installed.")
+    ] = 20,
 ) -> Uploaded:
     """Reads, embeds and keeps files. Those that cannot be used are named with the reason and stop no other."""
     if len(file) > MAX_FILES:
@@ -40,7 +44,7 @@ async def upload(
         job = Job("background", caller.owner)
 
         def work(library: Library) -> Uploaded:
-            reports = library.add(paths, cancel=job, names=names)
+            reports = library.add(paths, cancel=job, names=names, ocr_pages=ocr_pages)
             kept = {card.id: card for card in cards(library)}
             return Uploaded(
                 data=[kept[report.document_id] for report in reports if report.document_id in kept],
@@ -58,7 +62,7 @@ def cards(library: Library) -> list[DocumentCard]:
     return [
         DocumentCard(
             id=info.id, name=info.name, kind=info.kind, pages=info.pages, passages=info.chunks,
-            characters=info.characters, cache_bytes=info.cache_bytes, notes=list(info.notes),
+            characters=info.characters, cache_bytes=info.cache_bytes, notes=list(info.notes), scanned=info.scanned,
         )
         for info in library.documents()
     ]  # fmt: skip

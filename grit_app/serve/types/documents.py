@@ -22,6 +22,7 @@ class DocumentCard(BaseModel):
     characters: int
     cache_bytes: int
     notes: list[str]
+    scanned: int = Field(description="Pages that are pictures and were not read.")
 
 
 class DocumentList(BaseModel):
@@ -94,6 +95,7 @@ class AnswerCitation(BaseModel):
     text: str
     score: float
     cited: bool
+    by_ocr: bool = Field(description="Whether a part of it was read by OCR, which may err.")
     boxes: list[tuple[float, float, float, float]] | None = Field(
         None, description="(left, top, right, bottom) in points from the page's top left corner."
     )

@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from grit_app.documents.document import Limits
+from grit_app.documents.document import MOST_OCR_PAGES, Limits
 from grit_app.documents.library import FileReport, Library, Progress
+from grit_app.documents.read.pdf.recognition import can_recognise
 from grit_app.gritlm.scheduler import Job
 from grit_app.settings import Settings
 from grit_app.ui.base.background import Watch
@@ -20,7 +21,12 @@ FILE_KINDS = (".pdf", ".txt", ".md")
 
 def library_limits(settings: Settings) -> Limits:
     """What a visitor may add, from the settings: shown before an upload and enforced by the library."""
-    return Limits(max_bytes=settings.max_file_bytes, max_pages=settings.max_pages, max_documents=settings.max_files)
+    return Limits(
+        max_bytes=settings.max_file_bytes,
+        max_pages=settings.max_pages,
+        max_documents=settings.max_files,
+        ocr_pages=min(settings.ocr_pages, MOST_OCR_PAGES),
+    )
 
 
 def listed(library: Library, unused: Collection[str] = (), leaving: Mapping[str, float] | None = None) -> list[Row]:
@@ -35,10 +41,19 @@ def listed(library: Library, unused: Collection[str] = (), leaving: Mapping[str,
             cache_bytes=info.cache_bytes,
             is_used=info.id not in unused,
             detail=" ".join(info.notes),
+            scanned=readable(info.scanned),
             leaves_in_s=(leaving or {}).get(info.id),
         )
         for info in library.documents()
     ] + [Row(one.name, "damaged", detail=one.reason, document_id=one.id) for one in library.damaged()]
+
+
+def source_copy(library: Library, document_id: str, folder: Path) -> Path:
+    """A copy of a document's file under the name that people know. Raises DocumentError if it is not here any more."""
+    source = library.source(document_id)
+    copy = folder / (Path(library.document(document_id).name).name or "document.pdf")
+    copy.write_bytes(source if isinstance(source, bytes) else source.read_bytes())
+    return copy
 
 
 def searched(library: Library, unused: Collection[str]) -> list[str] | None:
@@ -57,10 +72,17 @@ class Held:
     state: str
     reason: str
     path: Path | None = None
-    """The upload, while a password may still open it."""
+    """The upload, while a password may still open it, or OCR read it."""
+    scanned: int = 0
+    """Pages that are pictures, which OCR may read."""
 
     def row(self) -> Row:
-        return Row(self.name, self.state, detail=self.reason, held=self.number)
+        return Row(self.name, self.state, detail=self.reason, held=self.number, scanned=self.scanned)
+
+
+def readable(scanned: int) -> int:
+    """How many of so many scanned pages a person may have read by OCR."""
+    return min(scanned, MOST_OCR_PAGES) if can_recognise() else 0
 
 
 @dataclass
@@ -77,9 +99,11 @@ class Adding:
     unused: Collection[str] = ()
     earlier: Sequence[Held] = ()
     reports: list[FileReport] = field(default_factory=list)
+    ocr_pages: int | None = None
+    """Scanned pages of each file that OCR may read; None: as the library's limits say."""
     clock: Callable[[], float] = time.monotonic
-    _began: tuple[str, float] = ("", 0.0)
-    """The file whose passages are embedded, and since when."""
+    _began: tuple[tuple[str, str], float] = (("", ""), 0.0)
+    """The file and what is done with it, and since when."""
 
     def __iter__(self) -> Iterator[list[Row]]:
         last: Progress | None = None
@@ -97,7 +121,9 @@ class Adding:
 
     def _work(self, report: Callable[[Progress | FileReport], None]) -> None:
         for path in self.paths:
-            (made,) = self.library.add([path], self.password or None, progress=report, cancel=self.cancel)
+            (made,) = self.library.add(
+                [path], self.password or None, progress=report, cancel=self.cancel, ocr_pages=self.ocr_pages
+            )
             report(made)
 
     @property
@@ -115,10 +141,10 @@ class Adding:
 
     def _told(self, now: Progress) -> str:
         """How long the file still takes, by how long its passages took until now, and whether others come first."""
-        if now.stage != "embedding":
+        if now.stage == "reading":
             return ""
-        if self._began[0] != now.name:
-            self._began = (now.name, self.clock())
+        if self._began[0] != (now.name, now.stage):
+            self._began = ((now.name, now.stage), self.clock())
         left_s = (self.clock() - self._began[1]) / now.done * (now.total - now.done) if now.done else 0.0
         job = self.cancel
         before = self.library.model.scheduler.place(job).before if isinstance(job, Job) else 0
@@ -128,10 +154,10 @@ class Adding:
 
 def working(names: Sequence[str], now: Progress, told: str = "") -> list[Row]:
     """Rows of the files that are not finished: the first is at work with its progress, those behind it queued."""
-    words = {"reading": f"page {now.done:,} of {now.total:,}", "embedding": f"passage {now.done:,} of {now.total:,}"}
+    unit = {"reading": "page", "ocr": "scanned page", "embedding": "passage"}[now.stage]
     fraction = now.done / now.total if now.total else 0.0
-    detail = " · ".join([words[now.stage], *([told] if told else [])])
-    current = Row(now.name, now.stage, detail=detail, fraction=fraction)
+    detail = " · ".join([f"{unit} {now.done:,} of {now.total:,}", *([told] if told else [])])
+    current = Row(now.name, "reading" if now.stage == "ocr" else now.stage, detail=detail, fraction=fraction)
     return [current, *(Row(name, "queued") for name in names[1:])]
 
 
@@ -142,8 +168,9 @@ def refused(paths: Sequence[Path], reports: Sequence[FileReport], count: int = 0
     for path, report in zip(paths, reports, strict=False):  # a report comes when its file is done
         if report.state in states:
             state = "locked" if report.needs_password else states[report.state]
-            kept = path if report.needs_password else None
-            held.append(Held(count + len(held) + 1, report.name, state, report.reason, kept))
+            scanned = readable(report.scanned)
+            kept = path if report.needs_password or scanned else None
+            held.append(Held(count + len(held) + 1, report.name, state, report.reason, kept, scanned))
     return held
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from grit_app.documents.document import MOST_OCR_PAGES
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
 from grit_app.ui.base.engine import Engine
@@ -84,8 +86,33 @@ class LibraryHandlers:
         others = [one for one in held if one not in chosen]
         yield from self._add(paths, key, unused, others, str(event.password), request)
 
+    def recognise(
+        self, key: str, unused: list[str], held: list[Held], request: gr.Request, event: gr.EventData
+    ) -> Iterator[tuple[Any, ...]]:
+        """The scanned pages of a document, or of a file of nothing else, are wanted. Outputs as those of `add`."""
+        chosen, most = str(event.id), MOST_OCR_PAGES
+        paths = [one.path for one in held if str(one.number) == chosen and one.path is not None]
+        if paths:
+            others = [one for one in held if one.path not in paths]
+            yield from self._add(paths, key, unused, others, "", request, ocr_pages=most)
+            return
+        library = self._visitors.library(self._visitors.enter(session_of(request), key))
+        with tempfile.TemporaryDirectory(prefix="grit-scan-") as folder:
+            path = actions.source_copy(library, chosen, Path(folder))
+            yield from self._add([path], key, unused, held, "", request, ocr_pages=most)
+        if any(info.id != chosen and info.name == path.name and not info.scanned for info in library.documents()):
+            library.remove(chosen)  # it was encrypted: read from its plain copy it is another file
+
     def _add(
-        self, paths: list[Path], key: str, unused: list[str], held: list[Held], password: str, request: gr.Request
+        self,
+        paths: list[Path],
+        key: str,
+        unused: list[str],
+        held: list[Held],
+        password: str,
+        request: gr.Request,
+        *,
+        ocr_pages: int | None = None,
     ) -> Iterator[tuple[Any, ...]]:
         if not paths:
             yield (gr.skip(),) * 4
@@ -94,7 +121,8 @@ class LibraryHandlers:
         visitor = self._visitors.enter(session, key)
         cancel = self._visitors.current_run(session, "upload")
         with self._engine.using(cancel):
-            adding = actions.Adding(self._visitors.library(visitor), paths, cancel, password, unused, held)
+            library = self._visitors.library(visitor)
+            adding = actions.Adding(library, paths, cancel, password, unused, held, ocr_pages=ocr_pages)
             for rows in adding:
                 yield library_view.table(rows), gr.skip(), gr.skip(), gr.skip()
         for report in adding.reports:
@@ -208,6 +236,7 @@ def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) 
 
     chain(parts.upload.upload, handlers.add, [parts.upload, *now])
     chain(parts.sample.click, handlers.add_sample, now)
+    chain(parts.table.scan, handlers.recognise, now)
     unlocked = parts.table.unlock(guarded(handlers.unlock), now, added, **lane)
     unlocked.then(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
     parts.halt.click(handlers.halt, **quiet)

@@ -74,7 +74,8 @@ def _card(turn: int, position: int, hit: Hit, marks: Sequence[tuple[int, int]], 
         '<div class="card-facts"><span class="score" title="Retrieval score, 0 to 1">'
         '<span class="bar" aria-hidden="true">'
         f'<span style="width:{100 * score:.0f}%"></span></span>{score:.2f}</span>'
-        f"<span>{escape(FOUND_BY.get(hit.found_by, hit.found_by))}</span></div>"
+        f"<span>{escape(FOUND_BY.get(hit.found_by, hit.found_by))}</span>"
+        f"{'<span>read by OCR</span>' if chunk.by_ocr else ''}</div>"
         f"{heading}<p>{marked(chunk.text, marks)}</p></li>"
     )
 

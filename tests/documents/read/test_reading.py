@@ -43,7 +43,7 @@ def sentence(error: BaseException, name: str = "report.pdf") -> str:
 def test_a_pdf_is_read_in_a_process_of_its_own_with_progress(tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     document = read_document(
-        saved(tmp_path, two_pages().bytes()), progress=lambda done, total: steps.append((done, total))
+        saved(tmp_path, two_pages().bytes()), progress=lambda stage, done, total: steps.append((done, total))
     )
     assert document.text == f"{RIVER}\n{HONEY}"
     assert (document.name, document.kind, len(document.pages)) == ("report.pdf", "pdf", 2)
@@ -226,7 +226,7 @@ def test_reading_can_be_stopped(tmp_path: Path) -> None:
         pdf.page().lines(72, 700, wrap(RIVER + " " + HONEY, 460))
     cancel = threading.Event()
     with pytest.raises(Cancelled):
-        read_document(saved(tmp_path, pdf.bytes()), progress=lambda done, total: cancel.set(), cancel=cancel)
+        read_document(saved(tmp_path, pdf.bytes()), progress=lambda *_: cancel.set(), cancel=cancel)
 
 
 def test_a_form_that_draws_itself_ends(tmp_path: Path) -> None:

@@ -4,19 +4,23 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pypdfium2
 import pypdfium2.raw as pdfium_c
 
-from grit_app.documents.document import Document, Limits, Page, page_list
+from grit_app.documents.document import OCR_SECONDS, Document, Limits, Page, Stage, page_list
 from grit_app.documents.places import pack
+from grit_app.documents.read.clean import is_soup
 from grit_app.documents.read.pdf.flow import flow
 from grit_app.documents.read.pdf.furniture import without_furniture
 from grit_app.documents.read.pdf.glyphs import PageWords, WordReader
 from grit_app.documents.read.pdf.lines import Line, PageLines, page_lines
 from grit_app.documents.read.pdf.mended import mended
+from grit_app.documents.read.pdf.recognition import Recogniser, can_recognise
 from grit_app.errors import DocumentError, NoTextFound, PasswordNeeded
 
+HOW_TO_RECOGNISE = "It is done here once rapidocr is installed (pip install rapidocr)."
 _BLANK_NOTICE = re.compile(r"\W*(this )?page (is |was )?(intentionally |deliberately )?(left )?blank\W*", re.IGNORECASE)
 
 
@@ -27,7 +31,7 @@ def read_pdf(
     *,
     password: str | None = None,
     limits: Limits,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Stage, int, int], None] | None = None,
     plain_copy: Path | None = None,
 ) -> Document:
     """The document in the PDF file at `path`, called `name` in messages.
@@ -56,13 +60,40 @@ def read_pdf(
                 )
             pages.append(_Read(words))
             if progress:
-                progress(number + 1, count)
+                progress("reading", number + 1, count)
             if time.process_time() > deadline:
                 raise DocumentError(
                     f"{name} took longer than {limits.seconds:.0f} seconds to read and was given up at page "
                     f"{number + 1} of {count}. Split it, or save it anew with another program."
                 )
+        _recognise(document, pages, labels, limits, deadline, progress)
     return _compose(name, sha256, pages, labels, failed)
+
+
+def _recognise(
+    document: pypdfium2.PdfDocument,
+    pages: list["_Read"],
+    labels: list[str],
+    limits: Limits,
+    deadline: float,
+    progress: Callable[[Stage, int, int], None] | None,
+) -> None:
+    """Reads pages that are pictures, as many as the limits allow and until the time is over."""
+    kept = without_furniture([page.lines for page in pages], labels)
+    wanted = [i for i, page in enumerate(pages) if page.needs_eyes(kept[i])]
+    for page in (pages[i] for i in wanted):
+        page.source = "scan"
+    wanted = wanted[: limits.ocr_pages]
+    if not wanted or not can_recognise():
+        return
+    deadline += OCR_SECONDS * len(wanted)
+    recogniser = Recogniser()
+    for done, number in enumerate(wanted, 1):
+        pages[number] = _Read(recogniser.read(document[number]), "ocr")
+        if progress:
+            progress("ocr", done, len(wanted))
+        if time.process_time() > deadline:
+            return
 
 
 def _open(path: Path, name: str, password: str | None) -> pypdfium2.PdfDocument:
@@ -105,7 +136,8 @@ def _page_count(document: pypdfium2.PdfDocument, name: str, limits: Limits) -> i
 class _Read:
     """What one page gave."""
 
-    def __init__(self, words: PageWords) -> None:
+    def __init__(self, words: PageWords, source: Literal["text", "ocr"] = "text") -> None:
+        self.source: Literal["text", "ocr", "scan"] = source
         glyphs = sum(len(w.text) for w in words.words)
         # A font that does not say which characters it draws gives noise, which is worse than no text.
         self.unreadable = words.unreadable > 0.3 * max(1, glyphs)
@@ -113,6 +145,13 @@ class _Read:
         self.lines.lines = [line for line in self.lines.lines if not _BLANK_NOTICE.fullmatch(line.text)]
         self.holds_picture = words.picture_share > 0.1
         self.hides_text = words.hidden > 0
+
+    def needs_eyes(self, kept: Sequence[Line]) -> bool:
+        """True if what the page says can only be seen: a picture, letters that hide, or a layer that is no words.
+
+        kept   its lines without what a scanner or an archive stamps on every page
+        """
+        return self.unreadable or (self.holds_picture and not _letters(kept)) or is_soup([line.text for line in kept])
 
 
 def _letters(lines: Sequence[Line]) -> bool:
@@ -125,24 +164,31 @@ def _compose(name: str, sha256: str, pages: list[_Read], labels: list[str], fail
         raise _damaged(name)
     # What a scanner or an archive stamps on every page is no text: a page of nothing else is a picture.
     kept = without_furniture([page.lines for page in pages], labels)
-    pictures = [i for i, page in enumerate(pages) if page.holds_picture and not _letters(kept[i])]
-    unreadable = [i for i, page in enumerate(pages) if page.unreadable]
+    unread = [i for i, page in enumerate(pages) if page.source == "scan"]
+    pictures = [i for i in unread if not pages[i].unreadable]
+    unreadable = [i for i in unread if pages[i].unreadable]
     running = flow(kept)
     if not any(map(_letters, kept)) or not running.text.strip():
         raise _no_text(name, pictures, unreadable)
     notes = []
     if pictures:
-        notes.append(f"{page_list(pictures).capitalize()} of {name}: scanned, a picture without text; not searched.")
+        left = "" if can_recognise() else f" {HOW_TO_RECOGNISE}"
+        notes.append(
+            f"{page_list(pictures).capitalize()} of {name}: scanned, a picture without text; not searched.{left}"
+        )
     if unreadable:
         notes.append(
             f"{page_list(unreadable).capitalize()} of {name}: the fonts hide which letters they draw; not searched."
         )
+    recognised = [i for i, page in enumerate(pages) if page.source == "ocr"]
+    if recognised:
+        notes.append(f"{page_list(recognised).capitalize()} of {name}: read by OCR, which may err.")
     hiding = [i for i, page in enumerate(pages) if page.hides_text]
     if hiding:
         notes.append(f"{page_list(hiding).capitalize()} of {name}: hidden text was left out.")
     if failed:
         notes.append(f"{page_list(failed).capitalize()} of {name}: damaged; not searched.")
-    spans = tuple(Page(i, labels[i], start, stop) for i, (start, stop) in enumerate(running.spans))
+    spans = tuple(Page(i, labels[i], start, stop, pages[i].source) for i, (start, stop) in enumerate(running.spans))
     return Document(name, sha256, "pdf", spans, running.text, tuple(notes), tuple(running.headings),
                     words=pack(running.places))  # fmt: skip
 
@@ -150,9 +196,13 @@ def _compose(name: str, sha256: str, pages: list[_Read], labels: list[str], fail
 def _no_text(name: str, pictures: list[int], unreadable: list[int]) -> NoTextFound:
     if pictures:
         what = f"{page_list(pictures)} {'is a picture' if len(pictures) == 1 else 'are pictures'} (scanned)"
-        return NoTextFound(f"{name} holds no text: {what}. Run text recognition (OCR) on it first.")
+        how = "" if can_recognise() else f" {HOW_TO_RECOGNISE}"
+        return NoTextFound(
+            f"{name} holds no text: {what}. Run text recognition (OCR) on it first.{how}", len(pictures + unreadable)
+        )
     if unreadable:
         return NoTextFound(
-            f"{name} gives no readable text: its fonts hide which letters they draw ({page_list(unreadable)})."
+            f"{name} gives no readable text: its fonts hide which letters they draw ({page_list(unreadable)}).",
+            len(unreadable),
         )
     return NoTextFound(f"{name} holds no text: its pages are empty.")
