@@ -30,7 +30,7 @@ from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, hot_byt
 from grit_app.documents.keep.server_index import open_index
 from grit_app.documents.keep.store import Damaged, FolderStore, MemoryStore, Stored
 from grit_app.documents.read.reading import id_of_file, read_document
-from grit_app.documents.reports import DocumentInfo, FileReport, Progress, duplicate_of, failed, info_of, report_of
+from grit_app.documents.reports import DocumentInfo, FileReport, Progress
 from grit_app.doors import shown
 from grit_app.errors import Cancelled, DocumentError, GritError
 from grit_app.gritlm.cache.kv_cache import KVCache
@@ -164,7 +164,7 @@ class Library:
             except Cancelled:
                 reports.append(FileReport(name, "cancelled", f"{name} was not kept: stopped while it was read."))
             except GritError as error:
-                reports.append(failed(name, error))
+                reports.append(FileReport.failed(name, error))
         return reports
 
     def _add_one(
@@ -179,15 +179,15 @@ class Library:
     ) -> FileReport:
         known = self._stored.get(id_of_file(path, limits))
         if known is not None and not known.document.gains(limits.ocr_pages):
-            return duplicate_of(known, name)
+            return FileReport.duplicate(known, name)
         with tempfile.TemporaryDirectory(prefix="grit-") as scratch:
             plain = Path(scratch) / "plain.pdf"
             document = read_document(path, name, password, limits, tell, cancel=cancel, plain_copy=plain)
             if known is not None and document.scanned >= known.document.scanned:
-                return duplicate_of(known, name)
+                return FileReport.duplicate(known, name)
             if known is None and len(self._stored) >= self.limits.max_documents:
                 raise DocumentError(
-                    f"{name} was not added: {self.limits.max_documents} documents are the limit. Remove one first."
+                    f"{name} was not added: {limits.max_documents} documents are the limit. Remove one first."
                 )
             self.caches.close_document(document.id)
             stored = self._embed_and_keep(document, plain if plain.exists() else path, tell, cancel, with_caches)
@@ -200,7 +200,7 @@ class Library:
                 log.warning("The vector index cannot be kept on disk, so it is kept in memory: %s", error)
                 self._register(stored)
                 self._index = self._open_index(None)
-        return report_of(stored, "ready", " ".join(document.notes), name)
+        return FileReport.of(stored, "ready", " ".join(document.notes), name)
 
     def add_passages(
         self, documents: Mapping[str, Sequence[str]], vectors: NDArray[np.float32] | None = None
@@ -256,7 +256,7 @@ class Library:
     def documents(self) -> list[DocumentInfo]:
         """All documents, oldest first."""
         with self._lock:
-            return [info_of(stored, self.caches.bytes(i)) for i, stored in self._stored.items()]
+            return [DocumentInfo.of(stored, self.caches.bytes(i)) for i, stored in self._stored.items()]
 
     @property
     def is_empty(self) -> bool:
@@ -382,12 +382,9 @@ class Library:
     def build_caches(
         self, progress: Callable[[int, int], None] | None = None, cancel: threading.Event | None = None
     ) -> int:
-        """Makes the caches that are missing while the byte budget lasts, and returns how many; meant for a thread.
-
-        Questions may be asked meanwhile: what they need first is built for them.
-        """
+        """Makes missing caches while the byte budget lasts, beside the questions of others; returns how many."""
         missing = self.missing_caches()
-        built, size = 0, 0
+        built = size = 0
         for done, chunk in enumerate(missing, 1):
             if (cancel is not None and cancel.is_set()) or self._closed or not self.caches.room_for(size + 1):
                 break

@@ -36,6 +36,26 @@ class FileReport:
     scanned: int = 0
     """Pages that are pictures and were not read."""
 
+    @classmethod
+    def of(cls, stored: Stored, state: Literal["ready", "duplicate"], reason: str, name: str) -> "FileReport":
+        """Of a file whose document is kept."""
+        document = stored.document
+        pages, chunks = len(document.pages), len(stored.chunks)
+        return cls(name, state, reason, document.id, pages, chunks, scanned=document.scanned)
+
+    @classmethod
+    def duplicate(cls, known: Stored, name: str) -> "FileReport":
+        """Of a file that is in the library already."""
+        kept_as = known.document.name
+        reason = f"{name} is already here." if kept_as == name else f"{name} is already here, as {kept_as}."
+        return cls.of(known, "duplicate", reason, name)
+
+    @classmethod
+    def failed(cls, name: str, error: GritError) -> "FileReport":
+        """Of a file that cannot be used."""
+        scanned = error.scanned if isinstance(error, NoTextFound) else 0
+        return cls(name, "failed", str(error), needs_password=isinstance(error, PasswordNeeded), scanned=scanned)
+
 
 @dataclass(frozen=True)
 class DocumentInfo:
@@ -54,32 +74,11 @@ class DocumentInfo:
     """Seconds since 1970."""
     cache_bytes: int
 
-
-def failed(name: str, error: GritError) -> FileReport:
-    """The report of a file that cannot be used."""
-    scanned = error.scanned if isinstance(error, NoTextFound) else 0
-    return FileReport(name, "failed", str(error), needs_password=isinstance(error, PasswordNeeded), scanned=scanned)
-
-
-def duplicate_of(known: Stored, name: str) -> FileReport:
-    """The report of a file that is in the library already."""
-    kept_as = known.document.name
-    reason = f"{name} is already here." if kept_as == name else f"{name} is already here, as {kept_as}."
-    return report_of(known, "duplicate", reason, name)
-
-
-def report_of(stored: Stored, state: Literal["ready", "duplicate"], reason: str, name: str) -> FileReport:
-    """The report of a file whose document is kept."""
-    document = stored.document
-    return FileReport(
-        name, state, reason, document.id, len(document.pages), len(stored.chunks), scanned=document.scanned
-    )
-
-
-def info_of(stored: Stored, cache_bytes: int) -> DocumentInfo:
-    """The line of a kept document in a list."""
-    document = stored.document
-    return DocumentInfo(
-        document.id, document.name, document.kind, len(document.pages), len(stored.chunks), len(document.text),
-        document.notes, document.scanned, stored.added, cache_bytes,
-    )  # fmt: skip
+    @classmethod
+    def of(cls, stored: Stored, cache_bytes: int) -> "DocumentInfo":
+        """The line of a kept document."""
+        document = stored.document
+        return cls(
+            document.id, document.name, document.kind, len(document.pages), len(stored.chunks), len(document.text),
+            document.notes, document.scanned, stored.added, cache_bytes,
+        )  # fmt: skip
