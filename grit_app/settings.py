@@ -152,6 +152,14 @@ class Settings:
         60,
         "A visitor's library is freed after so long without a request.",
     )
+    visitor_rate: int = _knob(
+        60,
+        "Questions, messages and comparisons that one visitor of a shared app may start a minute; 0: any number.",
+    )
+    library_days: int = _knob(
+        0,
+        "A local library that no browser opened for so many days is removed when the app starts; 0: only empty ones.",
+    )
     queue_size: int = _knob(
         64,
         "Requests under way at once, those that wait for their turn included; the next one is told to come back.",
@@ -192,6 +200,8 @@ class Settings:
             "memory_mb": 1,
             "max_visitors": 1,
             "visitor_idle_minutes": 1,
+            "visitor_rate": 0,
+            "library_days": 0,
             "queue_size": 1,
             "api_rate": 0,
             "api_concurrency": 1,

@@ -12,14 +12,16 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
+from grit_app.documents.keep.departed import remove_abandoned
 from grit_app.documents.library import Library
 from grit_app.gritlm import GritLM
-from grit_app.serve.app import BesideThePage, create_app
+from grit_app.serve.app import OWN_PATHS, BesideThePage, create_app
 from grit_app.settings import MB, Settings
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.sessions import Visitors
 from grit_app.ui.documents.library_actions import library_limits
 from grit_app.ui.page import build_app, is_shared, launch_options
+from grit_app.ui.safety import SafeHeaders
 from grit_app.ui.uploads import name_uploads_privately
 from grit_app.ui.zero import is_zero_gpu, on_zero_gpu
 
@@ -50,7 +52,10 @@ def assemble(settings: Settings, load: Callable[[], GritLM]) -> tuple[gr.Blocks,
         None if is_shared(settings) else settings.data_folder / "libraries",
         max_visitors=settings.max_visitors,
         idle_s=settings.visitor_idle_minutes * 60,
+        rate=settings.visitor_rate if is_shared(settings) else 0,
     )
+    if not is_shared(settings):
+        remove_abandoned(settings.data_folder / "libraries", settings.library_days)
     app = build_app(engine, visitors, settings)
     # Handlers take turns at the model's scheduler (gritlm/scheduler.py), which knows who waits and says so. In Gradio's
     # own queue one long upload would hold everybody.
@@ -69,7 +74,8 @@ def serve(settings: Settings, load: Callable[[], GritLM]) -> None:
             engine.wait()
         # The page first: Gradio gives up when its own first request takes over 3 s, and on a small machine a model that
         # loads meanwhile takes that long away.
-        beside = {"middleware": [Middleware(BesideThePage, api=create_app(engine, settings))]}
+        api = Middleware(BesideThePage, api=create_app(engine, settings))
+        beside = {"middleware": [Middleware(SafeHeaders, own_paths=OWN_PATHS), api]}
         app.launch(**launch_options(settings), max_threads=THREADS, app_kwargs=beside, prevent_thread_lock=True)
         engine.start()
         visitors.keep_sweeping()

@@ -21,6 +21,7 @@ from gradio_client.exceptions import AppError
 from grit_app.settings import Settings
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.page import programs_text
+from grit_app.ui.safety import page_policy
 from tests.ui.conftest import ROOT, RunningApp
 
 PUBLISHED = {"/embed", "/similarity", "/ask", "/chat"}
@@ -147,3 +148,14 @@ def test_the_snippets_for_programs_run_as_they_stand(running_app: RunningApp, tm
     assert replies[0]["data"][0]["name"] == "report.pdf" and "answer" in replies[1]
     locked = programs_text(engine, Settings(api_key="secret"), running_app.url)
     assert "YOUR_KEY" in locked and "secret" not in locked
+
+
+def test_every_reply_says_what_a_browser_may_do_with_it(running_app: RunningApp) -> None:
+    """Scripts of other servers, foreign frames and guessed types are no part of this page."""
+    for path in ("/", "/config", "/gradio_api/info"):
+        headers = httpx.get(f"{running_app.url}{path}").headers
+        assert headers["x-content-type-options"] == "nosniff" and "'self'" in headers["content-security-policy"]
+        assert "frame-ancestors 'self'" in headers["content-security-policy"]
+    health = httpx.get(f"{running_app.url}/health").headers
+    assert health["x-content-type-options"] == "nosniff" and "content-security-policy" not in health
+    assert "https://huggingface.co" in page_policy(True) and "https:" not in page_policy(False)

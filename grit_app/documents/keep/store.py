@@ -82,7 +82,8 @@ class FolderStore:
         try:
             self._documents.mkdir(exist_ok=True)
             self._documents.chmod(0o700)
-            self._lock = _lock(self.folder / "lock")
+            self._lock = lock_folder(self.folder / "lock")
+            os.utime(self.folder / "lock")  # when the library was last opened
         except OSError as error:
             raise DocumentError(f"The data folder {folder} cannot be used: {error.strerror or error}.") from error
         for leftover in sorted(self._documents.glob(".*")):
@@ -244,7 +245,7 @@ class MemoryStore:
 _SUFFIX = {"pdf": "pdf", "text": "txt", "markdown": "md"}
 
 
-def _lock(path: Path) -> int | None:
+def lock_folder(path: Path) -> int | None:
     """Holds the folder for this process, until it closes the returned descriptor or ends."""
     try:
         import fcntl

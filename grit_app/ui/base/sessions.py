@@ -23,6 +23,7 @@ import re
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ import gradio as gr
 from grit_app.documents.library import Library
 from grit_app.errors import DocumentError
 from grit_app.gritlm import Conversation
+from grit_app.gritlm.errors import Busy
 from grit_app.gritlm.scheduler import Job, Kind
 
 GRACE_S = 45.0
@@ -90,6 +92,7 @@ class Visitors:
     """The registry. `open_library(folder)` makes a library; folder None means in memory.
 
     durable_root   where browsers' libraries live on a local run; None: nothing is kept on disk
+    rate           interactive runs that one visitor may begin within a minute; 0: any number
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Visitors:
         max_visitors: int = 64,
         idle_s: float = 3600.0,
         grace_s: float = GRACE_S,
+        rate: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._open = open_library
@@ -107,6 +111,8 @@ class Visitors:
         self._max_visitors = max_visitors
         self._idle_s = idle_s
         self._grace_s = grace_s
+        self._rate = rate
+        self._begun: dict[str, deque[float]] = {}  # of owners: when their runs of the last minute began
         self._clock = clock
         self._visitors: dict[str, Visitor] = {}
         self._runs: dict[tuple[str, str], Job] = {}
@@ -147,11 +153,27 @@ class Visitors:
             return self._visitors.get(self._owners.get(session, ""))
 
     def begin_run(self, session: str, kind: str) -> Job:
-        """The session's new run of this kind, as a job of its visitor; one that is still going is asked to stop."""
+        """The session's new run of this kind, as a job of its visitor; one that is still going is asked to stop.
+
+        Raises Busy for a visitor who has begun too many within a minute.
+        """
+        job = Job(KINDS.get(kind, "interactive"), self._owners.get(session, session))
         with self._guard:
+            if self._rate and job.kind == "interactive":
+                self._count(job.owner)
             self.stop_run(session, kind)
-            job = self._runs[session, kind] = Job(KINDS.get(kind, "interactive"), self._owners.get(session, session))
+            self._runs[session, kind] = job
             return job
+
+    def _count(self, owner: str) -> None:
+        now = self._clock()
+        begun = self._begun.setdefault(owner, deque())
+        while begun and now - begun[0] >= 60:
+            begun.popleft()
+        if len(begun) >= self._rate:
+            wait_s = 60 - (now - begun[0])
+            raise Busy(f"{self._rate} requests within a minute are the limit here. Go on in {max(1, round(wait_s))} s.")
+        begun.append(now)
 
     def join_run(self, session: str, kind: str) -> Job:
         """The run of this kind that is going on, or a new one: what is added now is stopped with it."""
@@ -209,6 +231,7 @@ class Visitors:
             leaving += [v for i, v in enumerate(empty) if i < len(empty) - EMPTY_LIMIT or self._is_over(v, now)]
             for visitor in leaving:
                 del self._visitors[visitor.owner]
+                self._begun.pop(visitor.owner, None)
                 self._stop_all(visitor.sessions)
                 for session in visitor.sessions:
                     self._owners.pop(session, None)

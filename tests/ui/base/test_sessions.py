@@ -11,6 +11,7 @@ import pytest
 
 from grit_app.documents.library import Library
 from grit_app.errors import DocumentError
+from grit_app.gritlm.errors import Busy
 from grit_app.gritlm.scheduler import Scheduler
 from grit_app.ui.base.sessions import Visitors, new_key, owner_of
 
@@ -250,3 +251,19 @@ def test_keys_are_long_and_differ() -> None:
     keys = {new_key() for _ in range(50)}
     assert len(keys) == 50 and all(len(key) >= 43 for key in keys)
     assert owner_of("s", keys.pop())[1]
+
+
+def test_a_visitor_of_a_shared_app_begins_only_so_many_questions_within_a_minute(clock: Clock) -> None:
+    """One script must not fill every place in the queue; others, and uploads of the same one, go on."""
+    visitors = registry(clock, rate=3)
+    visitors.enter("tab", "k" * 40)
+    visitors.enter("second tab", "k" * 40)
+    for session in ("tab", "tab", "second tab"):
+        visitors.begin_run(session, "chat")
+    with pytest.raises(Busy, match="3 requests within a minute"):
+        visitors.begin_run("tab", "documents")
+    visitors.begin_run("tab", "upload")
+    visitors.enter("other", "o" * 40)
+    visitors.begin_run("other", "chat")
+    clock.now += 61
+    visitors.begin_run("tab", "chat")
