@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,9 @@ from training.evaluation.held_out import measure_files
 from training.run.checkpoint import load_training_state, load_weights
 from training.run.setup import set_up
 from training.run.update import optimizer_step
+
+# Processes are forked from one that has done nothing but import: six of them import for seconds each.
+multiprocessing.set_forkserver_preload(["tests.training.workers", "training.run.metrics", "training.run.setup"])
 
 
 def free_port() -> int:
@@ -96,8 +100,8 @@ def test_processes_give_the_gradient_of_one(
     jobs = jobs_for(tmp_path, tiny_model_folder)
     if world_size == 4:
         jobs = {name: jobs[name] for name in ("ddp", "fsdp")}
-    torch.multiprocessing.spawn(
-        train_some, args=(world_size, free_port(), list(jobs.items()), tmp_path), nprocs=world_size
+    torch.multiprocessing.start_processes(
+        train_some, (world_size, free_port(), list(jobs.items()), tmp_path), world_size, start_method="forkserver"
     )
     for name, config in jobs.items():
         found = torch.load(tmp_path / f"{name}.pt")
