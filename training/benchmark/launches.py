@@ -22,9 +22,9 @@ from unittest.mock import patch
 import torch
 from jsonargparse import auto_cli
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from grit_app.benchmark.launches import Launches
 from training.config import (
     ContrastiveConfig,
     DataConfig,
@@ -42,25 +42,6 @@ from training.run.kernels import fuse_norms
 from training.run.setup import set_up
 from training.step import segments
 from training.toy.make import make_tokenizer
-
-NO_LAUNCH = ("detach", "prim.device", "lift_fresh", "empty", "new_empty", "_local_scalar_dense")
-"""Beside views: what moves nothing on the device."""
-
-
-class Launches(TorchDispatchMode):
-    """Counts operations while it is active."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-        self.asked = 0
-        """Times that the CPU would have had to wait for a number from the device."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
-        self.asked += name in ("_local_scalar_dense", "nonzero", "equal")
-        self.total += not (func.is_view or name in NO_LAUNCH or "prim.device" in str(func))
-        return func(*args, **(kwargs or {}))
 
 
 def varlen_on_cpu() -> None:

@@ -10,7 +10,8 @@ length costs apart; one that fails is recorded with its error, and the next one 
 - decode      tokens a second over contexts, by captured graphs and plainly, the same tokens, beside the floor
 - join        cached passages to the first logits, from the card's memory and from the machine's, beside full prefill
 - encode      tokens a second
-- launches    what one decoded token and one join start, copy and wait for, by the profiler
+- launches    operations that are launches on a card, and questions that wait for it, of one decoded token by the
+              plain path and of one join, counted on any device; beside them what the profiler saw
 
 floor of a token = (bytes of weights + bytes of its cache) / bytes a second of a copy on the card
 """
@@ -30,6 +31,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from grit_app.benchmark import environment
 from grit_app.benchmark.inputs.texts import TextMaker
+from grit_app.benchmark.launches import Launches
 from grit_app.benchmark.measure.floors import ModelSize, copy_rate
 from grit_app.benchmark.options import load_model, model_folder, model_parser, parse, teller, write_result
 from grit_app.benchmark.timing import summarize, synchronize
@@ -125,15 +127,10 @@ def decode(setting: Setting) -> Iterator[Record]:
 
 
 def _answer(setting: Setting, context: int, run: int, side: str) -> tuple[float, list[int]]:
-    stock = fixed_step.can_be_captured
-    if side == "plain":
-        fixed_step.can_be_captured = lambda *_: False
-    try:
+    with _side(side):
         sampling = Sampling(max_new_tokens=setting.new_tokens)
         stream = setting.model.stream_ids(setting.ids(context, run), sampling=sampling, beyond_context=True)
         stream.read_all()
-    finally:
-        fixed_step.can_be_captured = stock
     return stream.stats.tokens_per_s, list(stream.token_ids)
 
 
@@ -189,25 +186,48 @@ def encode(setting: Setting) -> Iterator[Record]:
 
 
 def launches(setting: Setting) -> Iterator[Record]:
-    """Counts of the profiler for one token more, and for one join."""
+    """Counts for one token more, and for one join (on a CPU layer by layer, on a card for all layers at once)."""
     model = setting.model
+    for what, side in (("token, plainly", "plain"), ("token", "graphs")):
+        with _side(side):
+            stream = model.stream_ids(setting.ids(64, 0), sampling=Sampling(max_new_tokens=64))
+            for _ in range(4):
+                next(stream, None)
+            # A piece of text can be several tokens.
+            yield {"what": what} | _counted(setting, lambda s=stream: next(s, None), lambda s=stream: len(s.token_ids))
+            stream.close()
     caches = [model.causal_cache(setting.ids(64, part)) for part in range(PASSAGES)]
-    stream = model.stream_ids(setting.ids(64, 0), sampling=Sampling(max_new_tokens=64))
-    for _ in range(8):
-        next(stream, None)
-    for what, action in (("token", lambda: next(stream, None)), ("join", lambda: join(caches, model.rope))):
+    runs = iter(range(9))
+    yield {"what": "join"} | _counted(setting, lambda: join(caches, model.rope), lambda: next(runs))
+
+
+def _counted(setting: Setting, action: Callable[[], Any], done: Callable[[], int]) -> Record:
+    """`launches` and `questions` a unit that is `done`, and the profiler's counts of another run of the action."""
+    before = done()
+    with Launches() as counted:
         action()
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if model.device.type == "cuda":
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        with torch.profiler.profile(activities=activities) as profile:
-            action()
-            synchronize(model.device)
-        events = profile.key_averages()
-        counts = {e.key: e.count for e in events if any(w in e.key for w in ("Launch", "Memcpy", "Synchronize"))}
-        operations = sum(event.count for event in events if event.key.startswith("aten::"))
-        yield {"what": what, "operations": operations, "counts": counts}
-    stream.close()
+    units = max(1, done() - before)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if setting.model.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profile:
+        action()
+        synchronize(setting.model.device)
+    events = profile.key_averages()
+    counts = {e.key: e.count for e in events if any(w in e.key for w in ("Launch", "Memcpy", "Synchronize"))}
+    return {"launches": counted.total / units, "questions": counted.asked / units, "profiler": counts}
+
+
+@contextmanager
+def _side(side: str) -> Iterator[None]:
+    """With `plain` no step is captured as a graph."""
+    stock = fixed_step.can_be_captured
+    if side == "plain":
+        fixed_step.can_be_captured = lambda *_: False
+    try:
+        yield
+    finally:
+        fixed_step.can_be_captured = stock
 
 
 STEPS: Final[dict[str, Callable[[Setting], Iterator[Record]]]] = {
