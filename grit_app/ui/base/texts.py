@@ -174,3 +174,20 @@ curl {url}/v1/answers {header}-H "Content-Type: application/json" -d '{{"questio
 Agents reach documents and answers over the Model Context Protocol at `{url}/mcp`.
 """
 """Filled by `programs_panel`."""
+
+BREAKS_INTRO: Final = (
+    "The caches of the prompt below are kept. Change a word, add a passage, or move one, and see what each kind of "
+    "cache still spares: coloured words are not read again, grey ones are. Times are of this model on this machine."
+)
+BREAKS_PROMPT: Final = """The harbour museum opens at ten. On Mondays it is closed.
+
+A ticket costs 14 euros. Children under six pay nothing.
+
+The ferry to the island leaves every hour from the pier behind the museum.
+
+What does a ticket cost?"""
+BREAKS_KINDS: Final = {
+    "nothing": "No cache",
+    "beginning": "The prompt's beginning, as servers keep it",
+    "passages": "Each passage by itself, as here",
+}

@@ -23,7 +23,7 @@ from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.handlers import escape, guarded
 from grit_app.ui.base.messages import gives_way
 from grit_app.ui.base.sessions import Visitors, session_of
-from grit_app.ui.caching import measurements, paper_view
+from grit_app.ui.caching import breaks, measurements, paper_view
 from grit_app.ui.caching.race_view import answers_table, frames, picture, preparing
 from grit_app.ui.zero import run_race
 
@@ -67,6 +67,7 @@ def build(engine: Engine, visitors: Visitors, opened: Callable[..., Any], browse
     """Must be called inside the tab, whose `select` event is `opened`."""
     gr.Markdown(texts.RACE_INTRO, elem_classes="intro")
     wire(lay_out(), RaceHandlers(engine, visitors), opened, browser_key)
+    breaks.build(engine, opened)
     measurements.build(engine, visitors)
     paper_view.build()
 
