@@ -9,7 +9,7 @@ with one sentence on stderr. With --json, stdout holds the JSON alone.
 
 from __future__ import annotations
 
-import argparse
+import argparse  # flags may stand between the files, which jsonargparse does not read
 import json
 import logging
 import sys

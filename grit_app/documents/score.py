@@ -5,13 +5,14 @@ holds the words is right. Prints for each file the score, 0 … 1, and the secon
 The score is the share of words that stand in the right order in both texts (2 · matches / words of both).
 """
 
-import argparse
 import difflib
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from jsonargparse import ArgumentParser
 
 from grit_app.documents.read.reading import read_document
 from grit_app.errors import DocumentError
@@ -61,7 +62,7 @@ def similarity(text: str, wanted: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 2 if the folder holds nothing to score."""
-    parser = argparse.ArgumentParser(prog="python -m grit_app.documents.score", description=str(__doc__).split("\n")[0])
+    parser = ArgumentParser(prog="python -m grit_app.documents.score", description=str(__doc__).split("\n")[0])
     parser.add_argument("folder", type=Path, metavar="DIR")
     folder: Path = parser.parse_args(arguments).folder
     found = score_folder(folder)

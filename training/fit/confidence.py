@@ -18,7 +18,6 @@ right pages becomes the checkpoint's.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import numpy as np
+from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
@@ -229,13 +229,13 @@ def fit(found: Collected, config: GritConfig) -> tuple[GritConfig, dict[str, Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, type=Path, help="folder of the checkpoint")
     parser.add_argument("--suite", required=True, type=Path, help="folder with the development files")
     parser.add_argument("--limit", type=int, default=60, help="questions")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--files", type=Path, help="folder with the files of assets/evaluation/pdf_questions.jsonl")
-    parser.add_argument("--json", type=Path, help="where to write the report, with every answer's features")
+    parser.add_argument("--files", type=Path | None, help="folder with the files of pdf_questions.jsonl")
+    parser.add_argument("--json", type=Path | None, help="where to write the report, with every answer's features")
     parser.add_argument("--dry_run", action="store_true", help="do not write into the checkpoint")
     options = parser.parse_args(arguments)
     model = GritLM.from_pretrained(options.model)

@@ -31,7 +31,6 @@ from grit_app.gritlm.load.sources import cached_folder, remote_weights
 
 log = logging.getLogger(__name__)
 
-Quantization = Literal["auto", "none", "8bit", "4bit"]
 QUANTIZATIONS: Final = ("auto", "none", "8bit", "4bit")
 FULL_SIZE_MODEL: Final = "GritLM/GritLM-7B"
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -8,12 +8,12 @@ within the tolerance, with 1 if one does not, with 2 if the model cannot be load
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
 from grit_app.gritlm.errors import GritError
@@ -65,7 +65,7 @@ def cosines(model: GritLM) -> NDArray[np.float32]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m grit_app.gritlm.load.parity", description=__doc__.split("\n")[0])
+    parser = ArgumentParser(prog="python -m grit_app.gritlm.load.parity", description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="GritLM/GritLM-7B", help="folder or hub name (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--quantization", default="none", choices=QUANTIZATIONS, help="(default: %(default)s)")
