@@ -57,31 +57,9 @@ SENTENCES = (
 
 def tiny_tokenizer() -> Any:
     """Byte-level BPE with 512 entries: `<unk>`, `<s>`, `</s>`, all bytes, and merges from SENTENCES."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from training.toy.make import make_tokenizer
 
-    backend = Tokenizer(models.BPE())
-    split = Regex(r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|[\r\n]|\s")
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(split, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=512,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(SENTENCES * 4, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<unk>",
-        padding_side="right",
-        clean_up_tokenization_spaces=False,
-    )
+    return make_tokenizer(SENTENCES * 4, vocab_size=512)
 
 
 def tiny_config(family: str, **changes: Any) -> Any:
