@@ -28,13 +28,13 @@ def test_visitors_at_once_see_nothing_of_each_other_and_none_is_stuck(running_ap
 def test_a_code_of_another_visitor_is_noticed(running_app: RunningApp) -> None:
     """The check of the load command, on a page that does show what it should not."""
     with PageVisitor(running_app.url) as page:
-        page.set("chat-box", codes_of(1, seed=0)[0])
+        page.put("chat-box", codes_of(1, seed=0)[0])
         assert codes_of(1, seed=0)[0] in page.text() and codes_of(0, seed=0)[0] not in page.text()
 
 
 def test_a_page_s_error_is_raised_with_its_sentence(running_app: RunningApp) -> None:
     with PageVisitor(running_app.url) as page:
-        page.set("similarity-texts", "")
+        page.put("similarity-texts", "")
         with pytest.raises(PageError, match=r"\w+ \w+"):
             list(page.trigger("compare", "click"))
 

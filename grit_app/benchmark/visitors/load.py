@@ -231,7 +231,8 @@ def _with_tail(samples: Sequence[float]) -> dict[str, float]:
 def made_manual(path: Path) -> Path:
     """A text of about 145 pages: the sample's sentences in another order for each page."""
     lines = [line for line in (ASSETS / "samples" / "field_guide.txt").read_text(encoding="utf-8").split(". ") if line]
-    drawn, words, parts = random.Random(0), 0, []
+    parts: list[str] = []
+    drawn, words = random.Random(0), 0
     while words < MANUAL_WORDS:
         paragraph = f"Section {len(parts) + 1}. " + ". ".join(drawn.sample(lines, min(12, len(lines)))) + "."
         words += len(paragraph.split())

@@ -1,7 +1,7 @@
 """A visitor's page without a browser: the app's own events, over HTTP, in the order in which a browser sends them.
 
     with PageVisitor("http://127.0.0.1:7860") as visitor:
-        visitor.set("chat-box", "Hello")
+        visitor.put("chat-box", "Hello")
         for frame in visitor.trigger("chat-box", "submit"):    # a frame: which components changed
             visitor.value("chat")
 
@@ -65,7 +65,7 @@ class PageVisitor:
     def __exit__(self, *_: object) -> None:
         self._context.close()
 
-    def set(self, name: str, value: Any) -> None:
+    def put(self, name: str, value: Any) -> None:
         """What the visitor puts into the component of this elem_id, or else of this label."""
         self._values[self._id(name)] = value
 
@@ -78,7 +78,7 @@ class PageVisitor:
         return json.dumps(self._values, default=str)
 
     def _id(self, name: str) -> int:
-        return self._names[name] if name in self._names else self._labels[name]
+        return int(self._names[name] if name in self._names else self._labels[name])
 
     def upload(self, path: Path) -> dict[str, Any]:
         """The file as the server has it then; a value for a file component."""

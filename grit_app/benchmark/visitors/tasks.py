@@ -63,8 +63,8 @@ class Actor:
 
     def prepare(self) -> None:
         """Settings under which answers can be compared, and a first document."""
-        self.page.set("Temperature", 0)
-        self.page.set("Longest reply, in tokens", REPLY_TOKENS)
+        self.page.put("Temperature", 0)
+        self.page.put("Longest reply, in tokens", REPLY_TOKENS)
 
     def upload_note(self) -> Outcome:
         """A short document with the next place's code; when all places are there, the library is emptied first."""
@@ -85,7 +85,7 @@ class Actor:
         return self._done("upload", lambda: self._add(path))
 
     def _add(self, path: Path) -> str:
-        self.page.set("upload", [self.page.upload(path)])
+        self.page.put("upload", [self.page.upload(path)])
         self._exhaust(self.page.trigger("upload", "upload"))
         return "ok" if path.name in self.page.value("files") else "wrong"
 
@@ -101,7 +101,7 @@ class Actor:
     def ask(self, mode: str) -> Outcome:
         """About a place of the visitor's own documents: the same words that every other visitor uses."""
         place = random.choice(self.kept)
-        self.page.set("Answer", mode)
+        self.page.put("Answer", mode)
         question = f"What is the code of the {PLACES[place]}?"
         outcome = self._asked(f"question, {mode}", "question", question, "answers")
         if outcome.result == "ok" and self.codes[place] not in answer_of(self.page.value("answers")):
@@ -110,8 +110,8 @@ class Actor:
 
     def compare(self) -> Outcome:
         """A list with the visitor's own codes, ranked under two instructions."""
-        self.page.set("similarity-query", f"Which door has {self.codes[0]}?")
-        self.page.set("similarity-texts", "\n".join([*TEXTS, f"Door {self.codes[0]}", f"Door {self.codes[1]}"]))
+        self.page.put("similarity-query", f"Which door has {self.codes[0]}?")
+        self.page.put("similarity-texts", "\n".join([*TEXTS, f"Door {self.codes[0]}", f"Door {self.codes[1]}"]))
 
         def run() -> str:
             self._exhaust(self.page.trigger("compare", "click"))
@@ -144,7 +144,7 @@ class Actor:
 
         def run() -> str:
             nonlocal first_ms, place
-            self.page.set(box, text)
+            self.page.put(box, text)
             for _ in self.page.trigger(box, "submit"):
                 if first_ms is None and len(self.page.value(conversation)) > before:
                     shown = answer_of(self.page.value(conversation))
