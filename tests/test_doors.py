@@ -25,7 +25,7 @@ PROGRAMS = {"page": ["app.py"], "server": ["-m", "grit_app.serve"]}
 
 def start(program: list[str], *flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *program, *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -127,7 +127,7 @@ def test_a_server_that_says_nothing_keeps_nobody_from_stopping(
     cancel.set()
     started = time.monotonic()
     assert stream.read_all() == "Bees"
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 4, "it waited for the server, which is silent for five seconds"
     assert stream.stats.finish_reason == "cancelled"
 
 

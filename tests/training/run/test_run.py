@@ -176,7 +176,7 @@ def test_sigterm_saves_and_the_command_line_goes_on(config: TrainConfig, tmp_pat
         if line.startswith("step") and " 3/100000" in line:
             process.send_signal(signal.SIGTERM)
             break
-    rest, _ = process.communicate(timeout=120)
+    rest, _ = process.communicate(timeout=600)
     assert process.returncode == 0 and "go on with --resume auto" in rest
     (saved,) = checkpoints(tmp_path / "killed")
     step = int(saved.name.removeprefix("checkpoint-"))
