@@ -89,6 +89,26 @@ def test_reused_turns_change_no_token(server: Server, client: httpx.Client) -> N
     assert body["usage"]["prompt_tokens_details"]["cached_tokens"] > 50
 
 
+def test_the_prompt_of_several_choices_is_read_once(client: httpx.Client) -> None:
+    """Each choice but the first takes up the keys and values that the first one's prompt left."""
+
+    def cached() -> float:
+        lines = client.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith('grit_tokens_total{kind="cached"}'))
+
+    messages = [{"role": "user", "content": f"Tell me of bees, number {time.time_ns()}. " + "The river is long. " * 40}]
+    before = cached()
+    body = post(client, messages=messages, n=4, temperature=1.2, seed=5)
+    prompt = body["usage"]["prompt_tokens"]
+    assert prompt > 300 and cached() - before == 3 * (prompt - 1)
+    (one,) = {choice["message"]["content"] for choice in post(client, n=3, max_tokens=1)["choices"]}
+    assert post(client, max_tokens=1)["choices"][0]["message"]["content"] == one, "the first has ended with its prompt"
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+    assert len({str(choice["message"]) for choice in post(client, n=2, response_format=form)["choices"]}) == 1
+    alone = [post(client, messages=messages, temperature=1.2, seed=5 + at)["choices"][0] for at in range(4)]
+    assert [one["message"] for one in body["choices"]] == [one["message"] for one in alone]
+
+
 def test_an_answer_ends_before_a_stop_string_and_shows_no_part_of_it(client: httpx.Client) -> None:
     whole = post(client, max_tokens=24)["choices"][0]["message"]["content"]
     assert len(whole) > 8

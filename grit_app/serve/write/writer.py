@@ -89,6 +89,11 @@ class Writing:
     scores: list[TokenScore] = field(default_factory=list)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether its prompt is read."""
+        return self.answer is not None and self.answer.chosen > 0  # forced tokens need no reading
+
+    @property
     def cached_tokens(self) -> int:
         used = self.cache or self.reused
         return used.length if used else 0
@@ -106,6 +111,9 @@ class Writer:
         self._prefixes = prefixes
         self._new: queue.SimpleQueue[Writing | None] = queue.SimpleQueue()
         self._running: list[Writing] = []
+        self._twins: list[Writing] = []
+        """Whose whole prompt is just being read for another answer, of the same request say: it is not read twice."""
+
         self._stop = Job("interactive", "writer")
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
@@ -117,7 +125,7 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        return self._new.qsize()
+        return self._new.qsize() + len(self._twins)
 
     def submit(self, writing: Writing) -> None:
         """Begins an answer with the next step."""
@@ -137,25 +145,52 @@ class Writer:
             except Exception as error:  # a fault of one forward must not end all writing for good
                 logger.exception("writing failed")
                 decoder.close()
-                for writing in self._running:
-                    writing.tell(error)
-                self._running.clear()
+                self._give_up(error)
         decoder.close()
-        for writing in self._running:
-            writing.tell(Cancelled("The server is ending."))
+        self._give_up(Cancelled("The server is ending."))
+
+    def _give_up(self, error: Exception) -> None:
+        for writing in [*self._running, *self._twins]:
+            writing.tell(error)
         self._running.clear()
+        self._twins.clear()
 
     def _take(self, decoder: BatchedDecoder) -> None:
         """Begins what was submitted; waits if there is nothing to write at all."""
-        while not self._running or not self._new.empty():
+        while not (self._running or self._twins) or not self._new.empty():
             writing = self._new.get()
             if writing is None:
                 return
-            try:
-                self._begin(writing, decoder)
-                self._running.append(writing)
-            except Exception as error:
-                writing.tell(error)
+            if self._is_being_read(writing):
+                self._twins.append(writing)
+            else:
+                self._start(writing, decoder)
+
+    def _start(self, writing: Writing, decoder: BatchedDecoder) -> None:
+        try:
+            self._begin(writing, decoder)
+            self._running.append(writing)
+        except Exception as error:
+            writing.tell(error)
+
+    def _is_being_read(self, writing: Writing) -> bool:
+        return writing.cache is None and any(not twin.has_begun for twin in self._twins_of(writing))
+
+    def _twins_of(self, writing: Writing) -> list[Writing]:
+        """Running answers to the same prompt of the same owner."""
+        return [
+            other
+            for other in self._running
+            if other.cache is None and other.owner == writing.owner and other.prompt_ids == writing.prompt_ids
+        ]
+
+    def _start_twins(self, decoder: BatchedDecoder) -> None:
+        """Those whose prompt is read by now: from what that left."""
+        for writing in [writing for writing in self._twins if not self._is_being_read(writing)]:
+            self._twins.remove(writing)
+            for twin in self._twins_of(writing)[:1]:
+                self._prefixes.keep(twin.owner, harvest(twin, self._model))
+            self._start(writing, decoder)
 
     def _begin(self, writing: Writing, decoder: BatchedDecoder) -> None:
         writing.finder = StopFinder(writing.stops)
@@ -173,6 +208,7 @@ class Writer:
         """One token of every answer, and what each of them has to be told."""
         for writing in [writing for writing in self._running if writing.cancel.is_set()]:
             self._end(writing, decoder, "cancelled")
+        self._start_twins(decoder)
         if not self._running:
             return
         pieces = {id(answer): piece for answer, piece in decoder.step(self._stop)}

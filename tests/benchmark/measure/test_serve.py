@@ -54,7 +54,9 @@ def test_one_server_and_two_are_measured_under_the_same_load(
             assert point["ttft_ms"]["median"] <= point["answer_ms"]["p95"] and point["tokens_per_s"] > 0
         if point["load"] != "chat":
             assert point["embeddings_per_s"] > 0
-    assert [one["to_fewest_clients"] for one in points if one["clients"] == 1] == [1.0] * 4
+    for key in ("requests_per_s", "requests_per_cpu_s"):
+        assert [one[f"{key}_to_fewest_clients"] for one in points if one["clients"] == 1] == [1.0] * 4
+    assert all(one["server_cpu_s"] > 0 for one in points)
     beside = [record for record in result["records"] if record["load"] == "overhead"]
     assert [one["what"] for one in beside] == ["embed", "chat"]
     assert all(one["ratio"] > 0 and one["server_ms"]["n"] == 2 for one in beside)
