@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,8 @@ class Section:
     tables: Sequence[Table]
     command: str
     is_recorded: bool
+    rows: Rows = ()
+    """As recorded."""
 
 
 SECTIONS: Final = (
@@ -48,7 +50,7 @@ SECTIONS: Final = (
     ("fewshot", "One example in the embedding's instruction (table 4)", ("fewshot",)),
     ("kto", "Preference tuning after GRIT (table 5)", ("kto",)),
     ("ablations", "Ablations", ()),
-    ("rag", "Answers over caches", ("rag",)),
+    ("rag", "Answers over caches", ("rag", "rag_times")),
 )
 """Command, title, published tables."""
 
@@ -71,8 +73,9 @@ def load_sections(folder: Path = FOLDER) -> list[Section]:
         recording = _read(path) if path.is_file() else None
         shown = [_beside(table, papers[table], recording) for table in tables]
         if recording is not None:
-            shown.append(_measured(recording))
-        sections.append(Section(name, title, shown, f"python -m training.paper {name}", recording is not None))
+            shown += _measured(recording)
+        rows = recording["rows"] if recording else ()
+        sections.append(Section(name, title, shown, f"python -m training.paper {name}", recording is not None, rows))
     return sections
 
 
@@ -95,7 +98,7 @@ def _beside(name: str, table: dict[str, Any], recording: dict[str, Any] | None) 
     rows = recording["rows"] if recording else []
     model = recording["model"] if recording else "this model"
     if name == "rag":
-        ours = {row["strategy"]: f"{row['match']:.1f}" for row in rows if row["positions"] == "consecutive"}
+        ours = {row["strategy"]: f"{row['match']:.1f}" for row in rows if row.get("positions") == "consecutive"}
         head.append(f"Match of {model}, questions over an encyclopedia")
         known = [[*cells, ours.pop(cells[0], NOT_MEASURED)] for cells in body]
         body = known + [
@@ -147,12 +150,10 @@ OURS: Final = {
 }
 
 
-def _measured(recording: dict[str, Any]) -> Table:
+def _measured(recording: dict[str, Any]) -> list[Table]:
+    """What was recorded, a table for each form of rows; the first one tells the command and the machine."""
     rows = recording["rows"]
-    is_answers = bool(rows) and rows[0].get("table") == "answers"
-    head, body = _answers(rows) if is_answers else _intervals(rows)
-    notes = [f"{about(recording)}; `{recording['command']}`"]
-    notes += recording.get("notes", [])
+    notes = [f"{about(recording)}; `{recording['command']}`", *recording.get("notes", [])]
     if recording.get("limit"):
         notes.append(f"At most {recording['limit']} queries, pairs or questions of a set, drawn by a seed.")
     notes += [
@@ -160,7 +161,35 @@ def _measured(recording: dict[str, Any]) -> Table:
         for metric in METRICS
         if seeds_differ_more_than_arms(rows, metric)
     ]
-    return Table("Measured", head, body, notes)
+    forms = {"answers": ("Measured", _answers), "times": ("Measured times", _times)}
+    made = []
+    for name, (title, told) in forms.items():
+        if own := [row for row in rows if row["table"] == name]:
+            made.append(Table(title, *told(own)))
+    if others := [row for row in rows if row["table"] not in forms]:
+        made.append(Table("Measured", *_intervals(others)))
+    return [replace(made[0], notes=notes), *made[1:]] if made else [Table("Measured", [], [], notes)]
+
+
+def times(section: Section) -> list[dict[str, Any]]:
+    """The latency records among a section's rows, for charts."""
+    return [row for row in section.rows if row["table"] == "times"]
+
+
+def _times(rows: Rows) -> tuple[list[str], list[list[str]]]:
+    head = ["strategy", "document tokens", "question tokens", "first token, ms", "16 tokens, ms", "cache", "n"]
+    body = [
+        [
+            row["strategy"], f"{row['doc_tokens']:,}", f"{row['query_tokens']:,}", _band(row["question_ttft_ms"]),
+            _band(row["total_ms"]), f"{row['cache_bytes'] / 1e6:,.1f} MB", str(row["total_ms"]["n"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return head, body
+
+
+def _band(summary: dict[str, float]) -> str:
+    return f"{summary['median']:,.0f} ({summary['p10']:,.0f} … {summary['p90']:,.0f})"
 
 
 def about(recording: dict[str, Any]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import gradio as gr
+import plotly.graph_objects as go
 
-from grit_app.benchmark.show.paper import FOLDER, NOT_MEASURED, Section, Table, load_sections, published
+from grit_app.benchmark.show import figures
+from grit_app.benchmark.show.paper import FOLDER, NOT_MEASURED, Section, Table, load_sections, published, times
 from grit_app.ui.base.handlers import escape
 
 INTRO: Final = (
@@ -24,6 +26,18 @@ def build() -> None:
     for section in load_sections():
         with gr.Accordion(section.title, open=False, elem_id=f"paper-{section.name}"):
             gr.HTML(section_html(section), label=section.title)
+            if records := times(section):
+                with gr.Row(elem_classes="columns charts"):
+                    for label, figure in charts(records).items():
+                        gr.Plot(figure, label=label, show_label=False, min_width=420)
+
+
+def charts(records: Sequence[dict[str, Any]]) -> dict[str, go.Figure]:
+    """The paper's two figures, over document and question length: time from the question to its 16th token."""
+    return {
+        "Time over document length": figures.ttft_by_document_length(records, "total_ms"),
+        "Time over question length": figures.ttft_by_query_length(records, "total_ms"),
+    }
 
 
 def intro(folder: Path = FOLDER) -> str:

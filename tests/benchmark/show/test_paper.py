@@ -59,7 +59,7 @@ def test_strategies_stand_beside_their_published_match(tmp_path: Path) -> None:
     row = {"table": "answers", "strategy": "doc_cache", "positions": "consecutive", "match": 41.25, "f1": 1.0,
            "f1_minus_rag": 0.5, "ci95": [-1.0, 2.0], "n": 4}  # fmt: skip
     record(tmp_path, "rag", [row, row | {"strategy": "prefix_cache"}, row | {"positions": "colliding", "match": 1.0}])
-    table, measured = found(tmp_path, "rag").tables
+    table, _, measured = found(tmp_path, "rag").tables
     cells = {line[0]: list(line[1:]) for line in table.rows}
     assert cells["doc_cache"] == ["33.38", "41.2"]
     assert cells["query_cache"] == ["25.46", NOT_MEASURED] and cells["prefix_cache"] == ["not published", "41.2"]

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grit_app.benchmark.show.paper import FOLDER
+from grit_app.benchmark.measure import latency
+from grit_app.benchmark.show.figures import ttft_by_document_length, ttft_by_query_length
+from grit_app.benchmark.show.paper import FOLDER, load_sections, times
 from grit_app.errors import InputError
-from training.paper import kto, page, rerank, sets
+from training.paper import kto, page, rag, rerank, sets
 from training.paper.recording import PaperSettings, correlation_interval, mean_interval
 
 ROW = {
@@ -76,6 +78,28 @@ def test_intervals_hold_their_value_and_narrow_with_n() -> None:
     assert few["low"] < few["value"] < few["high"] and many["high"] - many["low"] < few["high"] - few["low"]
     rho = correlation_interval(0.8, 1379)
     assert 0.77 < rho["low"] < 0.8 < rho["high"] < 0.83
+
+
+def test_times_of_answers_are_recorded_over_both_lengths(
+    tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of the latency command, so that its figures draw them."""
+    monkeypatch.setattr(rag, "STRATEGIES", ("docs_cache",))
+    monkeypatch.setattr(rag, "REPEATS", 1)
+    monkeypatch.setattr(latency, "LIBRARY_PASSAGES", 10)
+    settings = PaperSettings("m", tmp_path, 2, tmp_path, _loaded=[tiny_model])
+    path = settings.record("rag", lambda settings: rag.time_rows(settings, (30, 60)))
+    section = next(one for one in load_sections(tmp_path) if one.name == "rag")
+    records = times(section)
+    assert {(row["doc_tokens"], row["query_tokens"]) for row in records} == {
+        *((length, rag.SHORT_QUESTION) for length in (30, 60)),
+        *((rag.SHORT_DOCUMENT, length) for length in (30, 60)),
+    }
+    assert len(section.tables[-1].rows) == len(records) and "samples" not in records[0]
+    for figure in (ttft_by_document_length(records, "total_ms"), ttft_by_query_length(records, "total_ms")):
+        drawn = [y for trace in figure.data for y in trace.y]
+        assert any(row["total_ms"]["median"] in drawn for row in records)
+    assert path.stat().st_size < 60_000
 
 
 def test_reranking_is_measured_before_and_after(tiny_model: Any) -> None:
