@@ -30,7 +30,7 @@ from grit_app.gritlm import GritLM
 from training.evaluation import answers, language, ranking
 from training.evaluation.baselines import Encoder, minilm
 from training.evaluation.calibrate import calibrate
-from training.evaluation.documents import file_questions
+from training.evaluation.documents import file_questions, table_questions
 from training.evaluation.suite import Suite, load_suite
 from training.evaluation.talk import talk
 
@@ -160,6 +160,8 @@ def _command(options: Namespace) -> dict[str, Any]:
     if options.files is not None:
         measured["files"] = file_questions(model, options.files)
         print(f"files: {json.dumps(rounded(measured['files']))}", flush=True)
+        measured["tables"] = table_questions(model, options.files)
+        print(f"tables: {json.dumps(rounded(measured['tables']))}", flush=True)
     return result | {"environment": environment.describe(model)} | measured
 
 

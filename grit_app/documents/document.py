@@ -1,7 +1,7 @@
 """What reading a file gives, and the limits under which it is read."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from grit_app.errors import SettingsError
 
@@ -69,6 +69,37 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A row of a table with the lines that go on below it: `Document.text[start:stop]`."""
+
+    start: int
+    stop: int
+    cells: tuple[tuple[int, int, int], ...]
+    """(column, start, stop) in the document's text."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose rows are lines of the text."""
+
+    caption: str
+    heads: tuple[str, ...]
+    """What stands over each column; empty where nothing does."""
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "Table":
+        """From what `dataclasses.asdict` gave, through JSON."""
+        rows = (Row(r["start"], r["stop"], tuple(tuple(cell) for cell in r["cells"])) for r in fields["rows"])
+        return cls(fields["caption"], tuple(fields["heads"]), tuple(rows))
+
+    @property
+    def title(self) -> str:
+        """Caption and column heads in one line: what each row stands under."""
+        return " › ".join(filter(None, [self.caption, " | ".join(filter(None, self.heads))]))
+
+
+@dataclass(frozen=True)
 class Document:
     """A file's text as people read it: one paragraph, heading or table row a line."""
 
@@ -84,6 +115,7 @@ class Document:
     """(where it starts in the text, heading or caption)."""
     sections: tuple[Section, ...] = ()
     """In order of their start; stretches under no heading are left out."""
+    tables: tuple[Table, ...] = ()
     words: bytes = field(default=b"", repr=False)
     """Where each word stands on its page: see places.py. Empty where there are no pages to show."""
     encoding: str = ""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -35,6 +36,7 @@ from grit_app.rag.judge.conclusion import Written, conclude
 from grit_app.rag.judge.confidence import words_feature
 from grit_app.rag.judge.fitting import fit
 from grit_app.rag.quotes import quoting
+from grit_app.rag.quotes.cells import Cell, find_cell
 from grit_app.rag.retrieval import Found, may_answer, retrieve, whole_document
 from grit_app.rag.run import AnswerMode, Run
 from grit_app.rag.stages import StageTimes
@@ -149,8 +151,12 @@ class Answering(Run):
         layouts: list[Layout] = []
         try:
             encoding, found = self._retrieve(search)
+            found, cell = self._cell(found)
             yield Retrieved(found.hits)
-            if self.mode == "sources":
+            if cell is not None:
+                written = Written(cell.text, quote=cell.quote, short=cell.text)
+                yield from self._say(cell.text)
+            elif self.mode == "sources":
                 written = Written("")
             elif self.strategy.retrieves and not may_answer(found, self.model.config):  # the refusal is known
                 written = Written(self.model.config.refusal_sentence)
@@ -181,6 +187,14 @@ class Answering(Run):
             encoding = next(iter(encodings))
         with self.stages.stage("search"):
             return encoding, search(encoding.vector)
+
+    def _cell(self, found: Found) -> tuple[Found, Cell | None]:
+        """The cell of a table that the question asks for, and the passages with that of its row among them."""
+        if self.mode == "sources" or not found.hits or found.is_general or found.is_given:
+            return found, None
+        with self.stages.stage("search"):
+            cell = find_cell(self.question, self.library, found.hits)
+        return (replace(found, hits=cell.hits) if cell else found), cell
 
     # ------------------------------------------------------------ the answer
 

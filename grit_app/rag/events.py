@@ -64,7 +64,7 @@ class Citation:
             "page_label": self.page_label,
             "text": chunk.text,
             "score": round(self.hit.score, 4),
-            "by_ocr": chunk.by_ocr,
+            **({"by_ocr": True} if chunk.by_ocr else {}),
         }
 
 

@@ -20,6 +20,9 @@ from grit_app.rag.run import AnswerMode
 QUESTIONS = ASSETS / "evaluation" / "pdf_questions.jsonl"
 """Rows: file, question, pages (from 1), answers."""
 
+TABLES = ASSETS / "evaluation" / "table_questions.jsonl"
+"""The same rows; the answer is one cell of a table."""
+
 WAYS: Final[tuple[tuple[str, AnswerMode], ...]] = (
     ("docs_cache", "quote"),
     ("docs_cache", "short"),
@@ -41,6 +44,20 @@ def file_questions(model: GritLM, folder: Path, questions: Path = QUESTIONS) -> 
     """
     with _library(model, folder, questions) as (library, rows):
         return _rates(model, library, rows)
+
+
+def table_questions(model: GritLM, folder: Path, questions: Path = TABLES) -> Rates:
+    """Shares of questions about a cell: answered with just that cell, its row among the passages, cited page right."""
+    with _library(model, folder, questions) as (library, rows):
+        exact, row_found, paged = 0, 0, 0
+        for row in rows:
+            events = answer(row["question"], library, model, documents=[row["document"]])
+            found = next(event.answer for event in events if isinstance(event, Done))
+            exact += found.text.strip() in row["answers"]
+            row_found += any(cell in citation.hit.chunk.text for citation in found.citations for cell in row["answers"])
+            paged += bool(_pages(found) & set(row["pages"]))
+    total = max(1, len(rows))
+    return {"cell_exact": exact / total, "row_found": row_found / total, "right_page": paged / total, "n": float(total)}
 
 
 def by_way(

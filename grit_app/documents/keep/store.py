@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grit_app.documents.chunking import Chunk
-from grit_app.documents.document import Document, Page
+from grit_app.documents.document import Document, Page, Table
 from grit_app.doors import make_usable
 from grit_app.errors import DocumentError
 from grit_app.gritlm.budget import Budget
@@ -138,6 +138,7 @@ class FolderStore:
             _write(aside / "text.txt", document.text.encode())
             _write(aside / "pages.json", _json([asdict(page) for page in document.pages]))
             _write(aside / "words.bin", document.words)
+            _write(aside / "tables.json", _json([asdict(table) for table in document.tables]))
             _write(aside / "chunks.json", _json([[c.start, c.stop, c.heading] for c in chunks]))
             vectors = embed(aside / "kv")
             try:
@@ -279,6 +280,7 @@ def _load(folder: Path) -> Stored:
         text=(folder / "text.txt").read_bytes().decode(),
         notes=tuple(meta["notes"]),
         headings=tuple((at, text) for at, text in meta["headings"]),
+        tables=tuple(map(Table.of, _read_json(folder / "tables.json", []))),
         words=(folder / "words.bin").read_bytes() if (folder / "words.bin").exists() else b"",
         encoding=meta.get("encoding", ""),
     )
@@ -322,6 +324,11 @@ def _name_of(folder: Path) -> str:
 def _why(error: Exception) -> str:
     told = str(error) if isinstance(error, ValueError) and str(error).startswith("it") else "a file is damaged"
     return f"Cannot be read any more ({told}). Remove it, or add the file again."
+
+
+def _read_json(path: Path, otherwise: Any) -> Any:
+    """What the file holds, which earlier versions did not write."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
 
 
 def _json(value: Any) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grit_app.documents.document import ID_LENGTH, OCR_SECONDS, Document, Limits, Page, Section
+from grit_app.documents.document import ID_LENGTH, OCR_SECONDS, Document, Limits, Page, Section, Table
 from grit_app.documents.read.process import BrokeDown, OutOfTime, Progress, run
 from grit_app.documents.read.text.files import MARKDOWN_SUFFIXES, TEXT_SUFFIXES
 from grit_app.errors import Cancelled, DocumentError
@@ -116,6 +116,7 @@ def _document(fields: dict[str, Any]) -> Document:
         notes=tuple(fields["notes"]),
         headings=tuple((int(at), str(text)) for at, text in fields["headings"]),
         sections=tuple(Section(**section) for section in fields["sections"]),
+        tables=tuple(map(Table.of, fields["tables"])),
         words=base64.b64decode(fields["words"]),
         encoding=fields["encoding"],
     )

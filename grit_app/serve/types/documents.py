@@ -95,7 +95,7 @@ class AnswerCitation(BaseModel):
     text: str
     score: float
     cited: bool
-    by_ocr: bool = Field(description="Whether a part of it was read by OCR, which may err.")
+    by_ocr: bool = Field(False, description="Whether a part of it was read by OCR, which may err.")
     boxes: list[tuple[float, float, float, float]] | None = Field(
         None, description="(left, top, right, bottom) in points from the page's top left corner."
     )

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
+from grit_app.documents.document import Table
 from grit_app.documents.places import Place
 from grit_app.documents.read.clean import is_right_to_left
 from grit_app.documents.read.hyphens import HyphenMender
 from grit_app.documents.read.pdf.lines import Line, body_size
+from grit_app.documents.read.pdf.tables import Written, find_tables
 
 _BULLET = re.compile(r"([•▪◦●■□‣⁃∙·*✓➢➤►–—-]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)]|\([ivx]+\))\s")
 _NOTE = re.compile(r"[\d⁰¹²³⁴⁵⁶⁷⁸⁹*†‡§]")
@@ -53,6 +55,7 @@ class Flow:
     headings: list[tuple[int, str]] = field(default_factory=list)
     """(where it starts, heading or caption), in order."""
     places: list[Place] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
 
 
 def flow(pages: Sequence[Sequence[Line]]) -> Flow:
@@ -183,6 +186,7 @@ def _write(paragraphs: list[Paragraph], page_count: int, body: float) -> Flow:
     result = Flow()
     written = 0
     parts: list[str] = []
+    kept: list[Written] = []
     for paragraph in paragraphs:
         text, borders = _paragraph_text(paragraph, mender)
         if not text:
@@ -193,9 +197,12 @@ def _write(paragraphs: list[Paragraph], page_count: int, body: float) -> Flow:
         if _is_heading(paragraph, text, body):
             result.headings.append((written, text))
         result.places += _places(paragraph, text, written)
+        lines = [line for _, line in paragraph.lines]
+        kept.append(Written(lines, text, written, paragraph.part, paragraph.is_row, _CAPTION.match(text) is not None))
         parts.append(text)
         written += len(text) + 1
     result.text = "\n".join(parts)
+    result.tables = find_tables(kept)
     stop = len(result.text)
     for number in reversed(range(page_count)):
         found = starts[number]

@@ -61,6 +61,8 @@ class Line:
     turn: int = 0
     words: list[Piece] = field(default_factory=list)
     """Its words with their places, in the order of its text."""
+    pieces: list[tuple[str, float, float]] = field(default_factory=list)
+    """(text, x0, x1) of its cells."""
 
 
 @dataclass(slots=True)
@@ -366,7 +368,8 @@ def _rows(segments: list[Segment]) -> list[Line]:
         numbered = len(row) == 2 and _NUMBERING.fullmatch(ordered[0].text)
         cells = 1 if numbered else len(row)
         lines.append(Line(" ".join(s.text for s in ordered), row[0].x0, row[-1].x1, row[0].y, size, cells,
-                          words=[piece for s in ordered for piece in s.words]))  # fmt: skip
+                          words=[piece for s in ordered for piece in s.words],
+                          pieces=[(s.text, s.x0, s.x1) for s in ordered]))  # fmt: skip
         gaps.append(max((b.x0 - a.x1 for a, b in pairwise(row)), default=0.0) / size)
     _join_stretched_lines(lines, gaps)
     return lines

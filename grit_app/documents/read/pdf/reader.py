@@ -190,7 +190,7 @@ def _compose(name: str, sha256: str, pages: list[_Read], labels: list[str], fail
         notes.append(f"{page_list(failed).capitalize()} of {name}: damaged; not searched.")
     spans = tuple(Page(i, labels[i], start, stop, pages[i].source) for i, (start, stop) in enumerate(running.spans))
     return Document(name, sha256, "pdf", spans, running.text, tuple(notes), tuple(running.headings),
-                    words=pack(running.places))  # fmt: skip
+                    tables=tuple(running.tables), words=pack(running.places))  # fmt: skip
 
 
 def _no_text(name: str, pictures: list[int], unreadable: list[int]) -> NoTextFound:

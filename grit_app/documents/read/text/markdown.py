@@ -84,7 +84,7 @@ class _Writer:
             self._row = []
         elif kind == "tr_close":
             row = " ".join(" ".join(self._row or ()).split())
-            self.lines.append(TextLine(row, kind="row", table=self._head))
+            self.lines.append(TextLine(row, kind="row", table=self._head, cells=tuple(self._row or ())))
             self._head = self._head or row
             self._row = None
         elif kind == "table_close":

@@ -1,15 +1,17 @@
 """Text files as running text: one paragraph, heading or table row a line."""
 
+import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
+from itertools import groupby, pairwise
+from typing import Any, Literal
 
-from grit_app.documents.document import Document, Page, Section
+from grit_app.documents.document import Document, Page, Row, Section, Table
 from grit_app.documents.read.clean import normalise
 from grit_app.documents.read.hyphens import HyphenMender
 
+LONGEST_CELL = 1_000_000
 _LIST_ITEM = re.compile(r"\s*([-*+•]|\d{1,3}[.)])\s+")
 
 
@@ -23,12 +25,40 @@ class TextLine:
     kind: Literal["prose", "row", "code"] = "prose"
     table: str = ""
     """For a row: the caption and the column heads of its table."""
+    cells: tuple[str, ...] = ()
+    """For a row: the text of each of its cells, empty ones included."""
 
 
 def read_text(data: str, name: str, sha256: str) -> Document:
     """The document of a plain text file. Form feeds divide pages; without them it is one page."""
     mender = HyphenMender(data.splitlines())
     return compose(data, name, sha256, "text", lambda page: _paragraphs(page.split("\n"), mender))
+
+
+def read_csv(data: str, name: str, sha256: str) -> Document:
+    """The document of comma or tab separated values: a row a line, the first row the heads."""
+    try:
+        dialect: Any = csv.Sniffer().sniff(data[:20_000], ",;\t|")
+    except csv.Error:
+        dialect = csv.excel_tab if name.casefold().endswith(".tsv") else csv.excel
+    csv.field_size_limit(LONGEST_CELL)
+    try:
+        rows = [[" ".join(cell.split()) for cell in row] for row in csv.reader(data.split("\n"), dialect)]
+    except csv.Error:
+        return read_text(data, name, sha256)
+    return of_pages([("1", table_lines(rows))], name, sha256, "text")
+
+
+def table_lines(rows: Sequence[Sequence[str]]) -> list[TextLine]:
+    """The lines of a table, whose first row that is not empty has the heads."""
+    head = ""
+    lines = []
+    for row in rows:
+        text = " | ".join(filter(None, row))
+        if text:
+            lines.append(TextLine(text, kind="row", table=head, cells=tuple(row)))
+            head = head or text
+    return lines
 
 
 def compose(data: str, name: str, sha256: str, kind: str, lines_of: Callable[[str], list[TextLine]]) -> Document:
@@ -60,8 +90,31 @@ def of_pages(
     text = "\n".join(parts)
     fitted = tuple(Page(i, label, min(a, len(text)), min(b, len(text))) for i, (label, a, b) in enumerate(borders))
     return Document(
-        name, sha256, kind, fitted, text, tuple(notes), tuple(headings), sections=sections(marks, len(text))
-    )
+        name, sha256, kind, fitted, text, tuple(notes), tuple(headings), sections=sections(marks, len(text)),
+        tables=tuple(_tables(marks)),
+    )  # fmt: skip
+
+
+def _tables(lines: Sequence[tuple[int, TextLine]]) -> Iterator[Table]:
+    """Tables of rows that follow on each other; the first row of each has the heads."""
+    for is_row, group in groupby(lines, lambda line: line[1].kind == "row"):
+        rows = list(group)
+        while is_row and rows:
+            count = next((n for n, (_, line) in enumerate(rows) if n and not line.table), len(rows))
+            if count > 1:
+                made = tuple(Row(at, at + len(line.text), _places(at, line)) for at, line in rows[1:count])
+                yield Table("", rows[0][1].cells, made)
+            rows = rows[count:]
+
+
+def _places(start: int, line: TextLine) -> tuple[tuple[int, int, int], ...]:
+    places, at = [], 0
+    for column, cell in enumerate(line.cells):
+        found = line.text.find(cell, at) if cell else -1
+        if found >= 0:
+            at = found + len(cell)
+            places.append((column, start + found, start + at))
+    return tuple(places)
 
 
 def sections(lines: Sequence[tuple[int, TextLine]], length: int) -> tuple[Section, ...]:
