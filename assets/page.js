@@ -165,5 +165,19 @@
     }
   };
 
-  new MutationObserver(() => { follow(); unescapeEdits(); followPage(); }).observe(document, { childList: true, subtree: true });
+  // ---- the picture of a page is seen in part: its first marked words come into view
+  const showPlace = () => {
+    for (const page of document.querySelectorAll("#page-picture .page[data-first]:not([data-placed])")) {
+      page.dataset.placed = "yes";
+      const image = page.querySelector("img");
+      const place = () => {
+        const sheet = page.parentElement;
+        sheet.scrollTop = page.offsetHeight * page.dataset.first / 100 - sheet.clientHeight / 3;
+      };
+      if (image.complete) { place(); }
+      image.addEventListener("load", place);
+    }
+  };
+
+  new MutationObserver(() => { follow(); unescapeEdits(); followPage(); showPlace(); }).observe(document, { childList: true, subtree: true });
 })();

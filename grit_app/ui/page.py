@@ -62,7 +62,7 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
         with gr.Row(elem_classes="top-row"):
             gr.HTML(HEADER, scale=3, min_width=300)
             status = gr.HTML(badge(engine), elem_id="status", scale=2, min_width=300)
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
                 notice = gr.Markdown(visible=False, elem_id="small-model")
                 chat_tab = chat.build(engine, visitors, settings, browser_key)
@@ -71,7 +71,7 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
             with gr.Tab("Similarity", id="similarity"):
                 similarity_tab = similarity.build(engine, visitors)
             with gr.Tab("Caching", id="caching") as caching_item:
-                caching.build(engine, visitors, caching_item.select, browser_key)
+                caching.build(engine, visitors, caching_item.select, documents_tab.cards.race, tabs, browser_key)
 
         with gr.Accordion("Use as your embedder and writer", open=False, elem_id="programs"):
             programs = gr.Markdown(elem_id="programs-text")

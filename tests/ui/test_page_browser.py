@@ -282,3 +282,24 @@ CONTRAST = """() => {
       return [node.innerText.trim().slice(0, 40), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
     });
 }"""
+
+
+def test_the_cited_words_lie_under_their_box_in_the_part_of_the_page_that_is_seen(open_page: OpenPage) -> None:
+    """The box was a share of the cropped sheet and not of the page: it lay lines above the words."""
+    page = open_page()
+    open_tab(page, "Document Q&A")
+    add(page, SAMPLE)
+    wait_for(file_row(page, "field_guide.pdf").locator(".chip.ready"))
+    ask(page, "How many terabytes would the caches of all passages of the encyclopedia index take?")
+    wait_for(page.locator("#page-picture .box").first)
+    page.wait_for_timeout(500)
+    seen = page.evaluate(
+        """() => {
+          const [sheet, image, box] = ['.sheet', 'img', '.box.said, .box'].map((name) =>
+            document.querySelector('#page-picture ' + name).getBoundingClientRect());
+          const top = parseFloat(document.querySelector('#page-picture .box.said, #page-picture .box').style.top);
+          return {off: (box.top - image.top) / image.height - top / 100, inside: box.top >= sheet.top - 1
+            && box.bottom <= sheet.bottom + 1, cut: image.height > sheet.height};
+        }"""
+    )
+    assert abs(seen["off"]) < 0.002 and seen["inside"] and seen["cut"], seen

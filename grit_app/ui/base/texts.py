@@ -175,6 +175,9 @@ Agents reach documents and answers over the Model Context Protocol at `{url}/mcp
 """
 """Filled by `programs_panel`."""
 
+RACE_LINK: Final = "▶ Race this question with and without the cache"
+RACE_GONE: Final = "This answer's question is not held any more. Ask again, then race it."
+
 BREAKS_INTRO: Final = (
     "The caches of the prompt below are kept. Change a word, add a passage, or move one, and see what each kind of "
     "cache still spares: coloured words are not read again, grey ones are. Times are of this model on this machine."

@@ -13,7 +13,7 @@ import gradio as gr
 from grit_app.benchmark.measure import race
 from grit_app.benchmark.measure.race import Race
 from grit_app.benchmark.show.styles import style_of
-from grit_app.errors import Cancelled
+from grit_app.errors import Cancelled, InputError
 from grit_app.gritlm import Sampling
 from grit_app.places import ASSETS
 from grit_app.rag.strategies import REFERENCE, STRATEGIES
@@ -63,10 +63,16 @@ class Parts:
     was_seen: gr.State
 
 
-def build(engine: Engine, visitors: Visitors, opened: Callable[..., Any], browser_key: gr.BrowserState) -> None:
-    """Must be called inside the tab, whose `select` event is `opened`."""
+def build(
+    engine: Engine, visitors: Visitors, opened: Callable[..., Any], asked: Callable[..., Any], tabs: gr.Tabs,
+    browser_key: gr.BrowserState,
+) -> None:  # fmt: skip
+    """Must be called inside the tab named `caching` of `tabs`, whose `select` event is `opened`.
+
+    asked   the event with the number of an answer whose question is to be raced
+    """
     gr.Markdown(texts.RACE_INTRO, elem_classes="intro")
-    wire(lay_out(), RaceHandlers(engine, visitors), opened, browser_key)
+    wire(lay_out(), RaceHandlers(engine, visitors), opened, asked, tabs, browser_key)
     breaks.build(engine, opened)
     measurements.build(engine, visitors)
     paper_view.build()
@@ -164,6 +170,18 @@ class RaceHandlers:
         own = [(info.name, info.id) for info in self._visitors.library(visitor).documents()]
         return gr.update(choices=[SAMPLES_CHOICE, *own])
 
+    def from_answer(self, key: str, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        """An answer's question is to be raced. Outputs: tabs, then the race's fields."""
+        visitor = self._visitors.enter(session_of(request), key)
+        number = str(event.number)
+        turn = next((one for one in visitor.turns if str(one.number) == number and one.question), None)
+        if turn is None:
+            raise InputError(texts.RACE_GONE)
+        document = turn.hits[0].chunk.document_id
+        length, begins = self.chosen(document, key, request)
+        shown = gr.update(**{**self.documents(key, request), "value": document})
+        return gr.Tabs(selected="caching"), turn.question, shown, length, begins, True, *self.begin(request)
+
     def chosen(self, document: str, key: str, request: gr.Request) -> tuple[Any, Any]:
         """A document was chosen. Outputs: length (it ends at what there is), its beginning."""
         model = self._engine.ready_model()
@@ -256,16 +274,25 @@ class RaceHandlers:
         yield picture(watch.result, 0.0), watch.result
 
 
-def wire(parts: Parts, handlers: RaceHandlers, opened: Callable[..., Any], key: gr.BrowserState) -> None:
+def wire(
+    parts: Parts, handlers: RaceHandlers, opened: Callable[..., Any], asked: Callable[..., Any], tabs: gr.Tabs,
+    key: gr.BrowserState,
+) -> None:  # fmt: skip
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     playing: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden", "api_visibility": "private"}
     knobs = [parts.question, parts.cached, parts.length, parts.document, key]
     show = guarded(handlers.show)
-    begun = parts.start.click(guarded(handlers.begin), None, [parts.start, parts.stop], **quiet)
-    ran = begun.then(guarded(handlers.run), knobs, [parts.lanes, parts.result], **lane)
-    ran.then(lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [parts.start, parts.stop], **quiet)
-    ran.success(show, parts.result, parts.lanes, **playing)
+    taken = [tabs, parts.question, parts.document, parts.length, parts.begins, parts.was_seen, parts.start, parts.stop]
+    for begun in (
+        parts.start.click(guarded(handlers.begin), None, [parts.start, parts.stop], **quiet).success,
+        asked(guarded(handlers.from_answer), key, taken, **lane).success,  # through the queue: its error is a sentence
+    ):
+        ran = begun(guarded(handlers.run), knobs, [parts.lanes, parts.result], **lane)
+        ran.then(
+            lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [parts.start, parts.stop], **quiet
+        )
+        ran.success(show, parts.result, parts.lanes, **playing)
     seen = opened(
         guarded(handlers.first_sight), [parts.was_seen, *knobs], [parts.lanes, parts.result, parts.was_seen], **lane
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from grit_app.documents.library import Hit, Library
@@ -36,6 +36,9 @@ class Turn:
 
     cited: int
     """So many of the hits, from the first, are cited."""
+
+    question: str = ""
+    """As it was read; empty for an answer of an earlier visit."""
 
     def places(self) -> list[dict[str, Any]]:
         """Where the passages stand in the library, for `turn_at`."""
@@ -100,7 +103,7 @@ class Asking:
         if self._done is None:
             yield reply(literal(text), "stopped by you"), None
             return
-        self.turn = turn_of(self.number, self._done.citations)
+        self.turn = replace(turn_of(self.number, self._done.citations), question=self._read_as or self.question)
         yield finished(self.number, self._done, self._read_as), self.turn.cards(None)
 
     def _pieces(self, events: Iterator[Any]) -> Iterator[str]:
@@ -151,7 +154,8 @@ def finished(number: int, done: Answer, read_as: str = "") -> Message:
     read_as   the question as it was understood, where it followed on earlier ones
     """
     understood = f"*{literal(f'Understood as: {read_as}')}*\n\n" if read_as else ""
-    message = reply(understood + body(number, done), short_line(done), statistics(done))
+    race = f' · <a href="#race-{number}">{texts.RACE_LINK}</a>' if done.citations and done.mode != "sources" else ""
+    message = reply(understood + body(number, done), short_line(done), statistics(done) + race)
     if each := what_each_says(number, done.passage_answers):
         message["content"].append({"type": "text", "text": each})
     return message

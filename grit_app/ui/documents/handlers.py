@@ -30,6 +30,8 @@ class DocumentsTab:
     inputs: list[Any]
     outputs: list[Any]
     choices: Choices
+    cards: gr.HTML
+    """Its event `race` names the answer whose question is to be raced."""
 
 
 def build(
@@ -45,5 +47,5 @@ def build(
     outputs = [parts.table, parts.meter, parts.chatbot, parts.strategy, parts.k, parts.mode]
     choices = remember("documents", [parts.strategy, parts.k, parts.mode, parts.positions, parts.reading, parts.unused])
     return DocumentsTab(
-        library.refresh, library.refresh_table, [browser_key, parts.unused, parts.held], outputs, choices
+        library.refresh, library.refresh_table, [browser_key, parts.unused, parts.held], outputs, choices, parts.cards
     )

@@ -26,9 +26,12 @@ if (!window.gritCites) {
   document.addEventListener('click', (event) => {
     const link = event.target.closest('a[href^="#cite-"]');
     if (link) { event.preventDefault(); window.gritOpenCite(link.getAttribute('href').slice(6)); }
+    const race = event.target.closest('a[href^="#race-"]');
+    if (race) { event.preventDefault(); window.gritRace(race.getAttribute('href').slice(6)); }
   });
 }
 window.gritOpenCite = open;
+window.gritRace = (number) => { trigger('race', {number}); };
 """
 """A click on a card, or on a [n] in the conversation, asks for that passage. References are checked on the server."""
 
@@ -116,7 +119,10 @@ def picture_html(picture: Picture, caption: str) -> str:
         for a, b, c, d in found
     )
     note = "" if picture.boxes else '<span class="quiet"> The passage could not be located on the page.</span>'
-    sheet = f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">{boxes}'
+    # Of the sheet only a part may be seen: boxes are shares of the page, and the first of them is brought into view.
+    first = min((100 * b / height for _, b, _, _ in picture.marks or picture.boxes), default=0.0)
+    page = f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">{boxes}'
+    sheet = f'<div class="page" data-first="{first:.2f}">{page}</div>'
     return _figure("page-picture", sheet, caption, note)
 
 
