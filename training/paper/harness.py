@@ -85,9 +85,9 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The answer to each context, cut before the first of its stop strings."""
-        return [self._generate(*request.args, seed) for seed, request in enumerate(requests)]
+        return [self._answer(*request.args, seed=seed) for seed, request in enumerate(requests)]
 
-    def _generate(self, context: str, settings: dict[str, Any], seed: int) -> str:
+    def _answer(self, context: str, settings: dict[str, Any], *, seed: int) -> str:
         until = settings.get("until") or []
         stops = [until] if isinstance(until, str) else [stop for stop in until if stop]
         sampling = Sampling(
@@ -174,8 +174,8 @@ def run_published(model: GritLM, name: str, limit: int | None) -> tuple[float, f
     values = [each[task.metric] for each in scores]
     errors = [each.get(task.metric.replace(",", "_stderr,"), 0.0) for each in scores]
     rows = sum(int(each.get("sample_len", 0)) for each in scores)
-    error = sum(each * each for each in errors) ** 0.5 / len(errors)
-    return sum(values) / len(values), error, rows
+    deviation = sum(each * each for each in errors) ** 0.5 / len(errors)
+    return sum(values) / len(values), deviation, rows
 
 
 def run(model: GritLM, tasks: Sequence[str], chat: bool, limit: int | None, folder: Path = TASKS) -> dict[str, Any]:

@@ -130,11 +130,11 @@ def rows(measured: dict[str, Measured]) -> list[Row]:
     first = next(iter(measured.values()))
     made: list[Row] = []
     for system, own in measured.items():
-        row = {"table": "preferences", "task": "STSBenchmark", "metric": "spearman", "system": system}
-        made.append(row | correlation_interval(*own.similarity))
+        similarity: Row = {"table": "preferences", "task": "STSBenchmark", "metric": "spearman", "system": system}
+        made.append(similarity | correlation_interval(*own.similarity))
     for key in first.samples:
         for system, own in measured.items():
-            row = {"table": "preferences", "task": key[0], "metric": key[1], "system": system}
+            row: Row = {"table": "preferences", "task": key[0], "metric": key[1], "system": system}
             row |= mean_interval(own.samples[key])
             if own is not first:
                 row["difference"] = mean_interval(np.subtract(own.samples[key], first.samples[key]).tolist())

@@ -4,6 +4,7 @@ own path."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from grit_app.benchmark.inputs.questions import read_questions
@@ -40,14 +41,14 @@ def measure(settings: PaperSettings) -> list[Row]:
 def time_rows(settings: PaperSettings, lengths: Sequence[int]) -> list[Row]:
     """Records of `benchmark latency`: documents of all lengths, then questions of all lengths."""
     names = ("rag_doc_query", *STRATEGIES)
+    plan = latency.Plan(strategies=names, states=("warm",), new_tokens=NEW_TOKENS, repeats=REPEATS)
     plans = (
-        {"doc_tokens": lengths, "query_tokens": (SHORT_QUESTION,)},
-        {"doc_tokens": (SHORT_DOCUMENT,), "query_tokens": lengths},
+        replace(plan, doc_tokens=lengths, query_tokens=(SHORT_QUESTION,)),
+        replace(plan, doc_tokens=(SHORT_DOCUMENT,), query_tokens=lengths),
     )
     records = []
     for varied in plans:
-        plan = latency.Plan(strategies=names, states=("warm",), new_tokens=NEW_TOKENS, repeats=REPEATS, **varied)
-        records += latency.measure(settings.model, plan)["records"]
+        records += latency.measure(settings.model, varied)["records"]
     return [{"table": "times"} | {k: v for k, v in record.items() if k not in LEFT_OUT} for record in records]
 
 

@@ -194,11 +194,15 @@ def launches(setting: Setting) -> Iterator[Record]:
             for _ in range(4):
                 next(stream, None)
             # A piece of text can be several tokens.
-            yield {"what": what} | _counted(setting, lambda s=stream: next(s, None), lambda s=stream: len(s.token_ids))
+            yield {"what": what} | _counted(setting, partial(next, stream, None), partial(_length, stream))
             stream.close()
     caches = [model.causal_cache(setting.ids(64, part)) for part in range(PASSAGES)]
     runs = iter(range(9))
     yield {"what": "join"} | _counted(setting, lambda: join(caches, model.rope), lambda: next(runs))
+
+
+def _length(stream: Any) -> int:
+    return len(stream.token_ids)
 
 
 def _counted(setting: Setting, action: Callable[[], Any], done: Callable[[], int]) -> Record:

@@ -60,7 +60,7 @@ class Recogniser:
         return PageWords(words=_words(found, image.shape, scale), picture_share=1.0)
 
     def _lines(self, image: NDArray[np.uint8]) -> list["_Line"]:
-        result = self._engine(image[:, :, ::-1])
+        result: Any = self._engine(image[:, :, ::-1])
         if not result.txts:
             return []
         words = result.word_results if len(result.word_results) == len(result.txts) else [()] * len(result.txts)
