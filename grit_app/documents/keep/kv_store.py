@@ -73,6 +73,7 @@ class CacheStore:
         self._are_sorted = True
         self._file_bytes: Counter[Path] = Counter()  # of each folder
         self._folders: dict[str, Path] = {}
+        self._checked: dict[Path, tuple[int, int]] = {}  # files whose bytes are known to be right, as they were then
         self._memory = memory
         self._lock = threading.RLock()
         register_spare(self)
@@ -119,6 +120,7 @@ class CacheStore:
     def _forget(self, path: Path) -> None:
         """A file is gone. Call with the lock held."""
         size, _ = self._files.pop(path, (0, 0.0))
+        self._checked.pop(path, None)
         self._file_bytes[path.parent] -= size
 
     def close_document(self, document_id: str) -> None:
@@ -165,11 +167,15 @@ class CacheStore:
             self._count(key, found)
             return found, "hot"
         assert path is not None
-        cache = kv_file.load(path, identity=self.identity)
+        # Once for each file as it is: reading it all would cost more than joining it.
+        seen = _as_it_is(path)
+        cache = kv_file.load(path, identity=self.identity, verify=seen is None or self._checked.get(path) != seen)
         if cache is None or cache.ids.tolist() != list(ids) or cache.attention != key[1]:
             self._drop(path)
             return None
         with self._lock:
+            if seen is not None:
+                self._checked[path] = seen
             self._touch(path)
             self._keep_hot(key, cache)
         self._count(key, cache)
@@ -226,7 +232,10 @@ class CacheStore:
             now = time.time()
             self._note(path, self._files[path][0], now)
             try:
+                is_known = self._checked.get(path) == _as_it_is(path)
                 os.utime(path, (now, now))
+                if is_known and (seen := _as_it_is(path)) is not None:
+                    self._checked[path] = seen
             except OSError:  # swept meanwhile
                 self._forget(path)
 
@@ -257,6 +266,15 @@ class CacheStore:
         """Tells the process's budget that the cache is used now. Call without the lock: others may have to let go."""
         if self._memory is not None and self._hot.get(key) is cache:
             self._memory.use(self, key, cache.nbytes)
+
+
+def _as_it_is(path: Path) -> tuple[int, int] | None:
+    """What changes whenever a file is written to: its size and time. None: it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _document_of(key: Key) -> str:

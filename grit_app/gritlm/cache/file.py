@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import uuid
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -24,7 +26,7 @@ from grit_app.gritlm.errors import InputError, ModelError
 
 log = logging.getLogger(__name__)
 
-FORMAT = "grit-kv-1"
+FORMAT = "grit-kv-2"
 """Changes with the meaning of anything in the file: older files are then made anew."""
 
 
@@ -50,19 +52,32 @@ def save(cache: KVCache, path: Path, scheme: Scheme = "native", *, identity: str
         "start": str(cache.start),
         "dtype": str(cache.dtype).removeprefix("torch."),
     }
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    metadata["checksum"] = _checksum(tensors, metadata)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside, metadata)
+        save_file(tensors, aside, metadata)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def load(path: Path, *, identity: str) -> KVCache | None:
+def _checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """CRC-32 of all that makes the cache. Tensors must be contiguous and on the CPU."""
+    facts = sorted((name, value) for name, value in metadata.items() if name != "checksum")
+    value = zlib.crc32(repr(facts).encode())
+    for name in sorted(tensors):
+        value = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), value)
+    return f"{value:08x}"
+
+
+def load(path: Path, *, identity: str, verify: bool = True) -> KVCache | None:
     """The cache stored at `path`, mapped into memory, or None if it has to be made anew.
 
     That is: there is no file, it was made for another identity or by another version, or it is damaged. Deleting the
     file does not disturb a loaded cache.
+
+    verify   compare the checksum, for which every byte is read now; without it a flipped byte is not noticed
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -70,6 +85,8 @@ def load(path: Path, *, identity: str) -> KVCache | None:
             if metadata.get("format") != FORMAT or metadata.get("identity") != identity:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if verify and metadata.get("checksum") != _checksum(tensors, metadata):
+            raise ValueError("its checksum is another one")
         dtype: torch.dtype = getattr(torch, metadata["dtype"])
         scales = Scales(tensors["k_scale"], tensors["v_scale"], dtype) if "k_scale" in tensors else None
         return KVCache(
