@@ -132,7 +132,7 @@ class FolderStore:
         try:
             (aside / "kv").mkdir(parents=True, mode=0o700)
             aside.chmod(0o700)
-            original = aside / f"original.{_SUFFIX[document.kind]}"
+            original = aside / f"original.{_suffix(document.kind)}"
             shutil.copyfile(source, original)
             _sync(original)
             _write(aside / "text.txt", document.text.encode())
@@ -243,7 +243,9 @@ class MemoryStore:
 
 # ---------------------------------------------------------------- files
 
-_SUFFIX = {"pdf": "pdf", "text": "txt", "markdown": "md"}
+
+def _suffix(kind: str) -> str:
+    return {"text": "txt", "markdown": "md"}.get(kind, kind)
 
 
 def lock_folder(path: Path) -> int | None:
@@ -289,7 +291,7 @@ def _load(folder: Path) -> Stored:
     vectors = np.load(folder / meta["vectors"], mmap_mode="r", allow_pickle=False)
     if vectors.ndim != 2 or len(vectors) != len(chunks):
         raise ValueError("vectors and chunks differ in number")
-    source = folder / f"original.{_SUFFIX[document.kind]}"
+    source = folder / f"original.{_suffix(document.kind)}"
     return Stored(document, chunks, vectors, meta["identity"], meta["added"], source, folder / "kv")
 
 

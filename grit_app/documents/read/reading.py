@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grit_app.documents.document import ID_LENGTH, OCR_SECONDS, Document, Limits, Page, Section, Table
+from grit_app.documents.read.kinds import KINDS, OFFICE_SUFFIXES
 from grit_app.documents.read.process import BrokeDown, OutOfTime, Progress, run
 from grit_app.documents.read.text.files import MARKDOWN_SUFFIXES, TEXT_SUFFIXES
 from grit_app.errors import Cancelled, DocumentError
@@ -87,9 +88,11 @@ def _task(data: bytes, name: str) -> str:
     suffix = Path(name).suffix.casefold()
     if suffix in TEXT_SUFFIXES | MARKDOWN_SUFFIXES:
         return "read_text"
+    if suffix in OFFICE_SUFFIXES:
+        return "read_office"
     if suffix == ".pdf":
         raise DocumentError(f"{name} is not a PDF, although its name ends in .pdf. Open it and save it as one.")
-    raise DocumentError(f"{name} is of a kind that cannot be read here. PDF, .txt and .md files can be read.")
+    raise DocumentError(f"{name} is of a kind that cannot be read here. {', '.join(KINDS)} files can be read.")
 
 
 def _bytes(path: Path, name: str, limits: Limits) -> bytes:

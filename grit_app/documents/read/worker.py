@@ -68,6 +68,13 @@ def _read_text(request: Request, data: bytes) -> dict[str, Any]:
     return _sent(document)
 
 
+def _read_office(request: Request, data: bytes) -> dict[str, Any]:
+    from grit_app.documents.read.office.files import read_office_file
+
+    content = Path(request["path"]).read_bytes()
+    return _sent(read_office_file(content, request["name"], request["sha256"], Limits(**request["limits"])))
+
+
 def _draw(request: Request, data: bytes) -> dict[str, Any]:
     from grit_app.documents.read.drawing import draw
 
@@ -86,6 +93,7 @@ def _draw(request: Request, data: bytes) -> dict[str, Any]:
 TASKS: dict[str, Callable[[Request, bytes], dict[str, Any]]] = {
     "read_pdf": _read_pdf,
     "read_text": _read_text,
+    "read_office": _read_office,
     "draw": _draw,
 }
 

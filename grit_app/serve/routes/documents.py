@@ -27,7 +27,7 @@ async def upload(
     request: Request,
     service: Running,
     caller: Asking,
-    file: Annotated[list[UploadFile], File(description="PDF, text or Markdown; several may be sent.")],
+    file: Annotated[list[UploadFile], File(description="PDF, text, Markdown, office files, web pages, books, mails.")],
     ocr_pages: Annotated[
         int, Form(ge=0, le=MOST_OCR_PAGES, description="Scanned pages of a file that OCR reads, where it is installed.")
     ] = 20,

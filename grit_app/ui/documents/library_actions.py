@@ -10,13 +10,14 @@ from pathlib import Path
 
 from grit_app.documents.document import MOST_OCR_PAGES, Limits
 from grit_app.documents.library import FileReport, Library, Progress
+from grit_app.documents.read.kinds import KINDS
 from grit_app.documents.read.pdf.recognition import can_recognise
 from grit_app.gritlm.scheduler import Job
 from grit_app.settings import Settings
 from grit_app.ui.base.background import Watch
 from grit_app.ui.documents.library_view import Row
 
-FILE_KINDS = (".pdf", ".txt", ".md")
+FILE_KINDS = KINDS
 
 
 def library_limits(settings: Settings) -> Limits:

@@ -167,7 +167,7 @@ def test_damage_anywhere_never_gives_another_error(tmp_path: Path) -> None:
         ("empty.pdf", b"", "empty"),
         ("letter.pdf", b"Dear reader, this is no PDF at all.", "is not a PDF"),
         ("photo.jpg", b"\xff\xd8\xff\xe0" + bytes(100), "kind that cannot be read"),
-        ("letter.docx", b"PK\x03\x04" + bytes(100), "kind that cannot be read"),
+        ("letter.docx", b"PK\x03\x04" + bytes(100), "damaged and cannot be read"),
         ("binary.txt", b"abc\x00\x01\x02def", "binary data"),
         ("blank.txt", b" \n\n  \t\n", "no text"),
     ],

@@ -35,6 +35,12 @@ def read_text(data: str, name: str, sha256: str) -> Document:
     return compose(data, name, sha256, "text", lambda page: _paragraphs(page.split("\n"), mender))
 
 
+def text_lines(text: str) -> list[TextLine]:
+    """The lines of a plain text."""
+    found = text.replace("\r\n", "\n").split("\n")
+    return _paragraphs(found, HyphenMender(found))
+
+
 def read_csv(data: str, name: str, sha256: str) -> Document:
     """The document of comma or tab separated values: a row a line, the first row the heads."""
     try:

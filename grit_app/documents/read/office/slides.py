@@ -1,0 +1,39 @@
+"""Slides (.pptx) as pages, read by python-pptx."""
+
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pptx
+
+from grit_app.documents.read.clean import normalise
+from grit_app.documents.read.text.plain import TextLine, table_lines
+
+
+def read_slides(data: bytes) -> list[tuple[str, list[TextLine]]]:
+    """A page for each slide: its title as a heading, texts, tables, and the speaker's notes."""
+    pages = []
+    for number, slide in enumerate(pptx.Presentation(io.BytesIO(data)).slides, 1):
+        title = slide.shapes.title
+        lines = [TextLine(_plain(title.text), 1)] if title is not None and title.text.strip() else []
+        lines += _lines(shape for shape in slide.shapes if title is None or shape.shape_id != title.shape_id)
+        if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
+            lines += [TextLine(_plain(part)) for part in slide.notes_slide.notes_text_frame.text.split("\n")]
+        pages.append((str(number), lines))
+    return pages
+
+
+def _lines(shapes: Iterable[Any]) -> Iterator[TextLine]:
+    for shape in shapes:
+        if shape.shape_type == pptx.enum.shapes.MSO_SHAPE_TYPE.GROUP:
+            yield from _lines(shape.shapes)
+        elif getattr(shape, "has_table", False) and shape.has_table:
+            yield from table_lines([[_plain(cell.text) for cell in row.cells] for row in shape.table.rows])
+        elif shape.has_text_frame:
+            for paragraph in shape.text_frame.paragraphs:
+                if text := _plain("".join(run.text for run in paragraph.runs)):
+                    yield TextLine(text)
+
+
+def _plain(text: str) -> str:
+    return " ".join(normalise(text, loose_accents=False).split())
