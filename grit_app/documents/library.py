@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from grit_app.documents.chunking import Chunk, chunk_document, of_passages
 from grit_app.documents.document import Document, Limits, Stage
-from grit_app.documents.embedding import BIDIRECTIONAL, embed_chunks
+from grit_app.documents.embedding import BIDIRECTIONAL, embed_anew, embed_chunks
 from grit_app.documents.keep.fusion import Hit, Mode, cosine, fuse
 from grit_app.documents.keep.index import VectorIndex
 from grit_app.documents.keep.keywords import KeywordIndex, tokens
@@ -99,7 +99,7 @@ class Library:
         for stored in found:
             if stored.identity != self.identity:
                 log.info("%s was embedded by another model and is embedded anew.", stored.document.name)
-                vectors = self.model.encode([chunk.text for chunk in stored.chunks])
+                vectors = embed_anew(self.model, stored.chunks)
                 stored = self._store.replace_vectors(stored, vectors, self.identity)
             self._register(stored)
 

@@ -21,7 +21,7 @@ from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.documents.library import FileReport, Library, Progress
 from grit_app.documents.read.pdf.recognition import can_recognise
 from grit_app.errors import DocumentError
-from grit_app.gritlm import GritLM
+from grit_app.gritlm import GritLM, scheduler
 from tests.documents.conftest import HONEY, RIVER
 from tests.documents.pdf_maker import Pdf, encrypted, wrap
 from tests.documents.scan_maker import scan, text_page
@@ -409,3 +409,26 @@ def test_questions_are_answered_while_files_are_added(library: Library, files: l
         thread.join()
     assert failures == []
     assert [r.state for r in reports] == ["ready"] * 6 and len(library.documents()) == 7
+
+
+def test_a_library_of_another_model_is_embedded_anew_behind_everybody_s_questions(
+    load_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that opened after a change of model counted as a question, with hundreds of passages before all others."""
+    path = tmp_path / "text.txt"
+    path.write_text("Bees make honey from nectar. The river rises in the mountains. " * 8)
+    first = Library(load_tiny("mistral"), tmp_path / "data", chunk_tokens=40)
+    first.add([path])
+    first.close()
+    other = load_tiny("llama")
+    kinds: list[str] = []
+    acquire = other.scheduler.acquire
+    monkeypatch.setattr(
+        other.scheduler,
+        "acquire",
+        lambda job=None, *rest, **named: (kinds.append(scheduler._job_of(job).kind), acquire(job, *rest, **named))[1],
+    )
+    again = Library(other, tmp_path / "data", chunk_tokens=40)
+    assert kinds and set(kinds) == {"background"}
+    assert again.search(other.encode(["honey"])[0], "honey", 1)
+    again.close()
