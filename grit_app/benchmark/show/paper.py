@@ -233,6 +233,8 @@ def _answers(rows: Rows) -> tuple[list[str], list[list[str]]]:
 
 def interval(row: dict[str, Any], signed: bool = False) -> str:
     sign = "+" if signed else ""
+    if row["low"] == row["high"] and row["n"] > 1:
+        return f"{row['value']:{sign}.3f} (no interval known)"
     return f"{row['value']:{sign}.3f} ({row['low']:{sign}.3f} … {row['high']:{sign}.3f})"
 
 
