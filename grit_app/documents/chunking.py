@@ -19,6 +19,8 @@ CountTokens = Callable[[str], int]
 PAGE_SHARE = 0.3  # of the limit: a chunk this full ends with its page, so that most chunks cite one page
 HEADING_SHARE = 0.5
 MAX_TOKEN_CHARACTERS = 40  # a longer text than so many characters a token of the limit is not even tried whole
+THAI_LENGTH = 16  # characters; shorter pieces between spaces are names and lists
+_THAI_SPACE = re.compile(r"(?<=[\u0e00-\u0e7f])\s+(?=[\u0e00-\u0e7f])")
 _NUMBERS = re.compile(r"(?:\s|^)[($€£]?-?\d[\d,.]*%?")
 _SCRIPTS = (("ar", "\u0600", "\u06ff"), ("he", "\u0590", "\u05ff"), ("hi", "\u0900", "\u097f"),
             ("ja", "\u3040", "\u30ff"),
@@ -165,14 +167,26 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 def sentence_spans(line: str) -> list[tuple[int, int]]:
     """(start, stop) of each sentence of a line, without the spaces around it."""
     found = []
-    for boundary in sentencex.get_sentence_boundaries(_language(line), line):
-        start, stop = boundary["start_index"], boundary["end_index"]
+    for start, stop in _boundaries(line):
         piece = line[start:stop]
         start += len(piece) - len(piece.lstrip())
         stop -= len(piece) - len(piece.rstrip())
         if start < stop:
             found.append((start, stop))
     return found
+
+
+def _boundaries(line: str) -> Iterator[tuple[int, int]]:
+    """Thai has no full stop: there a space, behind some length, ends what is said."""
+    at = 0
+    for boundary in sentencex.get_sentence_boundaries(_language(line), line):
+        start, stop = boundary["start_index"], boundary["end_index"]
+        at = start
+        for space in _THAI_SPACE.finditer(line, start, stop):
+            if space.start() - at >= THAI_LENGTH and stop - space.end() >= THAI_LENGTH:
+                yield at, space.start()
+                at = space.end()
+        yield at, stop
 
 
 def _language(text: str) -> str:

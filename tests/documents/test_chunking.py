@@ -176,3 +176,22 @@ def test_a_document_of_one_word() -> None:
     made = read_text("Hello", "a.txt", "0" * 64)
     chunks = chunk_document(made, count_words, 200)
     assert [c.text for c in chunks] == ["Hello"] and chunks[0].pages == (0,)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentences"),
+    [
+        (
+            "博物馆九点开门。五点关门！谁保管钥匙？老王保管。",
+            ["博物馆九点开门。", "五点关门！", "谁保管钥匙？", "老王保管。"],
+        ),
+        ("يفتح المتحف في التاسعة. ويغلق في الخامسة؟ نعم.", ["يفتح المتحف في التاسعة.", "ويغلق في الخامسة؟", "نعم."]),
+        (
+            "พิพิธภัณฑ์เปิดเวลาเก้าโมงเช้า ปิดเวลาห้าโมงเย็นทุกวัน",
+            ["พิพิธภัณฑ์เปิดเวลาเก้าโมงเช้า", "ปิดเวลาห้าโมงเย็นทุกวัน"],
+        ),
+    ],
+    ids=["Chinese", "Arabic", "Thai"],
+)
+def test_sentences_of_any_script(line: str, sentences: list[str]) -> None:
+    assert [line[a:b] for a, b in sentence_spans(line)] == sentences

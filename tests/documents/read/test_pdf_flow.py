@@ -290,3 +290,13 @@ def test_widths_of_the_made_font_are_pdfiums_own() -> None:
     assert word.box == pytest.approx(
         (72 / 612, 1 - 707.2 / 792, (72 + width("Harbours", 10)) / 612, 1 - 697.9 / 792), abs=0.01
     )
+
+
+def test_signs_of_a_figures_font_without_a_map_are_no_text(read_made: Callable[..., Document]) -> None:
+    """They were passages, and the first lines of answers; formulas and rules of dashes are kept."""
+    pdf = Pdf()
+    page = pdf.page()
+    y = page.lines(72, 700, wrap(RIVER, 460))
+    page.text(72, y - 30, ")*+6:;<6:;", size=7)
+    page.text(72, y - 60, "a + b = (c - d) * 12", size=10)
+    assert read_made(pdf).text == f"{RIVER}\na + b = (c - d) * 12"

@@ -21,7 +21,7 @@ def read_book(data: bytes) -> list[tuple[str, list[TextLine]]]:
         path = container.find(".//{*}rootfile").get("full-path")
         package = _xml(archive.read(path))
         names = {item.get("id"): item.get("href") for item in package.iter(f"{_OPF}item")}
-        pages = []
+        pages: list[tuple[str, list[TextLine]]] = []
         for entry in package.iter(f"{_OPF}itemref"):
             name = posixpath.normpath(
                 posixpath.join(posixpath.dirname(path), urllib.parse.unquote(names[entry.get("idref")]))

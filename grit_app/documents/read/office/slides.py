@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pptx
+from pptx.enum.shapes import MSO_SHAPE_TYPE
 
 from grit_app.documents.read.clean import normalise
 from grit_app.documents.read.text.plain import TextLine, table_lines
@@ -25,7 +26,7 @@ def read_slides(data: bytes) -> list[tuple[str, list[TextLine]]]:
 
 def _lines(shapes: Iterable[Any]) -> Iterator[TextLine]:
     for shape in shapes:
-        if shape.shape_type == pptx.enum.shapes.MSO_SHAPE_TYPE.GROUP:
+        if shape.shape_type == MSO_SHAPE_TYPE.GROUP:
             yield from _lines(shape.shapes)
         elif getattr(shape, "has_table", False) and shape.has_table:
             yield from table_lines([[_plain(cell.text) for cell in row.cells] for row in shape.table.rows])

@@ -11,7 +11,7 @@ import pypdfium2.raw as pdfium_c
 
 from grit_app.documents.document import OCR_SECONDS, Document, Limits, Page, Stage, page_list
 from grit_app.documents.places import pack
-from grit_app.documents.read.clean import is_soup
+from grit_app.documents.read.clean import is_sign_soup, is_soup
 from grit_app.documents.read.pdf.flow import flow
 from grit_app.documents.read.pdf.furniture import without_furniture
 from grit_app.documents.read.pdf.glyphs import PageWords, WordReader
@@ -142,7 +142,7 @@ class _Read:
         # A font that does not say which characters it draws gives noise, which is worse than no text.
         self.unreadable = words.unreadable > 0.3 * max(1, glyphs)
         self.lines = PageLines() if self.unreadable else page_lines(words.words)
-        self.lines.lines = [line for line in self.lines.lines if not _BLANK_NOTICE.fullmatch(line.text)]
+        self.lines.lines = [line for line in self.lines.lines if not _is_no_text(line.text)]
         self.holds_picture = words.picture_share > 0.1
         self.hides_text = words.hidden > 0
 
@@ -152,6 +152,10 @@ class _Read:
         kept   its lines without what a scanner or an archive stamps on every page
         """
         return self.unreadable or (self.holds_picture and not _letters(kept)) or is_soup([line.text for line in kept])
+
+
+def _is_no_text(line: str) -> bool:
+    return _BLANK_NOTICE.fullmatch(line) is not None or is_sign_soup(line)
 
 
 def _letters(lines: Sequence[Line]) -> bool:
