@@ -240,12 +240,12 @@ def _longest_fit(window: str, count_tokens: CountTokens, limit: int) -> int:
 
 def _heading_over(document: Document, start: int) -> str:
     """The headings over `start`, outermost first, or the last one before it; for rows also their column heads."""
+    inside = bisect_right(document.sections, start, key=lambda s: s.start) - 1
+    if inside >= 0 and start < document.sections[inside].stop:
+        return document.sections[inside].title  # column heads included
     for table in document.tables:
         if table.title and table.rows[0].start <= start < table.rows[-1].stop:
             return table.title
-    inside = bisect_right(document.sections, start, key=lambda s: s.start) - 1
-    if inside >= 0 and start < document.sections[inside].stop:
-        return document.sections[inside].title
     at = bisect_right(document.headings, start, key=lambda h: h[0]) - 1
     if at < 0 or document.headings[at][0] == start:
         return ""

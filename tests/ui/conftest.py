@@ -100,8 +100,9 @@ def running_app(served_model_folder: Path, tmp_path_factory: pytest.TempPathFact
         process.wait(timeout=30)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Ends with its file: while it runs, an event loop is open that other tests of the process would meet."""
     if CHROMIUM is None:
         reason = "Chromium is not installed (Debian: apt-get install chromium)."
         if os.environ.get("GRIT_REQUIRE_BROWSER") == "1":

@@ -79,6 +79,25 @@ def load(path: Path, *, identity: str, verify: bool = True) -> KVCache | None:
 
     verify   compare the checksum, for which every byte is read now; without it a flipped byte is not noticed
     """
+    # The library opens the path twice, for the header and for the numbers: a file that was replaced between the two is
+    # read again.
+    while True:
+        before = _version(path)
+        found = _load(path, identity, verify)
+        if _version(path) == before:
+            return found
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """What tells a file from the one that replaces it."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns
+
+
+def _load(path: Path, identity: str, verify: bool) -> KVCache | None:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
