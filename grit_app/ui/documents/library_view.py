@@ -9,8 +9,8 @@ from typing import Final
 from grit_app.ui.base.handlers import escape
 from grit_app.ui.base.status import size
 
-OCR_S: Final = 4
-"""Seconds in which a full page is read by OCR: measured on two cores, with scans of 150 dpi."""
+OCR_S: Final = 8
+"""Seconds for a full page by OCR and its embedding: a dense report on two cores, at 150 dpi; typescript takes two."""
 
 SCRIPT: Final = """
 const unlock = (number) => {

@@ -89,7 +89,7 @@ def test_the_table_tells_state_progress_and_reason_of_each_file() -> None:
 def test_scanned_pages_have_a_button_that_tells_how_long_it_takes() -> None:
     html = table([Row("a.pdf", "ready", document_id=EVIL, scanned=12), Row("b.pdf", "failed", held=3, scanned=1)])
     words = Tags(html).words
-    assert "Read the 12 scanned pages, about 48 s" in words and "Read the scanned page, about 4 s" in words
+    assert "Read the 12 scanned pages, about 96 s" in words and "Read the scanned page, about 8 s" in words
     assert "onerror" not in Tags(html).attributes and 'data-scan="3"' in html
 
 
