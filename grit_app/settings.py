@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -305,6 +306,7 @@ def _parser() -> ArgumentParser:
     return parser
 
 
+@cache
 def _hints() -> dict[str, Any]:
     return get_type_hints(Settings)
 

@@ -7,7 +7,7 @@ import statistics
 from functools import cache
 from pathlib import Path
 
-from tests.test_imports import ROOT, imported_modules
+from tests.test_imports import ROOT, imported_modules, nodes
 
 MODULES_A_FOLDER = 12
 LINES_A_FILE = 400
@@ -42,7 +42,7 @@ def test_the_median_function_is_short() -> None:
     lengths = [
         node.end_lineno - node.lineno + 1
         for path in code_files()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
     ]
     assert statistics.median(lengths) <= MEDIAN_FUNCTION_LINES

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tests.test_imports import ROOT
+from tests.test_imports import ROOT, nodes
 
 KNOWN = Path(__file__).with_name("torch-2.11-names.txt")
 
@@ -20,7 +20,7 @@ def used_names() -> set[str]:
     """`torch.a.b.c` of every attribute chain and import in the code, as far as modules, classes and functions go."""
     names: set[str] = set()
     for path in (path for room in ("grit_app", "training") for path in (ROOT / room).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}
             elif isinstance(node, ast.Attribute):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests.training.step.test_distributed import free_port
 from training import validate as validation
 from training.config import DataFile, EvaluationConfig, RagConfig, TrainConfig, TrainError
 from training.data.formats import ContrastiveSample, DataError, Text, open_datasets, text_hash
+from training.evaluation import held_out
 from training.evaluation.held_out import retrieval
 from training.mine import MineConfig, best_first, hard_negatives, mine
 from training.run.estimate import estimate, read_recipe
@@ -220,6 +222,15 @@ def test_retrieval_metrics_equal_their_definitions(tiny_model: Any) -> None:
     assert found["mrr"] == pytest.approx(np.mean([1 / (rank + 1) for rank in ranks]))
     assert found["ndcg_at_10"] == pytest.approx(np.mean([1 / np.log2(r + 2) if r < 10 else 0 for r in ranks]))
     assert 0 < found["mrr"] < 1
+
+
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_a_collapsed_model_finds_nothing(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ties count against it, as in the loss's own accuracy, and so do vectors that are no numbers."""
+    samples = [ContrastiveSample(Text("", f"q{i}"), [Text("", f"p{i}")], [Text("", f"n{i}")]) for i in range(9)]
+    monkeypatch.setattr(held_out, "encode", lambda model, texts: np.full((len(texts), 2), value, dtype=np.float32))
+    found = retrieval(SimpleNamespace(), samples)  # type: ignore[arg-type]
+    assert found["accuracy_at_1"] == 0 and found["mrr"] == pytest.approx(1 / 18)
 
 
 @pytest.mark.parametrize("name", OWN_RECIPES)

@@ -104,7 +104,30 @@ def evaluated(trainer: Any) -> dict[str, float]:
             assert "none.jsonl" in str(error)
         else:
             raise AssertionError("a file that is not there was measured")
+        refuses_without_a_copy(trainer, log)
     return values
+
+
+def refuses_without_a_copy(trainer: Any, log: Any) -> None:
+    """The first process has no room for the whole model: everybody stops with its sentence, and nobody waits."""
+    from unittest.mock import patch
+
+    from training.config import TrainError
+    from training.run import metrics
+
+    def no_room(trainer: Any) -> None:
+        whole_model(trainer)
+        if trainer.ranks.is_main:
+            raise MemoryError("no room")
+
+    whole_model = metrics.whole_model
+    with patch.object(metrics, "whole_model", no_room):
+        try:
+            metrics.Evaluator(trainer).run(3, log)
+        except TrainError as error:
+            assert "MemoryError: no room" in str(error)
+        else:
+            raise AssertionError("a model that could not be built was measured")
 
 
 def refuses_foreign_weights(trainer: Any, folder: Path) -> None:

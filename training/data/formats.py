@@ -162,6 +162,11 @@ class HubRows:
     def where(self, index: int) -> str:
         return f"{self.name}, row {index}"
 
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal content alone: the library's own, which is made from the files that it has read."""
+        return f"{self.name}:{len(self)}:{self._rows._fingerprint}"
+
     def sizes(self) -> np.ndarray:
         found = np.zeros(len(self), dtype=np.int64)
         for index in range(0, len(self), -(-len(self) // MEASURED_ROWS)):
@@ -209,7 +214,7 @@ def open_datasets(files: Sequence[DataFile]) -> list[Dataset]:
             datasets += [_open_file(p, file) for p in lines]
         else:
             rows = HubRows(file.path)
-            datasets.append(Dataset(file.path, kind_of(rows[0], rows.where(0)), rows, file, f"{file.path}:{len(rows)}"))
+            datasets.append(Dataset(file.path, kind_of(rows[0], rows.where(0)), rows, file, rows.fingerprint))
     return datasets
 
 

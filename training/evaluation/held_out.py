@@ -67,8 +67,9 @@ def retrieval(model: GritLM, samples: Sequence[ContrastiveSample]) -> dict[str, 
     hits, reciprocal, gains = 0.0, 0.0, 0.0
     for row, sample in enumerate(samples):
         right = [place[text] for text in sample.positives]
-        order = np.argsort(-scores[row], kind="stable")
-        ranks = sorted(int(np.flatnonzero(order == column)[0]) for column in right)
+        wrong = np.delete(scores[row], right)
+        # A tie counts against the model, and so does a number that is none: all vectors alike find nothing.
+        ranks = [n + int((~(wrong < own)).sum()) for n, own in enumerate(sorted(scores[row][right], reverse=True))]
         hits += ranks[0] == 0
         reciprocal += 1 / (ranks[0] + 1)
         ideal = sum(1 / math.log2(rank + 2) for rank in range(min(10, len(ranks))))

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
@@ -104,6 +105,8 @@ def save_checkpoint(
     """Writes `checkpoint-<step>`; every process must call this. Prunes older ones; refreshes `best` if `is_best`.
 
     seconds   how much of run.minutes is spent
+
+    Raises CheckpointError on every process if it cannot be written; the older ones stay.
     """
     output_dir = trainer.config.output_dir
     folder = output_dir / f"{PREFIX}{step:06d}"
@@ -114,23 +117,41 @@ def save_checkpoint(
     )
     optimizer = get_optimizer_state_dict(trainer.core, trainer.optimizer.optimizer, options=options)
     randoms = _gathered_randoms()
+    failure = ""
     if trainer.ranks.is_main:
-        temporary = output_dir / f"tmp-{folder.name}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write_weights(trainer, weights, temporary)
         state = {"step": step, "best": best, "seconds": seconds, "optimizer": optimizer, "random": randoms}
+        try:
+            _write_aside(trainer, folder, weights, state, fingerprint)
+            if is_best:
+                _copy_best(folder, output_dir)
+            for old in checkpoints(output_dir)[: -trainer.config.run.keep]:
+                shutil.rmtree(old)
+        except (OSError, SafetensorError) as error:
+            failure = (
+                f"{folder} could not be written ({error}). Make room there; --resume auto goes on from the last one."
+            )
+    # Alone, the others would wait for the first one.
+    if failure := trainer.ranks.shared(failure):
+        raise CheckpointError(failure)
+    return folder
+
+
+def _write_aside(
+    trainer: Trainer, folder: Path, weights: dict[str, Any], state: dict[str, Any], fingerprint: str
+) -> None:
+    """Writes the checkpoint under a temporary name and renames it; after an error nothing of it is left."""
+    temporary = folder.with_name(f"tmp-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        write_weights(trainer, weights, temporary)
         torch.save(state, temporary / "training_state.pt")
         recipe = {"fingerprint": fingerprint, "config": recipe_values(trainer.config)}
         (temporary / "recipe.json").write_text(json.dumps(recipe, indent=2, default=str) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-        if is_best:
-            _copy_best(folder, output_dir)
-        for old in checkpoints(output_dir)[: -trainer.config.run.keep]:
-            shutil.rmtree(old)
-    trainer.ranks.barrier()
-    return folder
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_weights(trainer: Trainer, weights: dict[str, Tensor], folder: Path) -> None:

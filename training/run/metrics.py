@@ -143,7 +143,7 @@ class Evaluator:
         # Serving must not disturb the run: dropout off, and the random states as before.
         self._trainer.core.eval()
         with torch.random.fork_rng():
-            mine = self._measured(whole_model(self._trainer), step)
+            mine = self._measured(step)
         self._trainer.core.train()
         # Everybody needs them: whether this is the best checkpoint is decided, and saved, by all together. And a
         # failure stops everybody with its own sentence: alone, the others would wait for the first one.
@@ -158,12 +158,13 @@ class Evaluator:
             raise ConfigError(f"evaluation.best_metric {name} is not measured. Use one of {', '.join(sorted(values))}.")
         return values
 
-    def _measured(self, hf_model: PreTrainedModel | None, step: int) -> tuple[dict[str, float], str]:
+    def _measured(self, step: int) -> tuple[dict[str, float], str]:
         """(values, the sentence of an error); both empty on a process that has no model."""
-        if hf_model is None:
-            return {}, ""
         trainer = self._trainer
         try:
+            hf_model = whole_model(trainer)
+            if hf_model is None:
+                return {}, ""
             return self._measure(GritLM(hf_model, trainer.tokenizer, trainer.grit, identity=f"step {step}")), ""
         except GritError as error:
             return {}, str(error)

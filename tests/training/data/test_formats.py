@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,9 @@ def test_a_hub_data_set_of_another_form_is_read_by_its_library(monkeypatch: pyte
     assert dataset.longest(1) == [1]
     with pytest.raises(DataError, match=r"GritLM/tulu2, row 2.*has 1 turns"):
         dataset[2]
+    rows = rows.map(lambda row: {"text": [turn.upper() for turn in row["text"]]})
+    (other,) = open_datasets([DataFile(path="GritLM/tulu2", limit=2)])
+    assert other.fingerprint != dataset.fingerprint, "other text of equal number is another data set"
 
 
 def test_a_hub_name_that_cannot_be_had_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,3 +224,19 @@ def test_lines_are_found_across_blocks(tmp_path: Path, monkeypatch: pytest.Monke
     found = JsonLines(tmp_path / "a.jsonl")
     assert [found[i] for i in range(len(found))] == rows
     assert found.where(0) == "a.jsonl, line 3" and found.where(7) == "a.jsonl, line 17"
+
+
+def test_a_mapped_file_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corpus of 20 GB must open: what is held are the places of its lines, and one block while they are found."""
+    monkeypatch.setattr(formats, "BLOCK_BYTES", 2**20)
+    row = lines([{"text": "river " * 20_000}])
+    (tmp_path / "a.jsonl").write_bytes(row * 200)
+    tracemalloc.start()
+    try:
+        found = JsonLines(tmp_path / "a.jsonl")
+        found.content_hash()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found) == 200 and len(row) * 200 > 20 * 2**20
+    assert peak < 4 * 2**20

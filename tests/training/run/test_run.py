@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -34,6 +35,7 @@ from training.config import (
     TrainConfig,
     TrainError,
 )
+from training.run import checkpoint
 from training.run.checkpoint import CheckpointError, checkpoints, newest_checkpoint
 from training.run.optimizer import rate_factor
 from training.run.setup import build_module, check_pairs
@@ -138,6 +140,24 @@ def test_a_training_state_with_code_in_it_is_not_run(config: TrainConfig, tmp_pa
     torch.save({"step": 1, "best": Path("x")}, folder / "training_state.pt")
     with pytest.raises(CheckpointError, match="cannot be read"):
         train(replace(config, resume="auto"), silent)
+
+
+def test_a_checkpoint_that_finds_no_room_is_a_sentence_and_leaves_the_one_before(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the sentence of all processes: alone, the others would wait for the first one."""
+    real = checkpoint.write_weights
+
+    def full_disk(trainer: Any, weights: Any, folder: Path) -> None:
+        real(trainer, weights, folder)
+        if "000004" in folder.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_weights", full_disk)
+    with pytest.raises(CheckpointError, match=r"checkpoint-000004 could not be written .*No space left"):
+        train(config, silent)
+    assert [path.name for path in checkpoints(config.output_dir)] == ["checkpoint-000002"]
+    assert not list(config.output_dir.glob("tmp-*"))
 
 
 def test_resume_refuses_what_would_not_be_the_same_run(config: TrainConfig, tmp_path: Path) -> None:
