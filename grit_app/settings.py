@@ -138,8 +138,8 @@ class Settings:
     )
     memory_mb: int | None = _knob(
         None,
-        "Memory that caches of documents and chats, and files of visitors who keep nothing on disk, share; the least "
-        "recently used caches go first. Unset: a fourth of what is free once the model is loaded.",
+        "Memory that caches of documents, of chats and of /v1, and files of visitors who keep nothing on disk, share; "
+        "the least recently used caches go first. Unset: a fourth of what is free once the model is loaded.",
     )
     cache_scheme: Literal["native", "int8", "int4"] = _knob(
         "native",
@@ -179,7 +179,7 @@ class Settings:
     )
     api_bytes_mb: int = _knob(
         1024,
-        "Memory for KV caches that each key keeps through handles; the least recently used go first.",
+        "Memory for KV caches that each key keeps through handles, within memory_mb; the least recently used go first.",
     )
     request_timeout_s: int = _knob(
         600,

@@ -14,7 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from grit_app.doors import check_port, make_usable, one_sentence
 from grit_app.places import BUNDLED_MODEL, present
-from grit_app.settings import Settings, load
+from grit_app.settings import MB, Settings, load
 
 if TYPE_CHECKING:
     from grit_app.gritlm import GritLM
@@ -32,6 +32,8 @@ def load_model(settings: Settings) -> GritLM:
     model.config = model.config.overridden(
         repetition_penalty=settings.repetition_penalty, no_repeat_ngram_size=settings.no_repeat_ngram_size
     )
+    if settings.memory_mb is not None:
+        model.memory.limit_bytes = settings.memory_mb * MB
     if settings.engine == "openai":
         from grit_app.serve.remote import Engine, written_by
 

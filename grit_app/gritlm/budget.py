@@ -1,4 +1,5 @@
-"""One budget of bytes a model: caches of documents and chats, and files that are kept in memory, share it.
+"""One budget of bytes a model, for all that is kept to be faster (caches of documents, chats, prompts and handles), and
+for files that are kept in memory.
 
     memory.use(holder, key, cache.nbytes)      # used now; others, the least recently used first, are let go
     memory.hold(holder, key, len(original))    # cannot be made again, so it stays; False: there is no room for it

@@ -17,7 +17,7 @@ from grit_app.gritlm.scheduler import Scheduler
 class Loaded:
     """A loaded model with its formats. Every forward of its weights, in any thread, is a turn at `scheduler`.
 
-    memory   the budget of what is kept to be faster: caches of documents and chats
+    memory   the budget of what is kept to be faster: caches of documents, of chats, of the server's callers
     """
 
     def __init__(

@@ -10,10 +10,11 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from grit_app.gritlm import GritLM, KVCache, join
+from grit_app.gritlm.budget import Budget
 from grit_app.serve.errors import ApiError
 from grit_app.serve.types.embeddings import CacheHandle
 
@@ -28,35 +29,41 @@ class _Held:
 
 
 class Handles:
-    """All owners' caches: each within a budget of bytes, the least recently used first to go. Thread-safe."""
+    """All owners' caches, the least recently used first to go. Thread-safe.
 
-    def __init__(self, budget_bytes: int, clock: Callable[[], float] = time.time) -> None:
-        self._budget = budget_bytes
+    owner_bytes   what one owner may keep
+    memory        the process's budget, which all of them share with everything else that is kept to be faster
+    """
+
+    def __init__(self, owner_bytes: int, memory: Budget, clock: Callable[[], float] = time.time) -> None:
+        self._owner_bytes = owner_bytes
+        self._memory = memory
         self._clock = clock
         self._held: dict[str, OrderedDict[str, _Held]] = {}
         self._lock = threading.Lock()
 
     def keep(self, owner: str, caches: Sequence[KVCache]) -> list[CacheHandle]:
-        """A handle for each. Raises ApiError 413 if they do not fit into the owner's budget together."""
+        """A handle for each. Raises ApiError 413 if they do not fit together into what the owner may keep."""
         size = sum(cache.nbytes for cache in caches)
-        if size > self._budget:
+        room = self._memory.limit_bytes - self._memory.held_bytes
+        limit, knob = min((self._owner_bytes, "api_bytes_mb"), (room, "memory_mb"))
+        if size > limit:
             raise ApiError(
                 413,
-                f"These caches take {size / 1e6:.1f} MB, and a key may keep {self._budget / 1e6:.0f} MB. Send "
-                "fewer or shorter texts, or raise api_bytes_mb.",
+                f"These caches take {size / 1e6:.1f} MB, and there is room for {limit / 1e6:.0f} MB. Send "
+                f"fewer or shorter texts, or raise {knob}.",
                 param="cache",
             )
+        made = {f"kv_{secrets.token_hex(16)}": _Held(cache, self._clock() + LIFETIME_S) for cache in caches}
         with self._lock:
             self._expire()
             held = self._held.setdefault(owner, OrderedDict())
-            while held and sum(one.cache.nbytes for one in held.values()) + size > self._budget:
-                held.popitem(last=False)
-            handles = []
-            for cache in caches:
-                name = f"kv_{secrets.token_hex(16)}"
-                held[name] = _Held(cache, self._clock() + LIFETIME_S)
-                handles.append(self._describe(name, held[name]))
-            return handles
+            while held and sum(one.cache.nbytes for one in held.values()) + size > self._owner_bytes:
+                self._drop(owner, next(iter(held)))
+            held.update(made)
+        for name, one in made.items():
+            self._memory.use(self, (owner, name), one.cache.nbytes)
+        return [self._describe(name, one) for name, one in made.items()]
 
     def get(self, owner: str, name: str) -> KVCache:
         """The cache of a handle, whose lifetime begins anew. Raises ApiError 404: gone, or another owner's."""
@@ -73,7 +80,9 @@ class Handles:
                 )
             held.move_to_end(name)
             held[name].expires_s = self._clock() + LIFETIME_S
-            return held[name].cache
+            cache = held[name].cache
+        self._memory.use(self, (owner, name), cache.nbytes)
+        return cache
 
     def list(self, owner: str) -> list[CacheHandle]:
         """The owner's handles, the least recently used first."""
@@ -85,7 +94,18 @@ class Handles:
         """Lets a cache go. Raises ApiError 404 if it is not there."""
         self.get(owner, name)
         with self._lock:
-            self._held[owner].pop(name, None)
+            self._drop(owner, name)
+
+    def let_go(self, key: Hashable) -> bool:
+        """Drops one cache, for others to have the room: its owner is told to embed the text again."""
+        with self._lock:
+            self._drop(*key)  # type: ignore[misc]  # (owner, name), as it was given to the budget
+        return True
+
+    def _drop(self, owner: str, name: str) -> None:
+        """Call with the lock held."""
+        self._held[owner].pop(name, None)
+        self._memory.free(self, (owner, name))
 
     @property
     def bytes(self) -> int:
@@ -99,9 +119,9 @@ class Handles:
 
     def _expire(self) -> None:
         now = self._clock()
-        for held in self._held.values():
+        for owner, held in self._held.items():
             for name in [name for name, one in held.items() if one.expires_s <= now]:
-                del held[name]
+                self._drop(owner, name)
 
 
 def joined(model: GritLM, handles: Handles, owner: str, names: Sequence[str]) -> KVCache:

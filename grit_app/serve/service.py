@@ -24,7 +24,6 @@ from grit_app.serve.handles import Handles
 from grit_app.serve.keys import Caller, Gate
 from grit_app.serve.libraries import Libraries
 from grit_app.serve.metrics import Metrics
-from grit_app.serve.write.prefixes import Prefixes
 from grit_app.serve.write.writer import Writer
 from grit_app.settings import MB, Settings
 
@@ -34,9 +33,6 @@ WORKERS = 64
 """Threads that may wait for the model at once. They hold little; what computes is limited by the model's own lock."""
 
 DISCONNECT_POLL_S = 0.2
-
-PREFIX_BYTES = 512 * MB
-"""Keys and values of conversations, of all callers together."""
 
 
 class ModelSource(Protocol):
@@ -61,19 +57,18 @@ class Service:
         self.settings = settings
         self.gate = Gate(settings)
         self.metrics = Metrics()
-        self.prefixes = Prefixes(PREFIX_BYTES)
-        self.handles = Handles(settings.api_bytes_mb * MB)
         self.libraries = Libraries(settings)
         self.workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="serve")
         self._writer: Writer | None = None
         self._embedder: Embedder | None = None
+        self._handles: Handles | None = None
         self._making = threading.Lock()
 
     def writer(self, model: GritLM) -> Writer:
         """What writes all answers of this server."""
         with self._making:
             if self._writer is None:
-                self._writer = Writer(model, self.prefixes)
+                self._writer = Writer(model)
             return self._writer
 
     def embedder(self, model: GritLM) -> Embedder:
@@ -82,6 +77,13 @@ class Service:
             if self._embedder is None:
                 self._embedder = Embedder(model, self.metrics.batches.inc)
             return self._embedder
+
+    def handles(self, model: GritLM) -> Handles:
+        """What callers keep between requests."""
+        with self._making:
+            if self._handles is None:
+                self._handles = Handles(self.settings.api_bytes_mb * MB, model.memory)
+            return self._handles
 
     async def model(self, request: Request) -> GritLM:
         """The model, once it is loaded."""
@@ -93,8 +95,8 @@ class Service:
         if self._writer is not None:
             self.metrics.writing.set(self._writer.running)
             self.metrics.queued.set(self._writer.waiting)
-        self.metrics.cache_bytes.labels("prefixes").set(self.prefixes.bytes)
-        self.metrics.cache_bytes.labels("handles").set(self.handles.bytes)
+        self.metrics.cache_bytes.labels("prefixes").set(self._writer.kept_bytes if self._writer else 0)
+        self.metrics.cache_bytes.labels("handles").set(self._handles.bytes if self._handles else 0)
         return self.metrics.text()
 
     def close(self) -> None:

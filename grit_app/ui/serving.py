@@ -16,7 +16,7 @@ from grit_app.documents.keep.departed import remove_abandoned
 from grit_app.documents.library import Library
 from grit_app.gritlm import GritLM
 from grit_app.serve.app import OWN_PATHS, BesideThePage, create_app
-from grit_app.settings import MB, Settings
+from grit_app.settings import Settings
 from grit_app.ui.base.engine import Engine
 from grit_app.ui.base.sessions import Visitors
 from grit_app.ui.documents.library_actions import library_limits
@@ -32,8 +32,7 @@ THREADS = 160
 def assemble(settings: Settings, load: Callable[[], GritLM]) -> tuple[gr.Blocks, Engine, Visitors]:
     """The page, its model and its visitors, not yet started."""
     place = (lambda: on_zero_gpu(load())) if is_zero_gpu() else load
-    memory = None if settings.memory_mb is None else settings.memory_mb * MB
-    engine = Engine(place, most_jobs=settings.queue_size, memory_bytes=memory, warms_up=not is_zero_gpu())
+    engine = Engine(place, most_jobs=settings.queue_size, warms_up=not is_zero_gpu())
     name_uploads_privately()
 
     def open_library(folder: Path | None) -> Library:

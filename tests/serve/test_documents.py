@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from grit_app.gritlm import KVCache, Sampling, join
+from grit_app.gritlm import Conversation, GritLM, KVCache, Sampling, join
+from grit_app.gritlm.budget import Budget
 from grit_app.gritlm.prompts import rag_turn
 from grit_app.serve.errors import ApiError
 from grit_app.serve.handles import LIFETIME_S, Handles
 from grit_app.settings import Settings
 from tests.documents.pdf_maker import Pdf
-from tests.serve.conftest import Server
+from tests.serve.conftest import Server, serving
 
 BEES = "Bees make honey from nectar; they store it in combs made of wax."
 RIVER = "The river rises in the mountains and reaches the sea after three hundred kilometres."
@@ -145,7 +147,8 @@ def test_a_shared_server_without_keys_keeps_nothing(fresh_server: Callable[..., 
 def test_handles_end_by_time_and_by_bytes(server: Server) -> None:
     now = [1000.0]
     caches = [found.cache for found in server.model.encode_iter([BEES, RIVER, BEES], return_cache=True)]
-    handles = Handles(caches[0].nbytes + caches[1].nbytes, clock=lambda: now[0])
+    memory = Budget(10**9)
+    handles = Handles(caches[0].nbytes + caches[1].nbytes, memory, clock=lambda: now[0])
     first, second = (handles.keep("a", [cache])[0].id for cache in caches[:2])
     handles.get("a", first)
     third = handles.keep("a", [caches[2]])[0].id  # the least recently used, the second, goes
@@ -156,6 +159,41 @@ def test_handles_end_by_time_and_by_bytes(server: Server) -> None:
     handles.get("a", third)
     now[0] += LIFETIME_S / 2
     assert [one.id for one in handles.list("a")] == [third]
-    with pytest.raises(ApiError):
-        Handles(10).keep("a", caches)
+    assert handles.bytes == memory.bytes == caches[2].nbytes, "what ended counts no more"
+    handles.remove("a", third)
+    assert memory.bytes == 0
+    with pytest.raises(ApiError, match="api_bytes_mb"):
+        Handles(10, memory).keep("a", caches)
+    with pytest.raises(ApiError, match="memory_mb"):
+        Handles(10**9, Budget(10)).keep("a", caches)
     assert Settings(api_bytes_mb=0).api_bytes_mb == 0
+
+
+def test_handles_and_prompts_of_programs_share_the_one_budget_with_chats(
+    tiny_model_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """They had budgets of their own, 512 MB and 1 GB a key, on top of what the operator had allowed."""
+    model = GritLM.from_pretrained(tiny_model_folder("llama", max_position_embeddings=2048), dtype="float32")
+    memory = model.memory
+    with serving(model, Settings(data_dir=tmp_path)) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        said = [{"role": "user", "content": f"{RIVER} {BEES}"}]
+        handle = http.post("/v1/embeddings", json={"input": [BEES], "cache": True}).json()["data"][0]["cache"]
+        assert memory.bytes == handle["bytes"] > 0
+        body = {"messages": said, "max_tokens": 4, "temperature": 0}
+        assert http.post("/v1/chat/completions", json=body).status_code == 200
+        kept = memory.bytes - handle["bytes"]
+        assert kept > 0 and f'kind="prefixes"}} {float(kept)}' in http.get("/metrics").text
+        named = body | {"caches": [handle["id"]]}
+        assert http.post("/v1/chat/completions", json=named).status_code == 200, "used now: the prompt is older"
+
+        chat = Conversation()
+        memory.limit_bytes = memory.bytes + 1
+        list(model.stream(said, max_new_tokens=4, temperature=0.0, conversation=chat))
+        assert memory.bytes <= memory.limit_bytes
+        again = http.post("/v1/chat/completions", json=body).json()
+        assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == 0, "the least recently used went first"
+        memory.limit_bytes = 1
+        list(model.stream(said, max_new_tokens=4, temperature=0.0, conversation=chat))
+        gone = http.post("/v1/chat/completions", json=named)
+        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "cache_not_found")
+        assert memory.bytes == chat.nbytes

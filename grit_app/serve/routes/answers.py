@@ -171,7 +171,7 @@ async def over_caches(body: AnswerRequest, request: Request, service: Service, c
     names = body.caches or []
 
     def plan(model: GritLM) -> list[Plan]:
-        cache = joined(model, service.handles, caller.owner, names)
+        cache = joined(model, service.handles(model), caller.owner, names)
         parts = [body.question.strip(), DOCUMENT_FIRST_CLOSING]
         tail = model.prompts.continuation(rag_turn(parts, answer_prefix=model.config.answer_prefix, continued=True))
         sampling = Sampling(max_new_tokens=body.max_tokens, temperature=body.temperature, seed=body.seed)

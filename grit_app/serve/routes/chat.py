@@ -66,7 +66,7 @@ def plans(model: GritLM, body: ChatRequest, service: Service, caller: Caller) ->
     limit = body.max_completion_tokens or body.max_tokens or model.context
     constraint = constraint_of(model, body)
     turns = turns_of(body.messages, tools)
-    cache = joined(model, service.handles, caller.owner, body.caches) if body.caches else None
+    cache = joined(model, service.handles(model), caller.owner, body.caches) if body.caches else None
     prompt_ids = model.prompts.chat(turns).ids if cache is None else continued_ids(model, turns)
     top = (body.top_logprobs or 0) if body.logprobs else None
     return [

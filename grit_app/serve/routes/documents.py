@@ -89,13 +89,13 @@ async def delete(document_id: str, request: Request, service: Running, caller: A
 
 
 @router.get("/v1/caches")
-async def caches(service: Running, caller: Asking) -> CacheList:
+async def caches(request: Request, service: Running, caller: Asking) -> CacheList:
     """The handles of the caller's KV caches, with their bytes and how long they are kept."""
-    return CacheList(data=service.handles.list(caller.owner))
+    return CacheList(data=service.handles(await service.model(request)).list(caller.owner))
 
 
 @router.delete("/v1/caches/{name}")
-async def delete_cache(name: str, service: Running, caller: Asking) -> Deleted:
+async def delete_cache(name: str, request: Request, service: Running, caller: Asking) -> Deleted:
     """Lets a KV cache go before its time."""
-    service.handles.remove(caller.owner, name)
+    service.handles(await service.model(request)).remove(caller.owner, name)
     return Deleted(id=name)

@@ -46,7 +46,7 @@ async def embeddings(body: EmbeddingRequest, request: Request, service: Running,
         answer, caches = respond(model, body, texts, encoded(service, caller, model, body, texts, job))
         service.metrics.tokens.labels("embedded").inc(answer.usage.prompt_tokens)
         if body.cache:
-            handles = service.handles.keep(caller.owner, caches)
+            handles = service.handles(model).keep(caller.owner, caches)
             for item, handle in zip(answer.data, handles, strict=True):
                 item.cache = handle
         return answer

@@ -7,22 +7,30 @@ visitor's timing tells nothing about another's prompts.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections.abc import Hashable
 
 from grit_app.gritlm import KVCache
+from grit_app.gritlm.budget import Budget
 
 LEAST_TOKENS = 16
 """Shorter beginnings are read again: copying them saves nothing."""
 
+Key = tuple[str, tuple[int, ...]]
+"""Whose, and of which ids."""
+
 
 class Prefixes:
-    """The caches of all owners within one budget of bytes; the least recently used go first. Thread-safe."""
+    """The caches of all owners, within the process's budget of bytes. Thread-safe."""
 
-    def __init__(self, budget_bytes: int) -> None:
-        self._budget = budget_bytes
-        self._caches: OrderedDict[tuple[str, tuple[int, ...]], KVCache] = OrderedDict()
+    def __init__(self, memory: Budget) -> None:
+        self._memory = memory
+        self._caches: dict[Key, KVCache] = {}
         self._lock = threading.Lock()
-        self.bytes = 0
+
+    @property
+    def bytes(self) -> int:
+        with self._lock:
+            return sum(cache.nbytes for cache in self._caches.values())
 
     def find(self, owner: str, ids: list[int]) -> KVCache | None:
         """The longest kept beginning of `ids`, at most all but the last one: that is read for its logits."""
@@ -33,27 +41,31 @@ class Prefixes:
                     best, shared = key, common
             if best is None:
                 return None
-            self._caches.move_to_end(best)
-            return self._caches[best].slice(0, shared)
+            cache = self._caches[best]
+        self._memory.use(self, best, cache.nbytes)
+        return cache.slice(0, shared)
 
     def keep(self, owner: str, cache: KVCache) -> None:
         """Keeps a causal cache that begins at position 0, in place of those that are beginnings of it."""
         ids = tuple(cache.ids.tolist())
-        if len(ids) < LEAST_TOKENS or cache.nbytes > self._budget:
+        if len(ids) < LEAST_TOKENS or cache.nbytes > self._memory.limit_bytes:
             return
         with self._lock:
             for key in [key for key in self._caches if key[0] == owner and key[1] == ids[: len(key[1])]]:
-                self.bytes -= self._caches.pop(key).nbytes
+                self._drop(key)
             self._caches[owner, ids] = cache
-            self.bytes += cache.nbytes
-            while self.bytes > self._budget:
-                self.bytes -= self._caches.popitem(last=False)[1].nbytes
+        self._memory.use(self, (owner, ids), cache.nbytes)
 
-    def clear(self, owner: str | None = None) -> None:
-        """Forgets one owner's caches, or all."""
+    def let_go(self, key: Hashable) -> bool:
+        """Drops one cache, for others to have the room: its prompt is read again."""
         with self._lock:
-            for key in [key for key in self._caches if owner is None or key[0] == owner]:
-                self.bytes -= self._caches.pop(key).nbytes
+            self._drop(key)
+        return True
+
+    def _drop(self, key: Hashable) -> None:
+        """Call with the lock held."""
+        self._caches.pop(key, None)  # type: ignore[call-overload]  # a budget knows keys of any kind
+        self._memory.free(self, key)
 
 
 def _common(known: tuple[int, ...], ids: list[int]) -> int:

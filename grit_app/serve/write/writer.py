@@ -106,9 +106,9 @@ class Writing:
 class Writer:
     """Writes with one model. `submit` returns at once; `close` ends all."""
 
-    def __init__(self, model: GritLM, prefixes: Prefixes) -> None:
+    def __init__(self, model: GritLM) -> None:
         self._model = model
-        self._prefixes = prefixes
+        self._prefixes = Prefixes(model.memory)
         self._new: queue.SimpleQueue[Writing | None] = queue.SimpleQueue()
         self._running: list[Writing] = []
         self._twins: list[Writing] = []
@@ -122,6 +122,11 @@ class Writer:
     def running(self) -> int:
         """Answers that are being written."""
         return len(self._running)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of keys and values of prompts and answers that were written."""
+        return self._prefixes.bytes
 
     @property
     def waiting(self) -> int:

@@ -24,19 +24,8 @@ State = Literal["loading", "ready", "busy", "failed"]
 class Engine:
     """Loads once, tells how it stands, hands the model out. Safe to use from any thread."""
 
-    def __init__(
-        self,
-        load: Callable[[], GritLM],
-        most_jobs: int = 0,
-        *,
-        memory_bytes: int | None = None,
-        warms_up: bool = True,
-    ) -> None:
-        """
-        most_jobs      requests that may be under way at once; the next one is told to come back. 0: any number
-        memory_bytes   of the model's budget (`model.memory`); None: as the model took it
-        """
-        self._memory_bytes = memory_bytes
+    def __init__(self, load: Callable[[], GritLM], most_jobs: int = 0, *, warms_up: bool = True) -> None:
+        """most_jobs: requests that may be under way at once; the next one is told to come back. 0: any number."""
         self._load = load
         self._most_jobs = most_jobs
         self._warms_up = warms_up
@@ -64,8 +53,6 @@ class Engine:
             if self._warms_up:
                 warm_up(model)
             model.scheduler.limit = self._most_jobs
-            if self._memory_bytes is not None:
-                model.memory.limit_bytes = self._memory_bytes
             self._model = model
             logger.info("model ready after %.1f s", self.seconds)
         except GritError as error:
