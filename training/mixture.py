@@ -27,7 +27,7 @@ rag
 generative
   chats         definitions and short instructions
   prompted      tasks of P3 with short answers
-  own_talk      greetings, and questions about the app itself (mixing/small_talk.jsonl, written by hand)
+  own_talk      greetings, and questions about the app itself (assets/small_talk.jsonl, written by hand)
 
 `instructions` puts an instruction before a part of a rule's queries, so that it changes what is near.
 """

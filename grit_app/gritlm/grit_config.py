@@ -61,6 +61,10 @@ class GritConfig:
     """The guards against loops with which the model writes unless the caller says otherwise; small models need them.
     See `Sampling`."""
 
+    small_talk_similarity: float = 0.0
+    """Cosine from which on a message means one of the app's own known requests ("Who are you?"), whose reply the model
+    then reads as an example; depends on how the checkpoint's cosines are spread. 0: never."""
+
     confidence: dict[str, dict[str, Any]] = field(default_factory=dict)
     """For each kind of answer (each, free, quote) what judges it: `weights` of features, and the thresholds `refuse`,
     `doubt` and `sure`; fitted by `python -m training.fit.confidence`. Empty: answers are not judged."""
@@ -81,7 +85,7 @@ class GritConfig:
             )
         if self.trained_context < 16 or self.default_k < 1:
             raise ModelError("trained_context must be at least 16 and default_k at least 1 in grit_config.json.")
-        for name in ("answerable_threshold", "vector_weight"):
+        for name in ("answerable_threshold", "vector_weight", "small_talk_similarity"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ModelError(f"{name} must lie between 0 and 1 in grit_config.json, not {getattr(self, name)}.")
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from grit_app.benchmark.inputs.questions import read_rows
 from grit_app.gritlm import GritLM
 from grit_app.places import ASSETS
+from grit_app.rag.turns.small_talk import with_example
 from training.voice import is_good
 
 REQUESTS = ASSETS / "evaluation" / "requests.jsonl"
@@ -24,7 +25,8 @@ def replies(model: GritLM, requests: Path = REQUESTS) -> list[dict[str, Any]]:
     """
     rows = []
     for row in read_rows(requests):
-        stream = model.stream([{"role": "user", "content": row["request"]}], max_new_tokens=NEW_TOKENS)
+        messages, _ = with_example(model, [{"role": "user", "content": row["request"]}])
+        stream = model.stream(messages, max_new_tokens=NEW_TOKENS)
         answer = stream.read_all()
         rows.append(
             {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from grit_app.rag.turns.small_talk import exchanges
 from training.mixing.corpus import Corpus, Row
-from training.mixing.records import Record, read_records
+from training.mixing.records import Record
 
 CHAT_SOURCES = ("llms_from_scratch", "self_instruct_seed", "open_assistant_sample")
-OWN_TALK = Path(__file__).with_name("small_talk.jsonl")
+SERVED_NAME, SERVED_MILLIONS = "gritlm-135m", 135
+"""As the trained model will call itself."""
+
 MADE_SOURCES = ("made_definition", "made_synonym", "made_example", "made_glossary", "made_simplify")
 PROMPT_CHARACTERS = 2400
 """Longer prompts of P3 are left out."""
@@ -32,9 +34,8 @@ def prompted(corpus: Corpus) -> Iterator[Row]:
 def own_talk(corpus: Corpus) -> Iterator[Row]:
     if corpus.held_out:  # there is nothing to generalise to
         return
-    for record in read_records(OWN_TALK):
-        for request in record["requests"]:
-            yield {"text": [request, record["reply"]]}
+    for one in exchanges(SERVED_NAME, SERVED_MILLIONS):
+        yield {"text": [one.request, one.reply]}
 
 
 def _request(record: Record) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from grit_app.errors import Cancelled, GritError, ModelError
 from grit_app.gritlm import GritLM
+from grit_app.rag.turns.small_talk import small_talk
 
 logger = logging.getLogger("grit_app.ui")
 
@@ -122,3 +123,4 @@ def warm_up(model: GritLM) -> None:
     """One short pass of each kind: the first call pays for lazy set-up, and a visitor's clock should not."""
     model.encode(["warm up"])
     model.generate([{"role": "user", "content": "Hi"}], max_new_tokens=2)
+    small_talk(model)

@@ -9,6 +9,7 @@ import gradio as gr
 
 from grit_app.errors import InputError
 from grit_app.gritlm.write.decoding import GenerationStats
+from grit_app.rag.turns.small_talk import with_example
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
 from grit_app.ui.base.background import awaited
@@ -184,6 +185,7 @@ class ChatHandlers:
         cancel = self._visitors.begin_run(session, "chat")
         yield step("Waiting for the model …"), None
         with self._engine.using(cancel) as model:
+            said, example = with_example(model, said, cancel)
             stream = model.stream(said, cancel=cancel, conversation=visitor.conversation, **knobs)
             text = ""
             try:
@@ -192,7 +194,8 @@ class ChatHandlers:
                     yield reply(text) if text else in_turn(model, cancel, "Reading the conversation …"), None
             finally:
                 stream.close()
-        yield reply(text or "*(no words)*", short_line(stream.stats), statistics(stream.stats)), None
+        told = f" · read first, as an example: “{example.request}” with its reply" if example else ""
+        yield reply(text or "*(no words)*", short_line(stream.stats), statistics(stream.stats) + told), None
 
 
 def undone(history: list[Message], box: str, desk: Desk, event: gr.UndoData) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from grit_app.rag.follow_up import Turn, rewrite
+from grit_app.rag.turns.follow_up import Turn, rewrite
 
 MUSEUM = Turn("When is the museum open?", "Daily from ten to six.")
 TOWER = Turn("Who designed the Eiffel Tower?", "The engineer Gustave Eiffel and his company.")
