@@ -31,7 +31,6 @@ from grit_app.gritlm.write.decoding import Sampling
 from grit_app.rag import one_by_one
 from grit_app.rag.block_caches import gather
 from grit_app.rag.events import Done, Event, FirstToken, Retrieved, Rewritten, Token
-from grit_app.rag.turns.follow_up import Turn, rewrite
 from grit_app.rag.judge.conclusion import Written, conclude
 from grit_app.rag.judge.confidence import words_feature
 from grit_app.rag.judge.fitting import fit
@@ -41,6 +40,7 @@ from grit_app.rag.retrieval import Found, may_answer, retrieve, whole_document
 from grit_app.rag.run import AnswerMode, Run
 from grit_app.rag.stages import StageTimes
 from grit_app.rag.strategies import Strategy, find_strategy
+from grit_app.rag.turns.follow_up import Turn, rewrite
 
 Search = Callable[[NDArray[np.float32]], Found]
 Choose = Callable[[NDArray[np.float32]], Sequence[Hit]]

@@ -16,10 +16,10 @@ from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.write.runtime import Decoder
 from grit_app.rag.answering import answer
 from grit_app.rag.events import STAGES, Answer, Done, FirstToken, PassageAnswer, Retrieved, Rewritten, Token
-from grit_app.rag.turns.follow_up import Turn
 from grit_app.rag.one_by_one import choose
 from grit_app.rag.retrieval import Found, answerable, is_general, is_refusal
 from grit_app.rag.strategies import STRATEGIES, build_layouts, find_strategy
+from grit_app.rag.turns.follow_up import Turn
 
 QUESTION = "How many schools participated in the United States?"
 SHORT = Sampling(max_new_tokens=6)
