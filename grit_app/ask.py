@@ -1,6 +1,7 @@
 """One question over files, from the command line.
 
-    python -m grit_app.ask FILE… "question" [--strategy NAME] [--k K] [--model M] [--password P] [--data_dir D] [--json]
+    python -m grit_app.ask FILE… "question" [--strategy NAME] [--k K] [--model M] [--password P] [--encoding E]
+                                            [--data_dir D] [--json]
 
 Searches the given files only. With --data_dir they stay indexed there for the next question; without, nothing is kept.
 Exit status: 0 with a reply (also one that says the files do not answer), 2 for bad usage or if no file could be read,
@@ -15,11 +16,12 @@ import logging
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from grit_app.documents.document import MOST_OCR_PAGES
+from grit_app.documents.read.text.languages import is_encoding
 from grit_app.doors import replace_unknown_letters, shown, writes_unicode
 from grit_app.errors import DocumentError, GritError, InputError
 from grit_app.places import BUNDLED_MODEL, present
@@ -64,6 +66,7 @@ def parse(arguments: Sequence[str], settings: Settings) -> argparse.Namespace:
     parser.add_argument("--quantization", choices=("auto", "none", "8bit", "4bit"), default=settings.quantization)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=settings.device)
     parser.add_argument("--password", help="for encrypted PDFs")
+    parser.add_argument("--encoding", help="of text files, e.g. Shift-JIS; default: found from their bytes")
     parser.add_argument(
         "--data_dir", type=Path, default=settings.data_dir, help="keep the index here for the next question"
     )
@@ -83,6 +86,8 @@ def parse(arguments: Sequence[str], settings: Settings) -> argparse.Namespace:
         parser.error("the question is empty")
     if namespace.k is not None and namespace.k < 1:
         parser.error(f"--k must be at least 1, not {namespace.k}")
+    if namespace.encoding is not None and not is_encoding(namespace.encoding):
+        parser.error(f"--encoding {shown(namespace.encoding)} is not known; use one such as UTF-8 or windows-1251")
     if not 0 <= namespace.ocr_pages <= MOST_OCR_PAGES:
         parser.error(f"--ocr_pages must be 0 to {MOST_OCR_PAGES}, not {namespace.ocr_pages}")
     return namespace
@@ -107,6 +112,7 @@ def ask(options: argparse.Namespace, settings: Settings) -> tuple[Answer, list[S
             options.password,
             with_caches=strategy.documents == "bidirectional",
             ocr_pages=options.ocr_pages,
+            encoding=options.encoding,
         )
         skipped += [Skipped(report.name, report.reason) for report in reports if report.document_id is None]
         documents = list(dict.fromkeys(_ids(reports)))
@@ -115,7 +121,8 @@ def ask(options: argparse.Namespace, settings: Settings) -> tuple[Answer, list[S
         answer = _answer(options, library, model, documents, settings)
         if notice:  # not before: where no file can be read, stderr holds that sentence alone
             print(notice, file=sys.stderr)
-        return answer, skipped
+        told = [note for document in documents for note in library.document(document).notes]
+        return replace(answer, notes=(*answer.notes, *told)), skipped
     finally:
         library.close()
 

@@ -5,6 +5,7 @@ GritError
 ├── SettingsError                         a flag, variable or setting has a value that cannot be used
 └── DocumentError                         a file cannot be read or kept; names the file
     ├── PasswordNeeded                    encrypted, and no (or a wrong) password was given
+    ├── EncodingNeeded                    a text file's encoding cannot be told, or is not the one that was chosen
     └── NoTextFound                       scanned or empty: there is no text to index
 """
 
@@ -14,6 +15,7 @@ __all__ = [
     "Busy",
     "Cancelled",
     "DocumentError",
+    "EncodingNeeded",
     "GritError",
     "InputError",
     "ModelError",
@@ -33,6 +35,10 @@ class DocumentError(GritError):
 
 class PasswordNeeded(DocumentError):
     """The file is encrypted and no password, or a wrong one, was given."""
+
+
+class EncodingNeeded(DocumentError):
+    """The encoding of a text file cannot be told, or the file is not written in the one that was chosen."""
 
 
 class NoTextFound(DocumentError):

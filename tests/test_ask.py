@@ -105,6 +105,21 @@ def test_a_notice_about_the_model_does_not_stand_beside_the_one_sentence(run, fo
     assert (status, err) == (0, "The small model runs.\n") and "370" in out
 
 
+def test_a_guessed_encoding_is_told_and_can_be_chosen(run, tmp_path):
+    path = tmp_path / "walls.txt"
+    path.write_bytes("Wall 7 is called ЙШЩ. ".encode("cp1251") * 20)
+    kept = ["--data_dir", tmp_path / "data", "--json"]
+    for _ in range(2):  # the second finds the file already there
+        status, out, _ = run(path, "What is wall 7 called?", *kept)
+        assert status == 0 and "ЙШЩ" not in out and "a guess from its letters" in json.loads(out)["notes"][-1]
+    status, out, _ = run(path, "What is wall 7 called?", "--encoding", "windows-1251", *kept)
+    assert status == 0 and "ЙШЩ" in json.loads(out)["citations"][0]["text"] and json.loads(out)["notes"] == []
+    status, out, err = run(path, "What is wall 7 called?", "--encoding", "utf-8", *kept)
+    assert (status, out, err) == (2, "", "walls.txt is not written in UTF-8. Choose another encoding.\n")
+    status, out, err = run(path, "What is wall 7 called?", "--encoding", "rot13")
+    assert (status, out, err.count("\n")) == (2, "", 1) and "rot13" in err
+
+
 def test_flags_may_stand_anywhere_and_text_names_file_and_page(run, folder):
     status, out, _ = run("--k", "1", folder / "study.txt", "--mode", "quote", QUESTION)
     assert status == 0

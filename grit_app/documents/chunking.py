@@ -2,7 +2,8 @@
 
 A sentence is what sentencex finds inside one line of the stored text; a table row or heading is one line.
 Chunks are filled in order up to the token limit. A chunk ends early before a heading or a new page once it has some
-length, never ends with a heading, and no sentence is divided unless it alone is longer than the limit.
+length, never ends with a heading, and no sentence is divided unless it alone is longer than the limit. A block of code
+counts as one sentence; one that is longer than the limit is divided at its empty lines, or else at its line ends.
 """
 
 import hashlib
@@ -144,7 +145,18 @@ def _even_out_the_end(groups: list[list[_Sentence]], limit: int) -> None:
 def _sentences(document: Document, count_tokens: CountTokens, limit: int) -> Iterator[_Sentence]:
     headings = {at for at, _ in document.headings}
     borders = {page.start for page in document.pages}
+    blocks = dict(document.code)
+    passed = 0
     for line_start, line in _lines(document.text):
+        if line_start < passed:
+            continue
+        if line_start in blocks:
+            passed = blocks[line_start]
+            code = document.text[line_start:passed]
+            for a, b, tokens in _code_pieces(code, count_tokens, limit):
+                starts_page = a == 0 and line_start in borders
+                yield _Sentence(line_start + a, line_start + b, tokens, starts_page=starts_page, starts_line=True)
+            continue
         is_heading = line_start in headings
         spans = [(0, len(line))] if is_heading else sentence_spans(line)
         for number, (start, stop) in enumerate(spans):
@@ -154,6 +166,25 @@ def _sentences(document: Document, count_tokens: CountTokens, limit: int) -> Ite
                     line_start + start + a, line_start + start + b, tokens,
                     is_heading=is_heading, starts_page=first and line_start in borders, starts_line=first,
                 )  # fmt: skip
+
+
+def _code_pieces(
+    code: str, count_tokens: CountTokens, limit: int, ends: Sequence[str] = (r"\n\s*\n", r"\n")
+) -> Iterator[tuple[int, int, int]]:
+    """(start, stop, tokens) of a block that fits the limit, or of its parts, cut at the first of `ends`, that do."""
+    stripped = code.strip()
+    at = code.find(stripped)
+    if len(stripped) <= MAX_TOKEN_CHARACTERS * limit and (tokens := count_tokens(stripped)) <= limit:
+        if stripped:
+            yield at, at + len(stripped), tokens
+    elif not ends:
+        yield from ((at + a, at + b, tokens) for a, b, tokens in _fitting(stripped, count_tokens, limit))
+    else:
+        begin = 0
+        for stop, following in [*((m.start(), m.end()) for m in re.finditer(ends[0], code)), (len(code), len(code))]:
+            for a, b, tokens in _code_pieces(code[begin:stop], count_tokens, limit, ends[1:]):
+                yield begin + a, begin + b, tokens
+            begin = following
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

@@ -8,6 +8,9 @@ from grit_app.errors import SettingsError
 Stage = Literal["reading", "ocr", "embedding"]
 """Of adding a file: pages read, scanned pages read by OCR, chunks embedded."""
 
+EncodingBy = Literal["bytes", "letters", "person"]
+"""What says how a text file is encoded: its bytes, which prove it; its letters, a guess; or a person who chose it."""
+
 ID_LENGTH = 16
 """Hexadecimal digits of a file's SHA-256 that name its document."""
 
@@ -116,10 +119,13 @@ class Document:
     sections: tuple[Section, ...] = ()
     """In order of their start; stretches under no heading are left out."""
     tables: tuple[Table, ...] = ()
+    code: tuple[tuple[int, int], ...] = ()
+    """(start, stop) of blocks of code in the text, which hold empty lines as well."""
     words: bytes = field(default=b"", repr=False)
     """Where each word stands on its page: see places.py. Empty where there are no pages to show."""
     encoding: str = ""
     """Of a text file, as Python names it."""
+    encoding_by: EncodingBy = "bytes"
 
     @property
     def id(self) -> str:
@@ -131,8 +137,10 @@ class Document:
         """Pages that are pictures whose text nobody has read."""
         return sum(page.source == "scan" for page in self.pages)
 
-    def gains(self, ocr_pages: int) -> bool:
-        """True if more of its pages would be read where OCR may read so many."""
+    def gains(self, ocr_pages: int, encoding: str | None = None) -> bool:
+        """True if it would be read otherwise where OCR may read so many pages, or in this encoding."""
+        if encoding is not None and self.encoding:
+            return encoding != self.encoding
         return self.scanned > 0 and ocr_pages > sum(page.source == "ocr" for page in self.pages)
 
 

@@ -12,7 +12,6 @@ from grit_app.documents.chunking import Chunk
 from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, file_name
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.model import GritLM
-from grit_app.gritlm.scheduler import Job
 
 BIDIRECTIONAL: Final[Attention] = "bidirectional"
 EMBED_TOGETHER: Final = 64  # chunks between two looks at the byte budget
@@ -51,12 +50,3 @@ def embed_chunks(
                     used += caches.write(kv_folder / file_name(key), cache)
             tell(len(rows), len(chunks))
     return np.stack(rows), in_memory
-
-
-def embed_anew(model: GritLM, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
-    """Vectors of a document that another model embedded: float32 [chunks, hidden].
-
-    It happens when a visitor's page opens the library, and whoever asks something meanwhile comes first.
-    """
-    with Job("background").applies():
-        return model.encode([chunk.text for chunk in chunks])

@@ -7,12 +7,12 @@
 The store is the truth; the indices of vectors and keywords are made from it. How passages are scored: fusion.py.
 """
 
+import contextlib
 import logging
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,16 +20,19 @@ import numpy as np
 from chromadb.errors import ChromaError, InternalError
 from numpy.typing import NDArray
 
-from grit_app.documents.chunking import Chunk, chunk_document, of_passages
+from grit_app.documents.chunking import Chunk, of_passages
 from grit_app.documents.document import Document, Limits, Stage
-from grit_app.documents.embedding import BIDIRECTIONAL, embed_anew, embed_chunks
+from grit_app.documents.embedding import BIDIRECTIONAL
 from grit_app.documents.keep.fusion import Hit, Mode, cosine, fuse
 from grit_app.documents.keep.index import VectorIndex
 from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, hot_bytes_on
+from grit_app.documents.keep.memory_store import MemoryStore
 from grit_app.documents.keep.server_index import open_index
-from grit_app.documents.keep.store import Damaged, FolderStore, MemoryStore, Stored
+from grit_app.documents.keep.store import Damaged, FolderStore, Stored
+from grit_app.documents.keeping import Keeper, Tell
 from grit_app.documents.read.reading import id_of_file, read_document
+from grit_app.documents.read.text.languages import known_encoding
 from grit_app.documents.reports import DocumentInfo, FileReport, Progress
 from grit_app.doors import shown
 from grit_app.errors import Cancelled, DocumentError, GritError
@@ -88,25 +91,19 @@ class Library:
         self._keywords: KeywordIndex | None = None
         self._closed = False
         self._store: FolderStore | MemoryStore = MemoryStore(model.memory) if folder is None else FolderStore(folder)
+        self._keeper = Keeper(model, self._store, self.caches, self.identity, chunk_tokens)
         try:
-            self._take_up(self._store.load())
+            for stored in self._store.load():
+                self._register(self._keeper.up_to_date(stored))
             self._index = self._open_index(None if folder is None else Path(folder) / "index")
         except BaseException:
             self._store.close()
             raise
 
-    def _take_up(self, found: Sequence[Stored]) -> None:
-        for stored in found:
-            if stored.identity != self.identity:
-                log.info("%s was embedded by another model and is embedded anew.", stored.document.name)
-                vectors = embed_anew(self.model, stored.chunks)
-                stored = self._store.replace_vectors(stored, vectors, self.identity)
-            self._register(stored)
-
     def _open_index(self, folder: Path | None) -> VectorIndex:
         """The index of what is stored; in memory where the disk has no room for it, since it can be made again."""
         try:
-            index = open_index(folder, self.identity, self._vectors)
+            index = open_index(folder, f"{self.identity}/{self.chunk_tokens}", self._vectors)
             if not index.matches(self._row_of):
                 index.rebuild((i, [c.id for c in stored.chunks], stored.vectors) for i, stored in self._stored.items())
             return index
@@ -139,14 +136,21 @@ class Library:
         names: Sequence[str] | None = None,
         with_caches: bool = True,
         ocr_pages: int | None = None,
+        encoding: str | None = None,
     ) -> list[FileReport]:
         """Reads, embeds and keeps files; one report a file, in order. A file that cannot be used stops no other.
+
+        A file that is here already is read again where OCR may read more of it, or where it is a text file and another
+        encoding is chosen; its earlier reading stays until then, and where the new one fails.
 
         names        what people call the files, where that is not the last part of the path
         with_caches  also keep the KV caches that embedding leaves, while the byte budget lasts
         ocr_pages    scanned pages that OCR may read of each file; None: as the limits say
+        encoding     of text files, where a person chose it; None: found from their bytes
         """
         limits = self.limits if ocr_pages is None else replace(self.limits, ocr_pages=ocr_pages)
+        with contextlib.suppress(LookupError):  # one that does not exist is told for each file
+            encoding = encoding and known_encoding(encoding)
         reports: list[FileReport] = []
         called = [shown(name) for name in names or [Path(path).name for path in paths]]
         for number, (path, name) in enumerate(zip(paths, called, strict=True)):
@@ -160,7 +164,9 @@ class Library:
                 continue
             try:
                 with self._adding:
-                    reports.append(self._add_one(Path(path), name, password, limits, tell, cancel, with_caches))
+                    reports.append(
+                        self._add_one(Path(path), name, password, limits, encoding, tell, cancel, with_caches)
+                    )
             except Cancelled:
                 reports.append(FileReport(name, "cancelled", f"{name} was not kept: stopped while it was read."))
             except GritError as error:
@@ -173,24 +179,33 @@ class Library:
         name: str,
         password: str | None,
         limits: Limits,
-        tell: Callable[[Stage, int, int], None],
+        encoding: str | None,
+        tell: Tell,
         cancel: threading.Event | None,
         with_caches: bool,
     ) -> FileReport:
         known = self._stored.get(id_of_file(path, limits))
-        if known is not None and not known.document.gains(limits.ocr_pages):
+        if known is not None and not known.document.gains(limits.ocr_pages, encoding):
             return FileReport.duplicate(known, name)
         with tempfile.TemporaryDirectory(prefix="grit-") as scratch:
             plain = Path(scratch) / "plain.pdf"
-            document = read_document(path, name, password, limits, tell, cancel=cancel, plain_copy=plain)
-            if known is not None and document.scanned >= known.document.scanned:
+            document = read_document(
+                path, name, password, limits, tell, cancel=cancel, plain_copy=plain, encoding=encoding
+            )
+            if known is not None and known.document.scanned and document.scanned >= known.document.scanned:
                 return FileReport.duplicate(known, name)
             if known is None and len(self._stored) >= self.limits.max_documents:
                 raise DocumentError(
                     f"{name} was not added: {limits.max_documents} documents are the limit. Remove one first."
                 )
             self.caches.close_document(document.id)
-            stored = self._embed_and_keep(document, plain if plain.exists() else path, tell, cancel, with_caches)
+            source, added = plain if plain.exists() else path, None if known is None else known.added
+            try:
+                stored = self._keeper.keep(document, source, tell, cancel, with_caches=with_caches, added=added)
+            except BaseException:
+                if known is not None:
+                    self.caches.open_document(document.id, known.caches)
+                raise
         with self._lock:
             try:
                 self._index.remove(document.id)
@@ -229,29 +244,6 @@ class Library:
                 self._index.add(document.id, [chunk.id for chunk in chunks], stored.vectors)
                 self._register(stored)
         return document.id
-
-    def _embed_and_keep(
-        self,
-        document: Document,
-        source: Path,
-        tell: Callable[[Stage, int, int], None],
-        cancel: threading.Event | None,
-        with_caches: bool,
-    ) -> Stored:
-        chunks = chunk_document(document, self.model.prompts.count, self.chunk_tokens)
-        in_memory: list[tuple[Key, KVCache]] = []
-
-        def embed(kv_folder: Path | None) -> NDArray[np.float32]:
-            vectors, made = embed_chunks(
-                self.model, chunks, self.caches, kv_folder, partial(tell, "embedding"), cancel, with_caches=with_caches
-            )
-            in_memory.extend(made)
-            return vectors
-
-        stored = self._store.write(document, chunks, self.identity, source, embed)
-        for key, cache in in_memory:
-            self.caches.put(key, cache)
-        return stored
 
     def documents(self) -> list[DocumentInfo]:
         """All documents, oldest first."""

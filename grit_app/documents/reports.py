@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from grit_app.documents.document import Stage
+from grit_app.documents.document import EncodingBy, Stage
 from grit_app.documents.keep.store import Stored
-from grit_app.errors import GritError, NoTextFound, PasswordNeeded
+from grit_app.errors import EncodingNeeded, GritError, NoTextFound, PasswordNeeded
 
 
 class Progress(NamedTuple):
@@ -35,6 +35,8 @@ class FileReport:
     needs_password: bool = False
     scanned: int = 0
     """Pages that are pictures and were not read."""
+    needs_encoding: bool = False
+    """Of a text file that would be read if a person chose its encoding."""
 
     @classmethod
     def of(cls, stored: Stored, state: Literal["ready", "duplicate"], reason: str, name: str) -> "FileReport":
@@ -54,7 +56,10 @@ class FileReport:
     def failed(cls, name: str, error: GritError) -> "FileReport":
         """Of a file that cannot be used."""
         scanned = error.scanned if isinstance(error, NoTextFound) else 0
-        return cls(name, "failed", str(error), needs_password=isinstance(error, PasswordNeeded), scanned=scanned)
+        return cls(
+            name, "failed", str(error), scanned=scanned,
+            needs_password=isinstance(error, PasswordNeeded), needs_encoding=isinstance(error, EncodingNeeded),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,9 @@ class DocumentInfo:
     added: float
     """Seconds since 1970."""
     cache_bytes: int
+    encoding: str
+    """Of a text file, as Python names it; empty for other files."""
+    encoding_by: EncodingBy
 
     @classmethod
     def of(cls, stored: Stored, cache_bytes: int) -> "DocumentInfo":
@@ -80,5 +88,5 @@ class DocumentInfo:
         document = stored.document
         return cls(
             document.id, document.name, document.kind, len(document.pages), len(stored.chunks), len(document.text),
-            document.notes, document.scanned, stored.added, cache_bytes,
+            document.notes, document.scanned, stored.added, cache_bytes, document.encoding, document.encoding_by,
         )  # fmt: skip

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from grit_app.documents.chunking import Chunk, chunk_document, sentence_spans
 from grit_app.documents.document import Document, Page
+from grit_app.documents.read.text.markdown import read_markdown
 from grit_app.documents.read.text.plain import read_text
 from tests.documents.conftest import HONEY, RIVER
+from tests.documents.pdf_maker import wrap
 
 
 def count_words(text: str) -> int:
@@ -195,3 +197,66 @@ def test_a_document_of_one_word() -> None:
 )
 def test_sentences_of_any_script(line: str, sentences: list[str]) -> None:
     assert [line[a:b] for a, b in sentence_spans(line)] == sentences
+
+
+# ---------------------------------------------------------------- code
+
+CODE = """def area(width, height):
+    if width < 0:
+        raise ValueError("width")
+
+    return width * height"""
+LISTING = "\n\n".join(f"def f{n}(x):\n    y = x + {n}\n    return y * {n}" for n in range(9))
+
+
+def markdown(text: str) -> Document:
+    return read_markdown(text, "a.md", "0" * 64)
+
+
+@pytest.mark.parametrize("prose", [5, 9, 14, 18])
+@pytest.mark.parametrize("kind", ["fenced", "indented", "in a text", "fenced in a text"])
+def test_a_block_of_code_is_never_cut_inside(prose: int, kind: str) -> None:
+    """Half a function answers nothing: blocks were cut wherever a passage was full, and lost their empty lines."""
+    indented = "\n".join(f"    {line}" if line else "" for line in CODE.split("\n"))
+    block = f"```python\n{CODE}\n```" if "fenced" in kind else indented
+    text = f"{'It opens here. ' * prose}\n\n{block}\n\n{'It closes there. ' * 8}"
+    made = read_text(text, "a.txt", "0" * 64) if "text" in kind else markdown(text)
+    chunks = chunk_document(made, count_words, 30)
+    check_laws(made, chunks, 30)
+    assert sum(CODE in chunk.text for chunk in chunks) == 1
+    assert all("def area" not in c.text or CODE in c.text for c in chunks)
+
+
+def test_a_block_longer_than_a_passage_is_cut_at_its_empty_lines() -> None:
+    made = markdown(f"Here it is.\n\n```\n{LISTING}\n```\n\nThat was it.")
+    chunks = chunk_document(made, count_words, 30)
+    check_laws(made, chunks, 30)
+    functions = LISTING.split("\n\n")
+    assert len(chunks) > 3 and all(sum(function in c.text for c in chunks) == 1 for function in functions)
+    without = LISTING.replace("\n\n", "\n")
+    made = markdown(f"```\n{without}\n```")
+    chunks = chunk_document(made, count_words, 30)
+    check_laws(made, chunks, 30)
+    lines = [line.strip() for line in without.split("\n")]
+    assert all(line in lines for c in chunks for line in map(str.strip, c.text.split("\n"))), "then at line ends"
+
+
+def test_blocks_beside_each_other_are_two() -> None:
+    made = markdown(f"```\n{CODE}\n```\n\n```\n{CODE}\n```")
+    assert [made.text[a:b] for a, b in made.code] == [CODE, CODE]
+    assert [c.text for c in chunk_document(made, count_words, 20)] == [CODE, CODE]
+
+
+def test_a_line_of_code_longer_than_a_passage_is_cut_in_the_end() -> None:
+    made = markdown("```\n" + "call(x) " * 100 + "\n\nend()\n```")
+    chunks = chunk_document(made, count_words, 30)
+    check_laws(made, chunks, 30)
+
+
+def test_indented_prose_of_a_text_is_no_code() -> None:
+    """A letter's address, a poem and a quotation are indented, too; their broken lines are joined as before."""
+    quotation = "\n".join(f"    {line}" for line in wrap(RIVER, 350))
+    assert read_text(f"He wrote:\n\n{quotation}\n\nSo it was.", "a.txt", "0" * 64).code == ()
+    poem = "    The river ran down to the sea\n    and nobody knew where it went\n"
+    assert read_text(f"A poem\n\n{poem}", "a.txt", "0" * 64).code == ()
+    assert read_text("An open fence:\n\n```\nnever closed\n", "a.txt", "0" * 64).code == ()

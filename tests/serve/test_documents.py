@@ -72,6 +72,18 @@ def test_documents_are_kept_listed_answered_from_and_removed(client: httpx.Clien
     assert client.post("/v1/documents", files=[("file", ("x.bin", b"\0\1"))]).status_code == 400
 
 
+def test_the_encoding_of_an_uploaded_text_can_be_chosen(client: httpx.Client) -> None:
+    files = [("file", ("walls.txt", "Wall 7 is called ЙШЩ. ".encode("cp1251") * 20))]
+    (guessed,) = client.post("/v1/documents", files=files).json()["data"]
+    assert "a guess from its letters" in guessed["notes"][0]
+    (chosen,) = client.post("/v1/documents", files=files, data={"encoding": "windows-1251"}).json()["data"]
+    assert (chosen["id"], chosen["encoding"], chosen["notes"]) == (guessed["id"], "cp1251", [])
+    for wrong in ("rot13", "utf-8"):
+        assert client.post("/v1/documents", files=files, data={"encoding": wrong}).status_code == 400
+    assert client.get("/v1/documents").json()["data"] == [chosen]
+    client.delete(f"/v1/documents/{chosen['id']}")
+
+
 def test_an_answer_over_texts_that_come_with_it_streams_tokens_then_citations(client: httpx.Client) -> None:
     body = {"question": "How is honey made?", "documents": [BEES, {"name": "river", "text": RIVER}], "mode": "quote"}
     whole = client.post("/v1/answers", json=body).json()

@@ -165,6 +165,37 @@ def test_an_encrypted_file_asks_for_its_password(open_page: OpenPage, tmp_path: 
     expect(page.locator("input[data-password]")).to_have_count(0)
 
 
+def test_a_wrongly_guessed_encoding_is_put_right_in_the_row(open_page: OpenPage, tmp_path: Path) -> None:
+    """The letters of these two are too few to tell; what a person chooses is read, and what does not fit is not."""
+    page = open_page()
+    open_tab(page, "Document Q&A")
+    files = {"walls.txt": ("Wall 7 is called ЙШЩ. ", "cp1251"), "plan.txt": ("Plan B is called 橘 巽. ", "cp932")}
+    for name, (text, encoding) in files.items():
+        (tmp_path / name).write_bytes((text * 20).encode(encoding))
+    add(page, *(tmp_path / name for name in files))
+    for name, (_, encoding) in files.items():
+        row = file_row(page, name)
+        wait_for(row.locator(".chip.ready"))
+        expect(row.locator(".detail")).to_contain_text("a guess from its letters")
+        row.locator("select").select_option("utf-16-be" if encoding == "cp932" else "utf-8")
+        row.get_by_role("button", name="Read again").click()
+        if encoding == "cp1251":
+            refused = file_row(page, name).filter(has=page.locator(".chip.failed"))
+            expect(refused.locator(".detail")).to_contain_text("is not written in UTF-8", timeout=WAIT_MS)
+            refused.get_by_role("button", name="Dismiss").click()
+            expect(file_row(page, name)).to_have_count(1)
+            expect(row.locator("select")).not_to_have_value("utf-8")  # the earlier reading
+        else:
+            expect(row.locator("select")).to_have_value("utf-16-be", timeout=WAIT_MS)
+        row.locator("select").select_option(encoding)
+        row.get_by_role("button", name="Read again").click()
+        expect(row.locator("select")).to_have_value(encoding, timeout=WAIT_MS)
+        expect(row.locator(".detail")).not_to_contain_text("guess")
+    ask(page, "What is wall 7 called?")
+    wait_for(page.locator("#answers .stats"))
+    expect(page.locator("#sources")).to_contain_text("ЙШЩ")
+
+
 def test_text_of_documents_cannot_run_code_in_the_page(open_page: OpenPage, tmp_path: Path) -> None:
     """A document's name and words pass through HTML, templates and Markdown on their way to the page."""
     page = open_page()

@@ -2,11 +2,12 @@
 
     DATA/lock                     held while a process uses the folder
     DATA/documents/ID/meta.json   name, kind, notes, which vectors count
-                     /text.txt  pages.json  chunks.json  words.bin (places.py)
+                     /text.txt  pages.json  sections.json  tables.json  chunks.json  words.bin (places.py)
                      /vectors-….npy   float32 [chunks, dimension]
                      /original.pdf    the file itself, for pictures of its pages
                      /kv/             KV caches (see kv_store.py)
     DATA/documents/.new-…  .gone-…    unfinished or removed; swept when the store is opened
+                  /.old-ID            an earlier reading whose place another is taking; comes back if that did not come
 
 Vectors, keywords and caches can all be made again from text.txt and chunks.json.
 """
@@ -20,8 +21,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grit_app.documents.chunking import Chunk
-from grit_app.documents.document import Document, Page, Table
+from grit_app.documents.document import Document, Page, Section, Table
 from grit_app.doors import make_usable
 from grit_app.errors import DocumentError
-from grit_app.gritlm.budget import Budget
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2
 READABLE = (1, 2)
 """Formats that are read as they are: 1 had no digests."""
+
+UNTOLD_CHUNK_TOKENS = 200
+"""Of documents that were kept before their chunks' length was noted: the default of the setting."""
 
 Vectors = NDArray[np.float32]
 
@@ -59,6 +62,8 @@ class Stored:
     """The original file, without encryption."""
     caches: Path | None = None
     """Folder of its KV caches; None where nothing is written to disk."""
+    chunk_tokens: int = 0
+    """That its chunks were cut to; 0: they were given as they are."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,9 @@ class FolderStore:
             os.utime(self.folder / "lock")  # when the library was last opened
         except OSError as error:
             raise DocumentError(f"The data folder {folder} cannot be used: {error.strerror or error}.") from error
+        for old in self._documents.glob(".old-*"):
+            if not self._place_of(old).exists():
+                old.rename(self._place_of(old))
         for leftover in sorted(self._documents.glob(".*")):
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -122,11 +130,18 @@ class FolderStore:
         identity: str,
         source: Path,
         embed: Callable[[Path | None], Vectors],
+        *,
+        chunk_tokens: int = 0,
+        added: float | None = None,
     ) -> Stored:
-        """Keeps a document, in the place of one with the same id: a damaged one, or one read with less.
+        """Keeps a document, in the place of one with the same id: a damaged one, or one that was read otherwise.
 
-        `embed` gives its vectors and may write KV caches into the folder it is handed.
+        embed         gives its vectors and may write KV caches into the folder it is handed
+        chunk_tokens  that the chunks were cut to; 0: they were given as they are
+        added         when the document came, in seconds since 1970; None: now
+        Raises DocumentError, or what `embed` raises; then what was there before is there still.
         """
+        kept = {"chunk_tokens": chunk_tokens, "added": time.time() if added is None else added, "identity": identity}
         aside = self._documents / f".new-{document.id}-{secrets.token_hex(4)}"
         final = self._documents / document.id
         try:
@@ -139,27 +154,45 @@ class FolderStore:
             _write(aside / "pages.json", _json([asdict(page) for page in document.pages]))
             _write(aside / "words.bin", document.words)
             _write(aside / "tables.json", _json([asdict(table) for table in document.tables]))
+            _write(aside / "sections.json", _json([asdict(section) for section in document.sections]))
             _write(aside / "chunks.json", _json([[c.start, c.stop, c.heading] for c in chunks]))
             vectors = embed(aside / "kv")
             try:
-                _finish(aside, document, vectors, identity)
+                _finish(aside, document, vectors, kept)
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
                 log.warning("%s is kept without its KV caches: there is no space left for them.", document.name)
                 for path in [*(aside / "kv").iterdir(), *aside.glob("vectors-*")]:
                     path.unlink()
-                _finish(aside, document, vectors, identity)
+                _finish(aside, document, vectors, kept)
             _sync(aside)
+            self._put_in_place(aside, final)
             self._damaged.pop(document.id, None)
-            self.remove(document.id)
-            aside.rename(final)
-            _sync(self._documents)
         except OSError as error:
             raise DocumentError(f"{document.name} could not be kept: {error.strerror or error}.") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return _load(final)
+
+    def _put_in_place(self, new: Path, final: Path) -> None:
+        """Renames a folder to where another may stand. A kill at any moment leaves one of them there."""
+        old = final.with_name(f".old-{final.name}")
+        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            final.rename(old)
+        try:
+            new.rename(final)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                old.rename(final)
+            raise
+        _sync(self._documents)
+        shutil.rmtree(old, ignore_errors=True)
+
+    @staticmethod
+    def _place_of(old: Path) -> Path:
+        return old.with_name(old.name.removeprefix(".old-"))
 
     def replace_vectors(self, stored: Stored, vectors: Vectors, identity: str) -> Stored:
         """The document with new vectors: the file is written first, then meta.json says that it counts."""
@@ -181,64 +214,6 @@ class FolderStore:
             (self._documents / document_id).rename(gone)
             _sync(self._documents)
             shutil.rmtree(gone, ignore_errors=True)
-
-
-class MemoryStore:
-    """The same for a visitor whose documents never touch the disk.
-
-    memory   the process's budget, of which the original files take their part
-    """
-
-    def __init__(self, memory: Budget | None = None) -> None:
-        self._memory = memory
-        self._ids: set[str] = set()
-
-    def let_go(self, _: Hashable) -> bool:
-        """Nothing: an original cannot be made again."""
-        return False
-
-    def close(self) -> None:
-        for document_id in list(self._ids):
-            self.remove(document_id)
-
-    def load(self) -> list[Stored]:
-        return []
-
-    def damaged(self) -> list[Damaged]:
-        return []
-
-    def remove_damaged(self, document_id: str) -> None: ...
-
-    def write(
-        self,
-        document: Document,
-        chunks: Sequence[Chunk],
-        identity: str,
-        source: Path,
-        embed: Callable[[Path | None], Vectors],
-    ) -> Stored:
-        """Raises DocumentError where all visitors' files together would take too much memory."""
-        size = source.stat().st_size
-        if self._memory is not None and not self._memory.hold(self, document.id, size):
-            raise DocumentError(
-                f"{document.name} was not added: this server's memory for documents is full. Remove documents, or try "
-                "again later."
-            )
-        self._ids.add(document.id)
-        try:
-            vectors = embed(None)
-        except BaseException:
-            self.remove(document.id)
-            raise
-        return Stored(document, tuple(chunks), vectors, identity, time.time(), source.read_bytes())
-
-    def replace_vectors(self, stored: Stored, vectors: Vectors, identity: str) -> Stored:
-        return replace(stored, vectors=vectors, identity=identity)
-
-    def remove(self, document_id: str) -> None:
-        self._ids.discard(document_id)
-        if self._memory is not None:
-            self._memory.free(self, document_id)
 
 
 # ---------------------------------------------------------------- files
@@ -284,7 +259,10 @@ def _load(folder: Path) -> Stored:
         headings=tuple((at, text) for at, text in meta["headings"]),
         tables=tuple(map(Table.of, _read_json(folder / "tables.json", []))),
         words=(folder / "words.bin").read_bytes() if (folder / "words.bin").exists() else b"",
+        code=tuple((start, stop) for start, stop in meta.get("code", [])),
         encoding=meta.get("encoding", ""),
+        encoding_by=meta.get("encoding_by", "bytes"),
+        sections=tuple(Section(**section) for section in _read_json(folder / "sections.json", [])),
     )
     spans = json.loads((folder / "chunks.json").read_text(encoding="utf-8"))
     chunks = tuple(Chunk.of(document, index, *span) for index, span in enumerate(spans))
@@ -292,17 +270,19 @@ def _load(folder: Path) -> Stored:
     if vectors.ndim != 2 or len(vectors) != len(chunks):
         raise ValueError("vectors and chunks differ in number")
     source = folder / f"original.{_suffix(document.kind)}"
-    return Stored(document, chunks, vectors, meta["identity"], meta["added"], source, folder / "kv")
+    chunk_tokens = meta.get("chunk_tokens", UNTOLD_CHUNK_TOKENS)
+    return Stored(document, chunks, vectors, meta["identity"], meta["added"], source, folder / "kv", chunk_tokens)
 
 
-def _finish(folder: Path, document: Document, vectors: Vectors, identity: str) -> None:
-    """Writes what comes after the text: vectors, and meta.json as the last."""
+def _finish(folder: Path, document: Document, vectors: Vectors, kept: dict[str, Any]) -> None:
+    """Writes what comes after the text: vectors, and meta.json as the last. `kept`: more entries for meta.json."""
     meta = {
         "format": FORMAT, "name": document.name, "sha256": document.sha256, "kind": document.kind,
-        "notes": document.notes, "headings": document.headings, "encoding": document.encoding,
-        "added": time.time(),
-        "identity": identity, "vectors": _write_vectors(folder, vectors),
+        "notes": document.notes, "headings": document.headings, "code": document.code,
+        "encoding": document.encoding,
+        "encoding_by": document.encoding_by, "vectors": _write_vectors(folder, vectors),
     }  # fmt: skip
+    meta |= kept
     _write(folder / "meta.json", _json(_sealed(meta, folder)))
 
 

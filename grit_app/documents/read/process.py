@@ -19,11 +19,11 @@ import psutil
 
 import grit_app
 from grit_app.documents.document import Stage
-from grit_app.errors import Cancelled, DocumentError, NoTextFound, PasswordNeeded
+from grit_app.errors import Cancelled, DocumentError, EncodingNeeded, NoTextFound, PasswordNeeded
 
 Progress = Callable[[Stage, int, int], None]
 """(stage, pages done, all pages)."""
-_ERRORS = {c.__name__: c for c in (DocumentError, PasswordNeeded)}
+_ERRORS = {c.__name__: c for c in (DocumentError, PasswordNeeded, EncodingNeeded)}
 _GRACE_S = 5.0  # the worker sees its own deadline between pages; past this it hangs inside one
 _PATIENCE = 10.0  # times the limit, in wall-clock time: a worker that waits for ever spends no processor time
 

@@ -33,7 +33,7 @@ def read_document(
     progress    called with (stage, pages read, pages); pages that OCR reads are counted by themselves
     plain_copy  where an encrypted PDF is written without its encryption
     encoding    of a text file, where a person chose it; None: found from its bytes
-    Raises DocumentError (PasswordNeeded, NoTextFound) with a sentence that names the file; Cancelled.
+    Raises DocumentError (PasswordNeeded, EncodingNeeded, NoTextFound) with a sentence that names the file; Cancelled.
     """
     limits = limits or Limits()
     path = Path(path)
@@ -120,6 +120,8 @@ def _document(fields: dict[str, Any]) -> Document:
         headings=tuple((int(at), str(text)) for at, text in fields["headings"]),
         sections=tuple(Section(**section) for section in fields["sections"]),
         tables=tuple(map(Table.of, fields["tables"])),
+        code=tuple((int(start), int(stop)) for start, stop in fields["code"]),
         words=base64.b64decode(fields["words"]),
         encoding=fields["encoding"],
+        encoding_by=fields["encoding_by"],
     )

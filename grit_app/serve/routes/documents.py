@@ -10,6 +10,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 
 from grit_app.documents.document import MOST_OCR_PAGES
 from grit_app.documents.library import Library
+from grit_app.documents.read.text.languages import is_encoding
 from grit_app.gritlm.scheduler import Job
 from grit_app.serve.errors import ApiError, bad_request
 from grit_app.serve.service import Asking, Running
@@ -31,8 +32,16 @@ async def upload(
     ocr_pages: Annotated[
         int, Form(ge=0, le=MOST_OCR_PAGES, description="Scanned pages of a file that OCR reads, where it is installed.")
     ] = 20,
+    encoding: Annotated[
+        str | None, Form(max_length=40, description="Of text files, e.g. Shift-JIS; left out: found from their bytes.")
+    ] = None,
 ) -> Uploaded:
-    """Reads, embeds and keeps files. Those that cannot be used are named with the reason and stop no other."""
+    """Reads, embeds and keeps files. Those that cannot be used are named with the reason and stop no other.
+
+    A text file that is kept already is read again where another encoding is given.
+    """
+    if encoding is not None and not is_encoding(encoding):
+        raise bad_request(f"There is no encoding called {encoding!r}. Use one such as UTF-8 or Shift-JIS.", "encoding")
     if len(file) > MAX_FILES:
         raise bad_request(f"{len(file)} files are more than one request takes. Send at most {MAX_FILES}.", "file")
     with tempfile.TemporaryDirectory(prefix="grit-upload-") as folder:
@@ -44,7 +53,7 @@ async def upload(
         job = Job("background", caller.owner)
 
         def work(library: Library) -> Uploaded:
-            reports = library.add(paths, cancel=job, names=names, ocr_pages=ocr_pages)
+            reports = library.add(paths, cancel=job, names=names, ocr_pages=ocr_pages, encoding=encoding)
             kept = {card.id: card for card in cards(library)}
             return Uploaded(
                 data=[kept[report.document_id] for report in reports if report.document_id in kept],
@@ -63,6 +72,7 @@ def cards(library: Library) -> list[DocumentCard]:
         DocumentCard(
             id=info.id, name=info.name, kind=info.kind, pages=info.pages, passages=info.chunks,
             characters=info.characters, cache_bytes=info.cache_bytes, notes=list(info.notes), scanned=info.scanned,
+            encoding=info.encoding,
         )
         for info in library.documents()
     ]  # fmt: skip

@@ -23,6 +23,7 @@ class DocumentCard(BaseModel):
     cache_bytes: int
     notes: list[str]
     scanned: int = Field(description="Pages that are pictures and were not read.")
+    encoding: str = Field("", description="Of a text file.")
 
 
 class DocumentList(BaseModel):

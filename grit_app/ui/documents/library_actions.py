@@ -44,6 +44,7 @@ def listed(library: Library, unused: Collection[str] = (), leaving: Mapping[str,
             detail=" ".join(info.notes),
             scanned=readable(info.scanned),
             leaves_in_s=(leaving or {}).get(info.id),
+            encoding=None if info.encoding_by == "bytes" else info.encoding,
         )
         for info in library.documents()
     ] + [Row(one.name, "damaged", detail=one.reason, document_id=one.id) for one in library.damaged()]
@@ -73,12 +74,14 @@ class Held:
     state: str
     reason: str
     path: Path | None = None
-    """The upload, while a password may still open it, or OCR read it."""
+    """The upload, while a password or another encoding may still open it, or OCR read it."""
     scanned: int = 0
     """Pages that are pictures, which OCR may read."""
+    needs_encoding: bool = False
 
     def row(self) -> Row:
-        return Row(self.name, self.state, detail=self.reason, held=self.number, scanned=self.scanned)
+        encoding = "" if self.needs_encoding and self.path is not None else None
+        return Row(self.name, self.state, detail=self.reason, held=self.number, scanned=self.scanned, encoding=encoding)
 
 
 def readable(scanned: int) -> int:
@@ -102,6 +105,10 @@ class Adding:
     reports: list[FileReport] = field(default_factory=list)
     ocr_pages: int | None = None
     """Scanned pages of each file that OCR may read; None: as the library's limits say."""
+    encoding: str | None = None
+    """Of text files, where a person chose it."""
+    are_kept: bool = False
+    """Whether the files are those of documents that are in the library, where they may be chosen again."""
     clock: Callable[[], float] = time.monotonic
     _began: tuple[tuple[str, str], float] = (("", ""), 0.0)
     """The file and what is done with it, and since when."""
@@ -123,15 +130,16 @@ class Adding:
     def _work(self, report: Callable[[Progress | FileReport], None]) -> None:
         for path in self.paths:
             (made,) = self.library.add(
-                [path], self.password or None, progress=report, cancel=self.cancel, ocr_pages=self.ocr_pages
-            )
+                [path], self.password or None, progress=report, cancel=self.cancel, ocr_pages=self.ocr_pages,
+                encoding=self.encoding,
+            )  # fmt: skip
             report(made)
 
     @property
     def held(self) -> list[Held]:
         """What stands in the list beside the documents: earlier files, and those of this upload that were refused."""
         count = max((one.number for one in self.earlier), default=0)
-        return [*self.earlier, *refused(self.paths, self.reports, count)]
+        return [*self.earlier, *refused(self.paths, self.reports, count, are_kept=self.are_kept)]
 
     def _rows(self, now: Progress | None) -> list[Row]:
         names = [path.name for path in self.paths[len(self.reports) :]]
@@ -162,16 +170,22 @@ def working(names: Sequence[str], now: Progress, told: str = "") -> list[Row]:
     return [current, *(Row(name, "queued") for name in names[1:])]
 
 
-def refused(paths: Sequence[Path], reports: Sequence[FileReport], count: int = 0) -> list[Held]:
-    """The files that did not become documents, each with its sentence; numbered from `count` + 1."""
+def refused(
+    paths: Sequence[Path], reports: Sequence[FileReport], count: int = 0, *, are_kept: bool = False
+) -> list[Held]:
+    """The files that did not become documents, each with its sentence; numbered from `count` + 1.
+
+    are_kept   they are files of documents, whose own rows offer what can be done with them
+    """
     states = {"failed": "failed", "cancelled": "stopped", "duplicate": "duplicate"}
     held: list[Held] = []
     for path, report in zip(paths, reports, strict=False):  # a report comes when its file is done
         if report.state in states:
             state = "locked" if report.needs_password else states[report.state]
-            scanned = readable(report.scanned)
-            kept = path if report.needs_password or scanned else None
-            held.append(Held(count + len(held) + 1, report.name, state, report.reason, kept, scanned))
+            scanned = 0 if are_kept else readable(report.scanned)
+            is_wanted = not are_kept and (report.needs_password or report.needs_encoding or scanned)
+            kept, number = path if is_wanted else None, count + len(held) + 1
+            held.append(Held(number, report.name, state, report.reason, kept, scanned, report.needs_encoding))
     return held
 
 

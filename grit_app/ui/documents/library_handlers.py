@@ -90,18 +90,32 @@ class LibraryHandlers:
         self, key: str, unused: list[str], held: list[Held], request: gr.Request, event: gr.EventData
     ) -> Iterator[tuple[Any, ...]]:
         """The scanned pages of a document, or of a file of nothing else, are wanted. Outputs as those of `add`."""
-        chosen, most = str(event.id), MOST_OCR_PAGES
+        chosen = str(event.id)
+        yield from self._read_again(chosen, key, unused, held, request, ocr_pages=MOST_OCR_PAGES)
+        library = self._visitors.library(self._visitors.enter(session_of(request), key))
+        names = {info.id: info.name for info in library.documents()}
+        if any(i.id != chosen and i.name == names.get(chosen) and not i.scanned for i in library.documents()):
+            library.remove(chosen)  # it was encrypted: read from its plain copy it is another file
+
+    def decode(
+        self, key: str, unused: list[str], held: list[Held], request: gr.Request, event: gr.EventData
+    ) -> Iterator[tuple[Any, ...]]:
+        """Another encoding was chosen for a text file. Outputs as those of `add`."""
+        yield from self._read_again(str(event.id), key, unused, held, request, encoding=str(event.encoding))
+
+    def _read_again(
+        self, chosen: str, key: str, unused: list[str], held: list[Held], request: gr.Request, **how: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        """A refused file, given by its number, or the file of a document, given by its id. `how`: as for `_add`."""
         paths = [one.path for one in held if str(one.number) == chosen and one.path is not None]
         if paths:
             others = [one for one in held if one.path not in paths]
-            yield from self._add(paths, key, unused, others, "", request, ocr_pages=most)
+            yield from self._add(paths, key, unused, others, "", request, **how)
             return
         library = self._visitors.library(self._visitors.enter(session_of(request), key))
-        with tempfile.TemporaryDirectory(prefix="grit-scan-") as folder:
+        with tempfile.TemporaryDirectory(prefix="grit-again-") as folder:
             path = actions.source_copy(library, chosen, Path(folder))
-            yield from self._add([path], key, unused, held, "", request, ocr_pages=most)
-        if any(info.id != chosen and info.name == path.name and not info.scanned for info in library.documents()):
-            library.remove(chosen)  # it was encrypted: read from its plain copy it is another file
+            yield from self._add([path], key, unused, held, "", request, are_kept=True, **how)
 
     def _add(
         self,
@@ -113,6 +127,8 @@ class LibraryHandlers:
         request: gr.Request,
         *,
         ocr_pages: int | None = None,
+        encoding: str | None = None,
+        are_kept: bool = False,
     ) -> Iterator[tuple[Any, ...]]:
         if not paths:
             yield (gr.skip(),) * 4
@@ -122,7 +138,10 @@ class LibraryHandlers:
         cancel = self._visitors.current_run(session, "upload")
         with self._engine.using(cancel):
             library = self._visitors.library(visitor)
-            adding = actions.Adding(library, paths, cancel, password, unused, held, ocr_pages=ocr_pages)
+            adding = actions.Adding(
+                library, paths, cancel, password, unused, held, ocr_pages=ocr_pages, encoding=encoding,
+                are_kept=are_kept,
+            )  # fmt: skip
             for rows in adding:
                 yield library_view.table(rows), gr.skip(), gr.skip(), gr.skip()
         for report in adding.reports:
@@ -237,6 +256,7 @@ def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) 
     chain(parts.upload.upload, handlers.add, [parts.upload, *now])
     chain(parts.sample.click, handlers.add_sample, now)
     chain(parts.table.scan, handlers.recognise, now)
+    chain(parts.table.decode, handlers.decode, now)
     unlocked = parts.table.unlock(guarded(handlers.unlock), now, added, **lane)
     unlocked.then(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
     parts.halt.click(handlers.halt, **quiet)

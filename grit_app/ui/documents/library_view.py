@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from grit_app.documents.read.text.languages import ENCODINGS, encoding_name
 from grit_app.ui.base.handlers import escape
 from grit_app.ui.base.status import size
 
@@ -24,12 +25,16 @@ element.addEventListener('change', (event) => {
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (!button) { return; }
-  const {remove, undo, dismiss, open, scan} = button.dataset;
+  const {remove, undo, dismiss, open, scan, decode} = button.dataset;
   if (remove) { trigger('remove', {id: remove}); }
   if (undo) { trigger('undo', {id: undo}); }
   if (dismiss) { trigger('dismiss', {id: dismiss}); }
   if (open) { unlock(open); }
   if (scan) { trigger('scan', {id: scan}); }
+  if (decode) {
+    const chosen = button.parentElement.querySelector('select').value;
+    if (chosen) { trigger('decode', {id: decode, encoding: chosen}); }
+  }
 });
 element.addEventListener('keydown', (event) => {
   const field = event.target.closest('input[data-password]');
@@ -72,6 +77,8 @@ class Row:
     """The number of a file that was refused and waits to be dismissed; 0: none."""
     scanned: int = 0
     """Pages that are pictures, which OCR may read."""
+    encoding: str | None = None
+    """Of a text file, where it may be chosen: the one it was read in, empty if none. None: nothing to choose."""
     leaves_in_s: float | None = None
     """Removed, and gone after so many seconds."""
 
@@ -101,7 +108,8 @@ def _row(row: Row) -> str:
     return (
         f'<li class="file {state}"><span class="use">{use}</span><span class="name" title="{name}">{name}</span>'
         f'<span class="chip {state}">{state}</span><span class="act">{act}</span><span class="detail">'
-        f"{detail}{_bar(row)}</span>{_password(row) if row.state == 'locked' else ''}{_scans(row)}</li>"
+        f"{detail}{_bar(row)}</span>{_password(row) if row.state == 'locked' else ''}{_scans(row)}{_encodings(row)}"
+        "</li>"
     )
 
 
@@ -145,6 +153,29 @@ def _scans(row: Row) -> str:
         f'<span class="unlock"><button type="button" class="plain-button" data-scan="{chosen}">'
         f"Read {pages}, about {OCR_S * row.scanned:,} s</button></span>"
     )
+
+
+def _encodings(row: Row) -> str:
+    """The encodings to choose from; what proves its encoding, as UTF-8 does, asks nobody."""
+    if row.encoding is None:
+        return ""
+    groups = dict(ENCODINGS)
+    if not any(row.encoding in names for names in groups.values()):
+        groups = {"As it is read now" if row.encoding else "Not known": (row.encoding,)} | groups
+    options = "".join(
+        f'<optgroup label="{escape(group)}">{"".join(_option(name, name == row.encoding) for name in names)}</optgroup>'
+        for group, names in groups.items()
+    )
+    chosen = escape(row.document_id or str(row.held))
+    return (
+        f'<span class="unlock"><select aria-label="Encoding of {escape(row.name)}">{options}</select>'
+        f'<button type="button" class="plain-button" data-decode="{chosen}">Read again</button></span>'
+    )
+
+
+def _option(encoding: str, is_chosen: bool) -> str:
+    words = encoding_name(encoding) if encoding else "Choose its encoding"
+    return f'<option value="{escape(encoding)}"{" selected" if is_chosen else ""}>{escape(words)}</option>'
 
 
 def _leaving_row(row: Row) -> str:

@@ -93,6 +93,20 @@ def test_scanned_pages_have_a_button_that_tells_how_long_it_takes() -> None:
     assert "onerror" not in Tags(html).attributes and 'data-scan="3"' in html
 
 
+def test_the_encoding_of_a_text_file_can_be_chosen_in_its_row() -> None:
+    rows = [
+        Row("a.txt", "ready", document_id="id1", encoding="cp1251", detail="a.txt was read as Windows-1251, a guess."),
+        Row("b.txt", "failed", held=3, encoding=""),
+        Row("c.txt", "ready", document_id="id3"),
+        Row("d.txt", "ready", document_id="id4", encoding=EVIL),
+    ]
+    html = table(rows)
+    assert html.count("<select") == html.count("data-decode") == 3 and "onerror" not in Tags(html).attributes
+    assert '<option value="cp1251" selected>Windows-1251</option>' in html and "a guess" in Tags(html).words
+    assert 'data-decode="id1"' in html and 'data-decode="3"' in html
+    assert html.count('<option value="" selected>') == 1
+
+
 def test_the_meter_shows_share_and_budget() -> None:
     assert 'aria-valuenow="25"' in library_view.meter(250_000_000, 1_000_000_000)
     assert "250 MB of 1 GB" in library_view.meter(250_000_000, 1_000_000_000)

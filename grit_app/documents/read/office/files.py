@@ -51,7 +51,7 @@ def read_office_file(data: bytes, name: str, sha256: str, limits: Limits) -> Doc
     characters = sum(len(line.text) for _, lines in pages for line in lines)
     if characters > limits.max_characters:
         raise DocumentError(f"{name} holds more than {limits.max_characters:,} characters, the limit. Split it.")
-    kept = [(label, [line for line in lines if line.text.strip()]) for label, lines in pages]
+    kept = [(label, [line for line in lines if line.text.strip() or line.kind == "code"]) for label, lines in pages]
     document = of_pages(kept, name, sha256, suffix[1:].replace("htm", "html").replace("htmll", "html"))
     if not any(c.isalnum() for c in document.text):
         raise NoTextFound(f"{name} holds no text.")

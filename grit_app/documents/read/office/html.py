@@ -7,7 +7,7 @@ from lxml import html
 
 from grit_app.documents.read.clean import normalise
 from grit_app.documents.read.text.encodings import decode
-from grit_app.documents.read.text.plain import TextLine, table_lines
+from grit_app.documents.read.text.plain import TextLine, code_lines, table_lines
 
 _CHARSET: Final = re.compile(rb"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 _LEFT_OUT: Final = {
@@ -86,9 +86,7 @@ class _Walker:
             self._table(node)
         elif tag == "pre":
             self.end()
-            for line in node.text_content().split("\n"):
-                if line.strip():
-                    self.lines.append(TextLine(normalise(line.rstrip(), loose_accents=False), kind="code"))
+            self.lines += code_lines(node.text_content().split("\n"))
         else:
             level = int(tag[1]) if re.fullmatch("h[1-6]", tag) else 0
             is_block = bool(level) or tag in _BLOCKS or tag == "table"

@@ -3,7 +3,7 @@
 1. A byte order mark decides.
 2. Valid UTF-8 is UTF-8; so is a file with a few broken bytes among many whole letters: each costs a replacement sign.
 3. UTF-16 and UTF-32 without a mark show zero bytes at every second or fourth place.
-4. Everything else is decoded in each encoding of `_LANGUAGES` and judged by the letters that come out: the frequent
+4. Everything else is decoded in each encoding of `LANGUAGES` and judged by the letters that come out: the frequent
    letters of one language, in the order of their frequency, speak for it; signs inside words speak against it.
 5. If no language fits, charset-normalizer has the last word; if it has none, the file is refused.
 """
@@ -13,53 +13,17 @@ from dataclasses import dataclass
 
 from charset_normalizer import from_bytes
 
+from grit_app.documents.document import EncodingBy
+from grit_app.documents.read.text.languages import LANGUAGES, known_encoding
+
 SAMPLE_BYTES = 40_000  # judged; all of the file is decoded
 ENOUGH = 0.35  # evidence from 0 to 1; wrong encodings stay below 0.3
 BINARY_SHARE = 0.05  # of control characters
 _LINE_ENDS = re.compile("\r\n|[\r\x0b\x85\u2028\u2029]")
 _NOT_CONTROL = b"\t\n\x0b\x0c\r\x1a\x1b"
 _CONTROL_BYTES = bytes(b for b in range(32) if b not in _NOT_CONTROL)
+_CONTROLS = dict.fromkeys(_CONTROL_BYTES)
 _QUOTES = set("„“”‘’‚–—…«»‹›§°©®€№·•¿¡ºª´。、，！？：；（）「」『』・％～ー　")
-
-_ZH = ("的一是不了在人有我他这中大来上国个到说们为子和你地出道也时年得就那要下以生会自着去之过家学"
-       "对可里后小么心多天而能好都然没"
-       "日于起还发成事只作当想看文无开手十用主行方又如前所本见经头面公同三已老从动两长由早八点门管保")  # fmt: skip
-_ZHT = ("的一是不了在人有我他這中大來上國個到說們為子和你地出道也時年得就那要下以生會自著去之過家學"
-       "對可裡後小麼心多天而能好都然沒"
-        "日於起還發成事只作當想看文無開手十用主行方又如前所本見經頭面公同三已老從動兩長由早八點門管保")  # fmt: skip
-_KO = "이다는을를의에가하고지기로도서한은사리니자나그인어시대해아정있어들것수전습입합과일부장여보상"
-# language → (encodings that write it, its letters beyond ASCII from the most frequent to the rarest)
-_LANGUAGES: dict[str, tuple[tuple[str, ...], str]] = {
-    "Western": (("cp1252", "mac_roman", "cp850"), "éáäöüíóèñçàßêâôåãøæîûúëïœìòùõýðþ"),
-    "French": (("cp1252", "mac_roman", "cp850"), "éèàêçâôùîûëïœ"),
-    "Spanish": (("cp1252", "mac_roman", "cp850"), "óíáñéúü"),
-    "German": (("cp1252", "mac_roman", "cp850"), "üäöß"),
-    "Portuguese": (("cp1252", "mac_roman", "cp850"), "ãçáéóíêàõúâô"),
-    "Italian": (("cp1252", "mac_roman", "cp850"), "èàéùìò"),
-    "Nordic": (("cp1252", "mac_roman", "cp850"), "åäöøæéðþ"),
-    "Icelandic": (("cp1252", "mac_iceland"), "áíðóéþúöæý"),
-    "Polish": (("cp1250", "iso8859_2"), "łęąóżśćńź"),
-    "Czech": (("cp1250", "iso8859_2"), "íáéěžřýčůšúťóňď"),
-    "Hungarian": (("cp1250", "iso8859_2"), "áéöóőíüúű"),
-    "Romanian": (("cp1250", "iso8859_2"), "ăîâşţșț"),
-    "Croatian": (("cp1250", "iso8859_2"), "čšžćđ"),
-    "Turkish": (("cp1254",), "ıüşğçöİâ"),
-    "Baltic": (("cp1257", "iso8859_13"), "āėīšēžųūąčįļņęģķõäöü"),
-    "Russian": (("cp1251", "koi8_r", "cp866", "iso8859_5", "mac_cyrillic"), "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъё"),
-    "Ukrainian": (("cp1251", "koi8_u", "cp1125"), "оаинвіертслкдмупязьбгйчхжцшюїєщфґ"),
-    "Bulgarian": (("cp1251",), "аиотнервсдлкпмзбгуъщяцйчжхшфюь"),
-    "Greek": (("cp1253", "iso8859_7"), "αοιετσνηυρπκμλςόίωάέδγήύχθφβώξζψϊΐϋΰ"),
-    "Hebrew": (("cp1255", "iso8859_8"), "יוהלאתמרשבנדחעקפםגטסכצןזךףץ"),
-    "Arabic": (("cp1256", "iso8859_6"), "الينمورتبةعدسفهكقأحجشطصىخإذئضزغثظؤءآ"),
-    "Thai": (("cp874",), "านรกอเงมยลวดทส่ตะปบ้คหแจพช็ขใไโผซธถณศภษญ์ิีึืุูัำๆฐฉฎฏฌฒฬฮฤฝฟฆ"),
-    "Japanese": (("cp932", "euc_jp", "iso2022_jp"), ""),
-    "Chinese, simplified": (("gb18030",), _ZH),
-    "Chinese, traditional": (("big5hkscs",), _ZHT),
-    "Korean": (("cp949",), _KO),
-}  # fmt: skip
-_NAMES = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8", "cp932": "Shift-JIS", "euc_jp": "EUC-JP", "gb18030": "GB18030",
-          "big5hkscs": "Big5", "cp949": "EUC-KR", "koi8_r": "KOI8-R", "koi8_u": "KOI8-U", "cp874": "Thai (TIS-620)",
-          "mac_roman": "Mac Roman", "iso2022_jp": "ISO-2022-JP"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,18 +33,9 @@ class Decoded:
     text: str
     encoding: str
     """A name that Python's `bytes.decode` knows."""
-    is_guess: bool
-    """False where the bytes prove it: a mark, valid UTF-8, or a person's choice."""
-
-
-def encoding_name(encoding: str) -> str:
-    """The name under which people know an encoding: cp1251 → Windows-1251."""
-    known = _NAMES.get(encoding)
-    if known:
-        return known
-    if re.fullmatch(r"cp125\d", encoding):
-        return f"Windows-{encoding[2:]}"
-    return encoding.replace("iso8859_", "ISO 8859-").replace("_", "-").replace("utf-", "UTF-")
+    by: EncodingBy
+    lost: bool = False
+    """Whether too much of it is no letter in the encoding that a person chose: the file is written in another."""
 
 
 def decode(data: bytes, encoding: str | None = None) -> Decoded | None:
@@ -90,21 +45,31 @@ def decode(data: bytes, encoding: str | None = None) -> Decoded | None:
     Raises LookupError if the chosen encoding is not known.
     """
     if encoding is not None:
-        return Decoded(_clean(data.decode(encoding, "replace")), encoding, False)
+        name = known_encoding(encoding)
+        text = _clean(data.decode(name, "replace"))
+        return Decoded(text, name, "person", _is_lost(text))
     marked = _by_mark(data)
     if marked is not None:
-        return Decoded(_clean(data.decode(marked, "replace")), marked, False)
+        return Decoded(_clean(data.decode(marked, "replace")), marked, "bytes")
     sample = data[:SAMPLE_BYTES]
     wide = _wide(sample) if 0 in sample or is_binary(sample) else None
     if wide is not None:
-        return Decoded(_clean(data.decode(wide, "replace")), wide, True)
+        return Decoded(_clean(data.decode(wide, "replace")), wide, "letters")
     if is_binary(data):
         return None
     data = data.translate(None, b"\x00")
     if b"\x1b$" not in sample and _is_utf8(data):
-        return Decoded(_clean(data.decode("utf-8", "replace")), "utf-8", False)
+        return Decoded(_clean(data.decode("utf-8", "replace")), "utf-8", "bytes")
     guess = _by_language(sample) or _wide(sample) or _by_library(sample)
-    return None if guess is None else Decoded(_clean(data.decode(guess, "replace")), guess, True)
+    return None if guess is None else Decoded(_clean(data.decode(guess, "replace")), guess, "letters")
+
+
+def _is_lost(text: str) -> bool:
+    """True unless broken letters are a few among many whole ones, as a damaged file has them."""
+    broken = text.count("\ufffd")
+    whole = len(text) - broken - len(text.encode("ascii", "ignore"))
+    controls = len(text) - len(text.translate(_CONTROLS))
+    return (broken > 1 and whole <= 3 * broken) or controls > BINARY_SHARE * len(text)
 
 
 def is_binary(data: bytes) -> bool:
@@ -147,7 +112,7 @@ def _wide(sample: bytes) -> str | None:
 def _language_share(text: str) -> float:
     """How much of the text is plain ASCII or speaks for one language, at most 1."""
     plain = sum(c in "\n\r\t" or " " <= c <= "~" for c in text) / max(1, len(text))
-    best = max(_evidence(text[:2000], language, letters) for language, (_, letters) in _LANGUAGES.items())
+    best = max(_evidence(text[:2000], language, letters) for language, (_, letters) in LANGUAGES.items())
     return plain + (1 - plain) * max(0.0, best)
 
 
@@ -180,7 +145,7 @@ def _by_language(data: bytes) -> str | None:
     best: str | None = None
     most = ENOUGH
     decoded: dict[str, str | None] = {}
-    for language, (encodings, letters) in _LANGUAGES.items():
+    for language, (encodings, letters) in LANGUAGES.items():
         for encoding in encodings:
             if encoding not in decoded:
                 decoded[encoding] = _strict(data, encoding)

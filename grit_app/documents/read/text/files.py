@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from grit_app.documents.document import Document, Limits
-from grit_app.documents.read.text.encodings import decode, encoding_name, is_binary
+from grit_app.documents.read.text.encodings import decode, is_binary
+from grit_app.documents.read.text.languages import encoding_name
 from grit_app.documents.read.text.markdown import read_markdown
 from grit_app.documents.read.text.plain import read_csv, read_text
-from grit_app.errors import DocumentError, NoTextFound
+from grit_app.errors import DocumentError, EncodingNeeded, NoTextFound
 
 TEXT_SUFFIXES = {".txt", ".text", ".log", ".csv", ".tsv", ".rst", ""}
 CSV_SUFFIXES = {".csv", ".tsv"}
@@ -19,23 +20,26 @@ def read_text_file(data: bytes, name: str, sha256: str, limits: Limits, encoding
     """The document of a text file's bytes. Runs in the worker.
 
     encoding   the one that a person chose; None: found from the bytes
-    Raises DocumentError or NoTextFound with a sentence that names the file.
+    Raises DocumentError (EncodingNeeded, NoTextFound) with a sentence that names the file.
     """
     try:
         decoded = decode(data, encoding)
     except LookupError:
-        raise DocumentError(f"{name}: there is no encoding called {encoding!r}. Choose UTF-8 or another.") from None
+        raise EncodingNeeded(f"{name}: there is no encoding called {encoding!r}. Choose UTF-8 or another.") from None
     if decoded is None:
-        raise DocumentError(_undecoded(name, data))
+        raise _undecoded(name, data)
+    if decoded.lost:
+        raise EncodingNeeded(f"{name} is not written in {encoding_name(decoded.encoding)}. Choose another encoding.")
     if len(decoded.text) > limits.max_characters:
         raise DocumentError(f"{name} holds more than {limits.max_characters:,} characters, the limit. Split it.")
     document = _reader(Path(name).suffix.casefold())(decoded.text, name, sha256)
     if not any(c.isalnum() for c in document.text):
         raise NoTextFound(f"{name} holds no text.")
     notes = document.notes
-    if decoded.is_guess:
-        notes += (f"{name} was read as {encoding_name(decoded.encoding)}, a guess from its letters.",)
-    return replace(document, encoding=decoded.encoding, notes=notes)
+    if decoded.by == "letters":
+        called = encoding_name(decoded.encoding)
+        notes += (f"{name} was read as {called}, a guess from its letters; another encoding can be chosen.",)
+    return replace(document, encoding=decoded.encoding, encoding_by=decoded.by, notes=notes)
 
 
 def _reader(suffix: str) -> Callable[[str, str, str], Document]:
@@ -44,7 +48,7 @@ def _reader(suffix: str) -> Callable[[str, str, str], Document]:
     return read_csv if suffix in CSV_SUFFIXES else read_text
 
 
-def _undecoded(name: str, data: bytes) -> str:
+def _undecoded(name: str, data: bytes) -> DocumentError:
     if is_binary(data):
-        return f"{name} cannot be read: it holds binary data and no text. Save it as text in UTF-8."
-    return f"{name} cannot be read: its encoding cannot be told. Save it as UTF-8 and try again."
+        return DocumentError(f"{name} cannot be read: it holds binary data and no text. Save it as text in UTF-8.")
+    return EncodingNeeded(f"{name} cannot be read: its encoding cannot be told. Choose it, or save the file as UTF-8.")

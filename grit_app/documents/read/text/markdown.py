@@ -10,7 +10,7 @@ from markdown_it.token import Token
 from grit_app.documents.document import Document
 from grit_app.documents.read.clean import normalise
 from grit_app.documents.read.hyphens import HyphenMender
-from grit_app.documents.read.text.plain import TextLine, compose
+from grit_app.documents.read.text.plain import TextLine, code_lines, compose
 
 LONGEST, MOST_BRACKETS = 20_000, 400  # in a paragraph, whose brackets the parser tries in quadratic time
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n(---|\.\.\.)(\n|\Z)", re.DOTALL)
@@ -35,7 +35,7 @@ def markdown_lines(text: str, mender: HyphenMender) -> list[TextLine]:
     writer = _Writer(mender)
     for token in parser.parse(text, writer.env):
         writer.take(token)
-    return lines + [line for line in writer.lines if line.text.strip()]
+    return lines + [line for line in writer.lines if line.text.strip() or line.kind == "code"]
 
 
 class _Writer:
@@ -108,18 +108,20 @@ class _Writer:
         return _seen(tokens[0].children or []) if tokens else ""
 
     def _code(self, content: str) -> None:
-        for line in content.split("\n"):
-            if line.strip():
-                self._add(normalise(line.rstrip(), loose_accents=False), kind="code")
+        block = code_lines(content.split("\n"))
+        for first in block[:1]:
+            mark, self._marks = "".join(self._marks), []
+            first.text = mark + first.text
+        self.lines += block
 
     def _html(self, content: str) -> None:
         for line in without_tags(content).split("\n"):
             self._add(" ".join(line.split()))
 
-    def _add(self, text: str, level: int = 0, kind: str = "prose") -> None:
+    def _add(self, text: str, level: int = 0) -> None:
         if text.strip():
             mark, self._marks = "".join(self._marks), []
-            self.lines.append(TextLine(mark + text, level, "code" if kind == "code" else "prose"))
+            self.lines.append(TextLine(mark + text, level))
 
 
 def _seen(tokens: Sequence[Token]) -> str:

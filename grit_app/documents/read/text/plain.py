@@ -10,6 +10,7 @@ from typing import Any, Literal
 from grit_app.documents.document import Document, Page, Row, Section, Table
 from grit_app.documents.read.clean import normalise
 from grit_app.documents.read.hyphens import HyphenMender
+from grit_app.documents.read.text.code import code_spans, dedented
 
 LONGEST_CELL = 1_000_000
 _LIST_ITEM = re.compile(r"\s*([-*+•]|\d{1,3}[.)])\s+")
@@ -27,6 +28,8 @@ class TextLine:
     """For a row: the caption and the column heads of its table."""
     cells: tuple[str, ...] = ()
     """For a row: the text of each of its cells, empty ones included."""
+    begins: bool = False
+    """For code: whether a block begins with it."""
 
 
 def read_text(data: str, name: str, sha256: str) -> Document:
@@ -39,6 +42,14 @@ def text_lines(text: str) -> list[TextLine]:
     """The lines of a plain text."""
     found = text.replace("\r\n", "\n").split("\n")
     return _paragraphs(found, HyphenMender(found))
+
+
+def code_lines(lines: Sequence[str]) -> list[TextLine]:
+    """The lines of one block of code, empty ones between others included."""
+    made = [TextLine(normalise(line, loose_accents=False), kind="code") for line in dedented(lines)]
+    for first in made[:1]:
+        first.begins = True
+    return made
 
 
 def read_csv(data: str, name: str, sha256: str) -> Document:
@@ -83,6 +94,7 @@ def of_pages(
     borders: list[tuple[str, int, int]] = []
     headings: list[tuple[int, str]] = []
     marks: list[tuple[int, TextLine]] = []
+    code: list[tuple[int, int]] = []
     written = 0
     for label, lines in pages:
         start = written
@@ -90,6 +102,9 @@ def of_pages(
             if line.level:
                 headings.append((written, line.text))
             marks.append((written, line))
+            if line.kind == "code":
+                begin = written if line.begins or not code else code.pop()[0]
+                code.append((begin, written + len(line.text)))
             parts.append(line.text)
             written += len(line.text) + 1
         borders.append((label, start, written))
@@ -97,7 +112,7 @@ def of_pages(
     fitted = tuple(Page(i, label, min(a, len(text)), min(b, len(text))) for i, (label, a, b) in enumerate(borders))
     return Document(
         name, sha256, kind, fitted, text, tuple(notes), tuple(headings), sections=sections(marks, len(text)),
-        tables=tuple(_tables(marks)),
+        tables=tuple(_tables(marks)), code=tuple(code),
     )  # fmt: skip
 
 
@@ -145,6 +160,15 @@ def sections(lines: Sequence[tuple[int, TextLine]], length: int) -> tuple[Sectio
 
 
 def _paragraphs(lines: Sequence[str], mender: HyphenMender) -> list[TextLine]:
+    found: list[TextLine] = []
+    at = 0
+    for start, stop in code_spans(lines):
+        found += _prose(lines[at:start], mender) + code_lines(lines[start:stop])
+        at = stop
+    return found + _prose(lines[at:], mender)
+
+
+def _prose(lines: Sequence[str], mender: HyphenMender) -> list[TextLine]:
     wrapped = is_wrapped(lines)
     found: list[TextLine] = []
     is_open = False
