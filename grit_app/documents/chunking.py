@@ -8,7 +8,7 @@ counts as one sentence; one that is longer than the limit is divided at its empt
 
 import hashlib
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -52,10 +52,10 @@ class Chunk:
     @classmethod
     def of(cls, document: Document, index: int, start: int, stop: int, heading: str) -> "Chunk":
         """The chunk of a document between two characters of its text."""
+        first = bisect_right(document.pages, start, key=lambda page: page.stop)
+        behind = bisect_left(document.pages, stop, key=lambda page: page.start)
         places = tuple(
-            replace(p, start=max(p.start, start), stop=min(p.stop, stop))
-            for p in document.pages
-            if p.start < stop and p.stop > start
+            replace(p, start=max(p.start, start), stop=min(p.stop, stop)) for p in document.pages[first:behind]
         )
         return cls(
             id=f"{document.id}:{index:05d}",
@@ -274,9 +274,9 @@ def _heading_over(document: Document, start: int) -> str:
     inside = bisect_right(document.sections, start, key=lambda s: s.start) - 1
     if inside >= 0 and start < document.sections[inside].stop:
         return document.sections[inside].title  # column heads included
-    for table in document.tables:
-        if table.title and table.rows[0].start <= start < table.rows[-1].stop:
-            return table.title
+    before = bisect_right(document.tables, start, key=lambda table: table.rows[0].start) - 1
+    if before >= 0 and start < document.tables[before].rows[-1].stop and document.tables[before].title:
+        return document.tables[before].title
     at = bisect_right(document.headings, start, key=lambda h: h[0]) - 1
     if at < 0 or document.headings[at][0] == start:
         return ""

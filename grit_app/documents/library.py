@@ -94,7 +94,8 @@ class Library:
         self._keeper = Keeper(model, self._store, self.caches, self.identity, chunk_tokens)
         try:
             for stored in self._store.load():
-                self._register(self._keeper.up_to_date(stored))
+                self._take_up(self._keeper.up_to_date(stored))
+            self._renumber()
             self._index = self._open_index(None if folder is None else Path(folder) / "index")
         except BaseException:
             self._store.close()
@@ -115,11 +116,15 @@ class Library:
 
     def _register(self, stored: Stored) -> None:
         """Makes a stored document part of lists and searches."""
+        self._take_up(stored)
+        self._renumber()
+
+    def _take_up(self, stored: Stored) -> None:
+        """The same, before all are numbered."""
         document_id = stored.document.id
         self.caches.open_document(document_id, stored.caches)
         self._terms[document_id] = [tokens(f"{chunk.heading}\n{chunk.text}") for chunk in stored.chunks]
         self._stored[document_id] = stored
-        self._renumber()
 
     def _renumber(self) -> None:
         self._rows = [chunk for stored in self._stored.values() for chunk in stored.chunks]

@@ -36,6 +36,10 @@ _FIRST, _LAST = frozenset(_FIRST_PARTS.split()), frozenset(_LAST_PARTS.split())
 _WORD = re.compile(r"[^\W\d_]+(?:[-‐‑][^\W\d_]+)*", re.UNICODE)
 
 
+KEPT = 1_000
+"""Characters at the end of a paragraph that decide how its next line is joined; the longest word is shorter."""
+
+
 class HyphenMender:
     """Joins a word cut at a line's end, by what the document itself writes elsewhere.
 
@@ -58,6 +62,10 @@ class HyphenMender:
         scripts_without_spaces = _CJK.match(left[-1:]) and _CJK.match(right)
         tight = scripts_without_spaces or (_RUNS_ON.search(left) and right[:1].isalnum())
         return f"{left}{right}" if tight else f"{left} {right}"
+
+    def paragraph(self, line: str = "") -> "Paragraph":
+        """One that begins with this line."""
+        return Paragraph(self, line)
 
     def join(self, left: str, right: str) -> str:
         """`left` ends in a hyphen at the end of a line, `right` is the text of the next line."""
@@ -96,3 +104,28 @@ class HyphenMender:
         if re.search(r"[-‐‑]", before) and before[0].isalpha():
             return False  # state-of-the-
         return first.casefold() not in _FIRST and second.casefold() not in _LAST
+
+
+class Paragraph:
+    """A paragraph that grows line by line, in time proportional to its length however many lines it has."""
+
+    def __init__(self, mender: HyphenMender, line: str = "") -> None:
+        self._mender = mender
+        self._done: list[str] = []
+        self._end = line
+        self._length = 0
+        """Of what is done."""
+
+    def add(self, line: str) -> None:
+        """Joins the next line to it."""
+        self._end = self._mender.continued(self._end, line) if self._end else line
+        if len(self._end) > 2 * KEPT:
+            self._done.append(self._end[:-KEPT])
+            self._length += len(self._done[-1])
+            self._end = self._end[-KEPT:]
+
+    def __len__(self) -> int:
+        return self._length + len(self._end)
+
+    def __str__(self) -> str:
+        return "".join(self._done) + self._end

@@ -204,11 +204,11 @@ def _write(paragraphs: list[Paragraph], page_count: int, body: float) -> Flow:
     result.text = "\n".join(parts)
     result.tables = find_tables(kept)
     stop = len(result.text)
-    for number in reversed(range(page_count)):
-        found = starts[number]
+    for found in reversed(starts):
         start = stop if found is None else min(stop, found)
-        result.spans.insert(0, (start, stop))
+        result.spans.append((start, stop))
         stop = start
+    result.spans.reverse()
     if result.spans:
         result.spans[0] = (0, result.spans[0][1])
     return result
@@ -216,15 +216,15 @@ def _write(paragraphs: list[Paragraph], page_count: int, body: float) -> Flow:
 
 def _paragraph_text(paragraph: Paragraph, mender: HyphenMender) -> tuple[str, list[tuple[int, int]]]:
     """The paragraph's text and, for each page that it touches, where that page begins in it."""
-    text, page = "", -1
+    text, page = mender.paragraph(), -1
     borders: list[tuple[int, int]] = []
     for number, line in paragraph.lines:
         piece = _LEADERS.sub(" … ", line.text).strip()
         if number != page:
             page = number
             borders.append((page, len(text)))
-        text = mender.continued(text, piece) if text else piece
-    return text.replace("\u00ad", ""), borders
+        text.add(piece)
+    return str(text).replace("\u00ad", ""), borders
 
 
 def _places(paragraph: Paragraph, text: str, start: int) -> Iterator[Place]:

@@ -96,10 +96,10 @@ class _Writer:
             self._row.append(" ".join(text.split()))
             return
         pieces = [" ".join(normalise(piece, loose_accents=False).split()) for piece in text.split("\n")]
-        joined = ""
+        joined = self.mender.paragraph()
         for piece in filter(None, pieces):
-            joined = self.mender.continued(joined, piece) if joined else piece
-        self._add(joined, self._level)
+            joined.add(piece)
+        self._add(str(joined), self._level)
 
     def _words(self, content: str) -> str:
         if len(content) > LONGEST or content.count("[") > MOST_BRACKETS:

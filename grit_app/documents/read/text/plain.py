@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from grit_app.documents.document import Document, Page, Row, Section, Table
 from grit_app.documents.read.clean import normalise
-from grit_app.documents.read.hyphens import HyphenMender
+from grit_app.documents.read.hyphens import HyphenMender, Paragraph
 from grit_app.documents.read.text.code import code_spans, dedented
 
 LONGEST_CELL = 1_000_000
@@ -170,7 +170,7 @@ def _paragraphs(lines: Sequence[str], mender: HyphenMender) -> list[TextLine]:
 
 def _prose(lines: Sequence[str], mender: HyphenMender) -> list[TextLine]:
     wrapped = is_wrapped(lines)
-    found: list[TextLine] = []
+    found: list[Paragraph] = []
     is_open = False
     for raw in lines:
         line = normalise(raw, loose_accents=False)
@@ -180,11 +180,11 @@ def _prose(lines: Sequence[str], mender: HyphenMender) -> list[TextLine]:
         if not line:
             is_open = False
         elif is_open and wrapped and not starts and not columns:
-            found[-1] = TextLine(mender.continued(found[-1].text, line))
+            found[-1].add(line)
         else:
-            found.append(TextLine(line))
+            found.append(mender.paragraph(line))
             is_open = not columns
-    return found
+    return [TextLine(str(paragraph)) for paragraph in found]
 
 
 def is_wrapped(lines: Sequence[str]) -> bool:
