@@ -16,7 +16,7 @@ from grit_app.benchmark.inputs.questions import read_rows
 from grit_app.errors import InputError
 from grit_app.gritlm import GritConfig, GritLM
 from training import evaluate
-from training.evaluation import calibrate, language, ranking, talk
+from training.evaluation import calibrate, language, ranking, samples, talk
 from training.evaluation.baselines import PlainBM25, TfIdf, overlap_sentence
 from training.evaluation.correlation import spearman
 from training.evaluation.documents import QUESTIONS, file_questions
@@ -114,12 +114,22 @@ def test_talk_is_judged_by_its_end_its_loops_and_its_subject(tmp_path):
     }
 
     class Chat:
+        config = SimpleNamespace(small_talk_similarity=0.0)
+
         def stream(self, messages, max_new_tokens):
             text, tokens = answers[messages[-1]["content"]]
             return SimpleNamespace(read_all=lambda: text, stats=SimpleNamespace(new_tokens=tokens))
 
     assert talk.talk(Chat(), requests) == {"ended": 0.75, "no_loop": 0.75, "on_subject": 0.75, "good": 0.25}
     assert len({row["request"] for row in read_rows(talk.REQUESTS)}) == 50
+
+
+def test_samples_are_a_table_whatever_the_answers_hold():
+    rows = iter([("Who?", "I | me\nand more"), ("Where? (a.pdf)", "There. [page 3]")])
+    assert samples.table(rows).split("\n")[2:] == [
+        "| Who? | I \\| me / and more |",
+        "| Where? (a.pdf) | There. [page 3] |",
+    ]
 
 
 def test_threshold_and_rates_by_hand():

@@ -46,13 +46,17 @@ def file_questions(model: GritLM, folder: Path, questions: Path = QUESTIONS) -> 
         return _rates(model, library, rows)
 
 
+def file_answers(model: GritLM, folder: Path, questions: Path = QUESTIONS) -> list[tuple[dict[str, Any], Answer]]:
+    """Each question's row with the answer that the checkpoint's defaults give. Raises InputError as `file_questions`."""
+    with _library(model, folder, questions) as (library, rows):
+        return list(_answers(model, library, rows))
+
+
 def table_questions(model: GritLM, folder: Path, questions: Path = TABLES) -> Rates:
     """Shares of questions about a cell: answered with just that cell, its row among the passages, cited page right."""
     with _library(model, folder, questions) as (library, rows):
         exact, row_found, paged = 0, 0, 0
-        for row in rows:
-            events = answer(row["question"], library, model, documents=[row["document"]])
-            found = next(event.answer for event in events if isinstance(event, Done))
+        for row, found in _answers(model, library, rows):
             exact += found.text.strip() in row["answers"]
             row_found += any(cell in citation.hit.chunk.text for citation in found.citations for cell in row["answers"])
             paged += bool(_pages(found) & set(row["pages"]))
@@ -98,13 +102,23 @@ def _rates(
     mode: AnswerMode | None = None,
 ) -> Rates:
     right, paged, both = 0, 0, 0
-    for row in rows:
-        events = answer(row["question"], library, model, strategy, mode=mode, documents=[row["document"]])
-        found = next(event.answer for event in events if isinstance(event, Done))
+    for row, found in _answers(model, library, rows, strategy, mode):
         holds, on_page = holds_answer(found.text, row["answers"]), bool(_pages(found) & set(row["pages"]))
         right, paged, both = right + holds, paged + on_page, both + (holds and on_page)
     total = max(1, len(rows))
     return {"right_answer": right / total, "right_page": paged / total, "both": both / total, "n": float(len(rows))}
+
+
+def _answers(
+    model: GritLM,
+    library: Library,
+    rows: Sequence[dict[str, Any]],
+    strategy: str | None = None,
+    mode: AnswerMode | None = None,
+) -> Iterator[tuple[dict[str, Any], Answer]]:
+    for row in rows:
+        events = answer(row["question"], library, model, strategy, mode=mode, documents=[row["document"]])
+        yield row, next(event.answer for event in events if isinstance(event, Done))
 
 
 def _pages(found: Answer) -> set[int]:
