@@ -47,7 +47,7 @@ def file_questions(model: GritLM, folder: Path, questions: Path = QUESTIONS) -> 
 
 
 def file_answers(model: GritLM, folder: Path, questions: Path = QUESTIONS) -> list[tuple[dict[str, Any], Answer]]:
-    """Each question's row with the answer that the checkpoint's defaults give. Raises InputError as `file_questions`."""
+    """Each question's row, and the answer by the checkpoint's defaults. Raises InputError as `file_questions`."""
     with _library(model, folder, questions) as (library, rows):
         return list(_answers(model, library, rows))
 

@@ -2,8 +2,8 @@
 
 python -m training.evaluation.samples --model assets/gritlm-135m --files DIR
 
-Prints Markdown: every fifth of the fifty requests, as the chat answers it, and every second of the twenty questions over
-the files in DIR, with the checkpoint's defaults and the pages that the answer cites.
+Prints Markdown: every fifth of the fifty requests, as the chat answers it, and every second of the twenty questions
+over the files in DIR, with the checkpoint's defaults and the pages that the answer cites.
 """
 
 from __future__ import annotations
