@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.quick import is_quick, longest_first
+from tests.quick import has_quick, is_quick, longest_first
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -36,9 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `-m quick` slow files are not even imported: Gradio alone takes seconds."""
-    is_slow_file = collection_path.suffix == ".py" and not is_quick(collection_path)
-    return True if config.getoption("markexpr") == "quick" and is_slow_file else None
+    """With `-m quick` slow files, and the conftest.py beside them, are not even imported: Gradio takes seconds."""
+    return True if config.getoption("markexpr") == "quick" and not has_quick(collection_path) else None
+
+
+def pytest_collection_finish() -> None:
+    """What the imports left is looked through by no garbage collection any more: tests that ask for one are many."""
+    gc.collect()
+    gc.freeze()
 
 
 FAMILIES = ("mistral", "mixtral", "llama", "qwen2", "qwen3")

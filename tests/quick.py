@@ -72,3 +72,11 @@ def is_quick(path: Path) -> bool:
         return False
     name = path.relative_to(TESTS).as_posix()
     return name in QUICK_WITHIN_SLOW or not any(name == slow or name.startswith(slow + "/") for slow in SLOW)
+
+
+def has_quick(path: Path) -> bool:
+    """Whether a file is quick, or a folder holds one that is."""
+    if path.suffix == ".py":
+        return is_quick(path)
+    name = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) and path != TESTS else ""
+    return not name or any(quick.startswith(name + "/") for quick in QUICK_WITHIN_SLOW) or is_quick(path / "test_.py")

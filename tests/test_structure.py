@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import ast
+import re
 import statistics
-from functools import cache
 from pathlib import Path
 
-from tests.test_imports import ROOT, imported_modules, nodes
+import pytest
+
+from tests.source import ROOT, code_files, source
 
 MODULES_A_FOLDER = 12
 LINES_A_FILE = 400
 MEDIAN_FUNCTION_LINES = 10
-
-
-@cache
-def code_files() -> tuple[Path, ...]:
-    return tuple(sorted(path for room in ("grit_app", "training") for path in (ROOT / room).rglob("*.py")))
 
 
 def module_name(path: Path) -> str:
@@ -39,19 +35,14 @@ def test_no_file_is_too_long_to_open_gladly() -> None:
 
 
 def test_the_median_function_is_short() -> None:
-    lengths = [
-        node.end_lineno - node.lineno + 1
-        for path in code_files()
-        for node in nodes(path)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
-    ]
+    lengths = [length for path in code_files() for length in source(path).functions]
     assert statistics.median(lengths) <= MEDIAN_FUNCTION_LINES
 
 
 def import_graph() -> dict[str, set[str]]:
     """Module → modules of the project that it imports, in functions and for types as well."""
     modules = {module_name(path): path for path in code_files()}
-    return {name: (imported_modules(path) & modules.keys()) - {name} for name, path in modules.items()}
+    return {name: (source(path).imports & modules.keys()) - {name} for name, path in modules.items()}
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -77,3 +68,25 @@ def test_no_import_comes_back_to_where_it_started() -> None:
     graph = packages(import_graph())
     assert sum(map(len, graph.values())) > 300, "the walk has missed the imports"
     assert circles(graph) == []
+
+
+MAPS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "training/README.md")
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_map_names_files_that_exist(name: str) -> None:
+    """A newcomer who follows a page must arrive: files were moved and kept their old names on it."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"[\w./-]+\.(?:py|yaml|md)\b", re.sub(r"https?://\S+", "", text)))
+    known = [f"/{path.relative_to(ROOT).as_posix()}" for end in ("py", "yaml", "md") for path in ROOT.glob(f"*.{end}")]
+    for room in ("grit_app", "training", "tests", "docs", "assets"):
+        known += [f"/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / room).rglob("*.*")]
+    assert named, "the walk has missed the names"
+    lost = sorted(one for one in named if not any(path.endswith(f"/{one.lstrip('./')}") for path in known))
+    assert lost == []
+
+
+def test_every_folder_of_code_stands_on_the_map() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    folders = {path.parent for path in code_files() if not path.name.startswith("__")}
+    assert sorted(f.relative_to(ROOT).as_posix() for f in folders if f"{f.name}/" not in text) == []

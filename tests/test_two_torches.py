@@ -6,40 +6,18 @@ every name of torch that the code uses is in the list of names that the sources 
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import torch
 
-from tests.test_imports import ROOT, nodes
+from tests.source import code_files, source
 
 KNOWN = Path(__file__).with_name("torch-2.11-names.txt")
 
 
-def used_names() -> set[str]:
-    """`torch.a.b.c` of every attribute chain and import in the code, as far as modules, classes and functions go."""
-    names: set[str] = set()
-    for path in (path for room in ("grit_app", "training") for path in (ROOT / room).rglob("*.py")):
-        for node in nodes(path):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
-                names |= {f"{node.module}.{alias.name}" for alias in node.names}
-            elif isinstance(node, ast.Attribute):
-                chain = dotted(node)
-                if chain.startswith("torch."):
-                    names.add(chain)
-    return names
-
-
-def dotted(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        owner = dotted(node.value)
-        return f"{owner}.{node.attr}" if owner else ""
-    return node.id if isinstance(node, ast.Name) else ""
-
-
 def test_every_name_of_torch_is_known_to_the_older_version() -> None:
     known = set(KNOWN.read_text(encoding="utf-8").split())
-    used = used_names()
+    used = {name for path in code_files() for name in source(path).torch_names}
     assert len(used) > 80, "the walk has missed the names"
     assert used - known == set(), f"see that torch 2.11 has them, then add them to {KNOWN.name}"
 

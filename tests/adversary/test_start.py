@@ -50,7 +50,7 @@ def test_a_copy_of_a_model_that_was_cut_short_ends_every_command_with_one_senten
     tmp_path: Path, command: list[str]
 ) -> None:
     cut = tmp_path / "cut"
-    shutil.copytree(ROOT / "training" / "toy_data" / "start", cut)
+    shutil.copytree(ROOT / "training" / "toy" / "data" / "start", cut)
     save_file({"model.norm.weight": torch.ones(64)}, cut / "model.safetensors")
     os.truncate(cut / "model.safetensors", 200)
     ended = start(command, str(cut), *(["--data_dir", str(tmp_path / "data")] if "export" not in command[1] else []))

@@ -333,7 +333,7 @@ def test_launched_processes_give_the_same_loss_curve(tmp_path: Path, tiny_model_
 def test_toy_data_is_what_the_rules_make(tmp_path: Path) -> None:
     """The committed files are the command's output, and no person of the held-out files is in the training files."""
     make(tmp_path)
-    committed = ROOT / "training" / "toy_data"
+    committed = ROOT / "training" / "toy" / "data"
     for path in sorted(p for p in committed.rglob("*") if p.suffix == ".jsonl"):
         assert path.read_bytes() == (tmp_path / path.relative_to(committed)).read_bytes(), path.name
     for kind in ("pairs", "questions"):
@@ -353,7 +353,7 @@ def test_toy_learns_both_tasks(tmp_path: Path) -> None:
     overrides = ["--run.steps", "40", "--contrastive.temperature", "0.1", "--optimizer.learning_rate", "0.005"]
     overrides += ["--contrastive.cache_gradients", "false", "--evaluation.every", "0", "--run.save_every", "40"]
     recipe = read_recipe(ROOT / "training" / "recipes" / "toy.yaml", [*overrides, "--output_dir", str(tmp_path)])
-    data = ROOT / "training" / "toy_data"
+    data = ROOT / "training" / "toy" / "data"
     files = [str(data / "dev_pairs.jsonl"), str(data / "dev_chats.jsonl")]
     start = ROOT / recipe.model.path
     train_files = [replace(file, path=str(ROOT / file.path)) for file in recipe.data.train]

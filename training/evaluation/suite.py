@@ -114,7 +114,7 @@ def _nq(row: dict[str, Any]) -> Item:
 
 def _held_out(folder: Path, texts: int = 60) -> list[str]:
     """Held-out articles of the encyclopedia, where the training files lie beside the suite."""
-    from training.mixing.records import is_held_out, read_records
+    from training.mixture.records import is_held_out, read_records
 
     path = folder / "wikipedia.jsonl.xz"
     if not path.is_file():

@@ -24,8 +24,8 @@ from grit_app.benchmark.measure import quality
 from grit_app.benchmark.show.paper import FOLDER
 from grit_app.gritlm import GritLM
 from grit_app.rag.strategies import REFERENCE
-from training.mixing import answers
-from training.mixing.corpus import Corpus, MixtureConfig
+from training.mixture import answers
+from training.mixture.corpus import Corpus, MixtureConfig
 from training.paper import embedder, sets
 from training.paper.recording import PaperSettings, Row, correlation_interval, mean_interval
 from training.prefer.pairs import preferences

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from training.config import TrainError
-from training.mixing.corpus import holds
+from training.mixture.corpus import holds
 
 FALSE_REFUSALS: Final = 0.3
 """Share of the answered questions whose worse answer is the refusal: without them everything is refused in the end."""

@@ -1,8 +1,8 @@
 """Makes the toy data: a small world of people, towns and trades, made by rules. Nothing is random but the seed.
 
-    python -m training.toy --output_dir training/toy_data
+    python -m training.toy --output_dir training/toy/data
 
-The committed files in training/toy_data are its output. Training and held-out files share no person.
+The committed files in training/toy/data are its output. Training and held-out files share no person.
 
     start/             config.json and a tokenizer of the toy's own words: the recipe starts from random weights
     pairs.jsonl        contrastive: who does what where → the sentence that says so; negatives: other people's

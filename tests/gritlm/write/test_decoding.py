@@ -167,19 +167,19 @@ def test_greedy_is_the_largest_and_the_constraint_decides() -> None:
 
 
 def test_sampling_follows_the_probabilities_and_top_p() -> None:
-    """Against counting: 4,000 draws; the standard error of a share is below 0.008."""
+    """Against counting: 1,500 draws; the standard error of a share is below 0.013."""
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     generator = torch.Generator().manual_seed(0)
 
     def shares(sampling: Sampling) -> Tensor:
-        draws = torch.tensor([choose_token(logits, sampling, generator) for _ in range(4000)])
-        return torch.bincount(draws, minlength=4) / 4000
+        draws = torch.tensor([choose_token(logits, sampling, generator) for _ in range(1500)])
+        return torch.bincount(draws, minlength=4) / 1500
 
-    assert (shares(Sampling(temperature=1.0)) - torch.tensor([0.5, 0.3, 0.15, 0.05])).abs().max() < 0.03
+    assert (shares(Sampling(temperature=1.0)) - torch.tensor([0.5, 0.3, 0.15, 0.05])).abs().max() < 0.04
     # 0.5 does not reach 0.6 alone, 0.5 + 0.3 does
-    assert (shares(Sampling(temperature=1.0, top_p=0.6)) - torch.tensor([0.625, 0.375, 0, 0])).abs().max() < 0.03
+    assert (shares(Sampling(temperature=1.0, top_p=0.6)) - torch.tensor([0.625, 0.375, 0, 0])).abs().max() < 0.04
     sharp = torch.tensor([0.25, 0.09, 0.0225, 0.0025])
-    assert (shares(Sampling(temperature=0.5)) - sharp / sharp.sum()).abs().max() < 0.03
+    assert (shares(Sampling(temperature=0.5)) - sharp / sharp.sum()).abs().max() < 0.04
     assert shares(Sampling(temperature=1.0, top_p=0.01)).tolist() == [1.0, 0, 0, 0], "the likeliest always stays"
 
 

@@ -14,7 +14,7 @@ from grit_app.gritlm.load.loading import load_tokenizer
 from grit_app.rag.strategies import build_layout
 from training.config import ConfigError, TrainError
 from training.data.rag_layouts import answer_ids
-from training.mixing.corpus import holds
+from training.mixture.corpus import holds
 from training.prefer import tune as tuning
 from training.prefer.__main__ import main
 from training.prefer.pairs import Preference, preferences

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from grit_app.benchmark.measure.metrics import exact_match, token_f1
-from training.sandbox.run import passes
+from training.paper.sandbox.run import passes
 
 
 def reading(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

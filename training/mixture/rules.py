@@ -3,7 +3,7 @@
     python -m training.mixture --config training/recipes/gritlm-135m-mixture.yaml --output_dir runs/gritlm-135m/mixture
 
 Writes one JSON Lines file for each rule below into `output_dir/train`, in the forms of
-`training.data.formats`, and the same from the held-out records (`training.mixing.records.is_held_out`: whole
+`training.data.formats`, and the same from the held-out records (`training.mixture.records.is_held_out`: whole
 articles) into `output_dir/held_out`.
 
 contrastive
@@ -23,7 +23,7 @@ rag
   one_by_one    the same over a single passage, the right one or another: for reading passages one at a time
   hard_refusals a question over its own passage without the sentences that answer it: right topic, refused
   long_answers  a question whose answer is the beginning of its explanation
-  cloze         the same with questions made from encyclopedia articles (`training.mixing.cloze`)
+  cloze         the same with questions made from encyclopedia articles (`training.mixture.cloze`)
 generative
   chats         definitions and short instructions
   prompted      tasks of P3 with short answers
@@ -38,12 +38,9 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 
-from jsonargparse import auto_cli
-
-from grit_app.doors import one_sentence
-from training.mixing import answers, pairs, talk
-from training.mixing.corpus import Corpus, InstructionConfig, MixtureConfig, Row
-from training.mixing.records import CorpusError
+from training.mixture import answers, pairs, talk
+from training.mixture.corpus import Corpus, InstructionConfig, MixtureConfig, Row
+from training.mixture.records import CorpusError
 
 log = logging.getLogger(__name__)
 
@@ -149,13 +146,3 @@ def run(config: MixtureConfig) -> dict[str, int]:
         held_out = write_rule(Corpus(config, held_out=True), rule)
         log.info("%-12s %6d rows, %5d held out", rule, counts[rule], held_out)
     return counts
-
-
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with one_sentence():
-        run(auto_cli(MixtureConfig, as_positional=False))
-
-
-if __name__ == "__main__":
-    main()

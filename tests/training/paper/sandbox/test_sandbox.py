@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from training.sandbox import child
-from training.sandbox.run import Ended, SandboxError, passes, run
+from training.paper.sandbox import child
+from training.paper.sandbox.run import Ended, SandboxError, passes, run
 
 SOLUTION = "def add(a, b):\n    return a + b\n"
 
@@ -122,6 +122,6 @@ def test_where_a_program_cannot_be_confined_it_is_not_run(monkeypatch: pytest.Mo
     copy = tmp_path / "child.py"
     text = Path(child.__file__).read_text(encoding="utf-8")
     copy.write_text(text.replace("OLDEST_LANDLOCK = 3", "OLDEST_LANDLOCK = 999"), encoding="utf-8")
-    monkeypatch.setattr("training.sandbox.run.CHILD", copy)
+    monkeypatch.setattr("training.paper.sandbox.run.CHILD", copy)
     with pytest.raises(SandboxError, match="no Landlock"):
         run("open('x', 'w')")

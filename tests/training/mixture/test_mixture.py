@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from tests.training.corpus_files import paragraph, question_records, sentence, write_lines
-from training import mixture
 from training.config import DataFile
 from training.data.formats import open_datasets
-from training.mixing.corpus import InstructionConfig, MixtureConfig, holds
-from training.mixing.records import CorpusError, is_held_out, read_records
+from training.mixture.corpus import InstructionConfig, MixtureConfig, holds
+from training.mixture.records import CorpusError, is_held_out, read_records
+from training.mixture.rules import run
 
 RULES = [
     "questions", "squad", "sections", "openings", "paraphrases", "definitions", "medical", "intents", "answers",
@@ -89,7 +89,7 @@ def facts(rng: random.Random) -> str:
 @pytest.fixture(scope="module")
 def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixture")
-    mixture.run(settings(corpus, folder))
+    run(settings(corpus, folder))
     return folder
 
 
@@ -199,18 +199,18 @@ def test_sources_without_a_licence_chain_are_left_out(made: Path, corpus: Path) 
 
 
 def test_the_same_seed_makes_the_same_files_and_fraction_scales_them(corpus: Path, made: Path, tmp_path: Path) -> None:
-    mixture.run(settings(corpus, tmp_path / "again"))
+    run(settings(corpus, tmp_path / "again"))
     names = sorted(path.name for path in (made / "train").iterdir())
     assert len(names) == len(RULES)
     for name in names:
         assert (tmp_path / "again" / "train" / name).read_bytes() == (made / "train" / name).read_bytes()
-    counts = mixture.run(settings(corpus, tmp_path / "small", fraction=0.1, limits={"sections": 50}))
+    counts = run(settings(corpus, tmp_path / "small", fraction=0.1, limits={"sections": 50}))
     assert counts["sections"] == 5 and counts["openings"] == len(rows(made, "openings")) // 10
 
 
 def test_an_unknown_rule_is_a_sentence(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"names \['nothing'\]"):
-        mixture.run(settings(corpus, tmp_path, limits={"nothing": 1}))
+        run(settings(corpus, tmp_path, limits={"nothing": 1}))
 
 
 def test_a_missing_file_and_a_damaged_line_are_sentences(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def served(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "questions": InstructionConfig(text="Find the answer", share=0.5),
         "paraphrases": InstructionConfig(text="Same meaning", both=True),
     }
-    mixture.run(
+    run(
         settings(
             corpus,
             folder,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from grit_app.rag.turns.small_talk import exchanges
-from training.mixing.corpus import Corpus, Row
-from training.mixing.records import Record
+from training.mixture.corpus import Corpus, Row
+from training.mixture.records import Record
 
 CHAT_SOURCES = ("llms_from_scratch", "self_instruct_seed", "open_assistant_sample")
 SERVED_NAME, SERVED_MILLIONS = "gritlm-135m", 135

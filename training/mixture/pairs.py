@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from training.mixing.corpus import Corpus, Distractors, Row
-from training.mixing.records import Record
+from training.mixture.corpus import Corpus, Distractors, Row
+from training.mixture.records import Record
 
 PARAGRAPH = (150, 900)
 """Characters of a paragraph that tells what its article is about."""

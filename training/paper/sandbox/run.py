@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from grit_app.errors import GritError
-from training.sandbox.child import NOT_SAFE
+from training.paper.sandbox.child import NOT_SAFE
 
 CHILD: Final = Path(__file__).with_name("child.py")
 TIMEOUT_S: Final = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from training.mixing.cloze import cloze_questions, passages
+from training.mixture.cloze import cloze_questions, passages
 
 TEXT = (
     "The Northern Bridge was opened on 4 May 1932 by John Lang in Sydney. It has 52800 steel plates, and about "

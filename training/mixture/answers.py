@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from grit_app.rag.quotes.sentences import split_sentences
-from training.mixing.cloze import cloze_questions, passages
-from training.mixing.corpus import Corpus, Distractors, Row, holds
-from training.mixing.records import answer_texts
+from training.mixture.cloze import cloze_questions, passages
+from training.mixture.corpus import Corpus, Distractors, Row, holds
+from training.mixture.records import answer_texts
 
 CLOZE_PASSAGES = 2
 """Passages of an article that are asked about."""

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.mixing.records import CorpusError, Record, answer_texts, is_held_out, read_records
+from training.mixture.records import CorpusError, Record, answer_texts, is_held_out, read_records
 
 Row = dict[str, object]
 
