@@ -119,6 +119,9 @@ class Answer:
     sentences: tuple[tuple[str, tuple[int, ...]], ...] = field(default=())
     """`text` cut into sentences, each with the numbers of the passages that support it."""
 
+    searches: tuple[str, ...] = field(default=())
+    """What the model asked to be searched for while it answered."""
+
     def to_json(self, skipped: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
         """The published form; `skipped`: files that could not be read, with their reasons."""
         return {
@@ -136,6 +139,7 @@ class Answer:
             "confidence": None if self.confidence is None else round(self.confidence, 4),
             "notes": list(self.notes),
             "passage_answers": [answer.to_json() for answer in self.passage_answers],
+            "searches": list(self.searches),
         }
 
 
@@ -151,6 +155,13 @@ class Retrieved:
     """The passages were found."""
 
     hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True)
+class Searching:
+    """The model asked for this to be searched for before it answers."""
+
+    query: str
 
 
 @dataclass(frozen=True)
@@ -174,4 +185,4 @@ class Done:
     answer: Answer
 
 
-Event = Rewritten | Retrieved | PassageAnswer | FirstToken | Token | Done
+Event = Rewritten | Retrieved | Searching | PassageAnswer | FirstToken | Token | Done

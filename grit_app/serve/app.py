@@ -26,7 +26,7 @@ One set of weights embeds, writes, answers over documents and reranks. Point an 
     client.embeddings.create(model="gritlm", input="Bees make honey from nectar.")
 """
 
-OWN_PATHS: Final = ("/v1", "/v2", "/health", "/metrics", "/docs", "/openapi.json", "/mcp")
+OWN_PATHS: Final = ("/v1", "/v2", "/rerank", "/health", "/metrics", "/docs", "/openapi.json", "/mcp")
 """What is answered here when the page runs in the same process; all else is the page's."""
 
 FORM_BYTES: Final = MB

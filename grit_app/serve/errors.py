@@ -1,5 +1,7 @@
 """Errors as OpenAI's clients read them: `{"error": {"message", "type", "param", "code"}}`, never a traceback.
 
+The sentence stands in `detail` as well: clients of Jina's reranking look there and nowhere else.
+
 A `GritError` reaches the client as its own sentence. Anything else is logged in full under a short id, and the client
 reads a sentence with that id.
 """
@@ -52,11 +54,13 @@ class ErrorBody(BaseModel):
                     "type": "invalid_request_error",
                     "param": "input",
                     "code": None,
-                }
+                },
+                "detail": "Text 1 is empty. An embedding needs at least one visible character.",
             }
         }
     )
     error: ErrorDetail
+    detail: str
 
 
 class ApiError(Exception):
@@ -76,7 +80,10 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         kind = KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        return {
+            "error": {"message": str(self), "type": kind, "param": self.param, "code": self.code},
+            "detail": str(self),
+        }
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.body(), self.status, headers=self.headers)

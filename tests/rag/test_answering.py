@@ -23,7 +23,7 @@ from grit_app.rag.turns.follow_up import Turn
 
 QUESTION = "How many schools participated in the United States?"
 SHORT = Sampling(max_new_tokens=6)
-OURS = ["question", "mode", "confidence", "notes", "passage_answers"]
+OURS = ["question", "mode", "confidence", "notes", "passage_answers", "searches"]
 """Keys of the JSON beyond the published ones."""
 
 

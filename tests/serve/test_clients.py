@@ -119,6 +119,62 @@ def test_langchain_chats_in_both_protocols(server: Server) -> None:
     assert call["args"]["query"] in ("bees", "wax")
 
 
+def best(server: Server, query: str) -> list[int]:
+    """The places of `TEXTS` in the order of their cosines."""
+    return [int(place) for place in np.argsort(-(server.model.encode(TEXTS) @ server.model.encode([query])[0]))]
+
+
+@pytest.mark.long
+def test_cohere_s_clients_rerank_texts_and_objects(server: Server) -> None:
+    """The first one's objects have fields, the second one sends texts alone and may shorten them."""
+    import cohere
+
+    wanted = best(server, "river")
+    new = cohere.ClientV2(api_key="none", base_url=server.url)
+    found = new.rerank(model="x", query="river", documents=TEXTS, max_tokens_per_doc=400)
+    assert [one.index for one in found.results] == wanted and found.meta.tokens.input_tokens > 0
+    old = cohere.Client(api_key="none", base_url=server.url)
+    objects = [{"title": f"{number}", "text": text} for number, text in enumerate(TEXTS)]
+    again = old.rerank(model="x", query="river", documents=objects, return_documents=True, top_n=1)
+    assert (again.results[0].index, again.results[0].document.text) == (wanted[0], TEXTS[wanted[0]])
+    assert again.results[0].document.title == str(wanted[0])
+    assert again.results[0].relevance_score == pytest.approx(found.results[0].relevance_score, abs=1e-6)
+    with pytest.raises(cohere.BadRequestError, match="Document 1 is empty"):
+        new.rerank(model="x", query="river", documents=["bee", " "])
+
+
+@pytest.mark.long
+def test_langchain_compresses_documents(server: Server) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from langchain_cohere import CohereRerank
+        from langchain_core.documents import Document
+
+        reranker = CohereRerank(base_url=server.url, cohere_api_key="none", model="x", top_n=1)
+    documents = [Document(text, metadata={"page": number}) for number, text in enumerate(TEXTS)]
+    (kept,) = reranker.compress_documents(documents, "river")
+    assert (kept.page_content, kept.metadata["page"]) == (TEXTS[best(server, "river")[0]], best(server, "river")[0])
+    scores = reranker.rerank([{"name": "Bee", "note": TEXTS[0]}, TEXTS[1]], "river", rank_fields=["note"], top_n=None)
+    assert sorted(one["index"] for one in scores) == [0, 1]
+
+
+@pytest.mark.long
+def test_llama_index_reranks_nodes_and_reads_our_errors(server: Server) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from llama_index.core.schema import NodeWithScore, TextNode
+        from llama_index.postprocessor.cohere_rerank import CohereRerank
+        from llama_index.postprocessor.jinaai_rerank import JinaRerank
+
+        makers = (JinaRerank(base_url=server.v1, api_key="x"), CohereRerank(base_url=server.url, api_key="x"))
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in TEXTS]
+    for reranker in makers:
+        found = reranker.postprocess_nodes(nodes, query_str="river")
+        assert [one.node.text for one in found] == [TEXTS[index] for index in best(server, "river")]
+    with pytest.raises(RuntimeError, match="Document 0 is empty"):
+        makers[0].postprocess_nodes([NodeWithScore(node=TextNode(text=" "))], query_str="river")
+
+
 @pytest.mark.long
 def test_litellm_embeds_chats_continues_and_reranks(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """It sends every field that it knows, most of them null; Cohere's reranking has an address of its own."""
@@ -139,9 +195,20 @@ def test_litellm_embeds_chats_continues_and_reranks(server: Server, monkeypatch:
             **options | {"model": "text-completion-openai/gritlm"}, prompt="Bees make", max_tokens=6, temperature=0
         )
         assert text.choices[0].text
-        for address in ({"model": "cohere/x", "api_base": server.url}, {"model": "jina_ai/x", "api_base": server.v1}):
-            found = litellm.rerank(**address, api_key="none", query="river", documents=TEXTS).results
-            assert sorted(one["index"] for one in found) == [0, 1]
+        for provider, base in (
+            ("cohere", server.url),
+            ("jina_ai", server.v1),
+            ("hosted_vllm", server.v1),
+            ("hosted_vllm", server.url),
+        ):
+            address: dict[str, Any] = {"model": f"{provider}/x", "api_base": base, "api_key": "none"}
+            found = litellm.rerank(**address, query="river", documents=TEXTS)
+            assert [(one["index"], one["document"]["text"]) for one in found.results] == [
+                (index, TEXTS[index]) for index in best(server, "river")
+            ]
+            objects = [{"text": text, "page": 1} for text in TEXTS]
+            found = litellm.rerank(**address, query="river", documents=objects, top_n=1, return_documents=False)
+            assert [one["index"] for one in found.results] == best(server, "river")[:1]
 
 
 @pytest.mark.long

@@ -48,6 +48,7 @@ def test_nothing_that_is_sent_is_a_fault_of_the_server(described: Any, kind: str
         assert answer.status_code < 500, (answer.status_code, answer.text[:300])
         if answer.status_code >= 400:
             error = answer.json()["error"]
+            assert answer.json()["detail"] == error["message"]
             assert set(error) == {"message", "type", "param", "code"}
             assert error["message"].endswith(".") and "Traceback" not in error["message"]
 

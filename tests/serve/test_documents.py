@@ -35,6 +35,29 @@ def test_rerank_by_vectors_is_the_order_of_cosines(server: Server, client: httpx
     assert scores == pytest.approx([(1 + cosines[one["index"]]) / 2 for one in found["results"]], abs=1e-5)
 
 
+def test_rerank_reads_the_named_fields_of_objects_and_gives_them_back(server: Server, client: httpx.Client) -> None:
+    """At all three addresses; without `rank_fields` the field `text` counts, and one without it is told so."""
+    objects = [{"title": "The sea", "body": RIVER, "page": 1}, {"title": "Bees", "body": BEES, "page": 2}]
+    body = {"query": "honey", "documents": objects, "return_documents": True, "rank_fields": ["title", "body"]}
+    texts = [f"title: {one['title']}\nbody: {one['body']}" for one in objects]
+    wanted = np.argsort(-(server.model.encode(texts) @ server.model.encode(["honey"])[0])).tolist()
+    for address in ("/v1/rerank", "/v2/rerank", "/rerank"):
+        found = client.post(address, json=body).json()
+        assert [one["index"] for one in found["results"]] == wanted
+        assert [one["document"] for one in found["results"]] == [objects[index] for index in wanted]
+        assert found["meta"]["tokens"]["input_tokens"] == found["usage"]["prompt_tokens"]
+    refused = client.post("/v1/rerank", json={"query": "honey", "documents": objects})
+    assert refused.status_code == 400 and "has no field of the name text" in refused.json()["detail"]
+
+
+def test_rerank_of_a_long_document_counts_its_beginning(server: Server, client: httpx.Client) -> None:
+    ids = server.model.prompts.continuation(BEES)
+    start = server.model.prompts.decode(ids[:4])
+    body = {"query": "honey", "documents": [BEES], "max_tokens_per_doc": 4}
+    short, whole = (client.post("/v1/rerank", json=body | {"documents": [text]}).json() for text in (start, BEES))
+    assert short["results"] == whole["results"]
+
+
 @pytest.mark.parametrize("method", ["relevance", "question"])
 def test_rerank_by_reading_is_the_order_of_likelihoods(server: Server, client: httpx.Client, method: Any) -> None:
     from grit_app.rag.reranking import rerank
@@ -209,3 +232,22 @@ def test_handles_and_prompts_of_programs_share_the_one_budget_with_chats(
         gone = http.post("/v1/chat/completions", json=named)
         assert (gone.status_code, gone.json()["error"]["code"]) == (404, "cache_not_found")
         assert memory.bytes == chat.nbytes
+
+
+def test_an_answer_may_search_on_its_own(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model never asks for it; what it asks for is told, whole and streamed. The quote mode writes nothing."""
+    from grit_app.rag.searching import loop
+
+    def ask_once() -> None:
+        queries = iter(["honey", "honey"])  # read twice a step
+        monkeypatch.setattr(loop, "query_in", lambda _: next(queries, None))
+
+    body = {"question": "What do bees make?", "documents": [BEES, RIVER], "k": 1, "searches": 2, "max_tokens": 4}
+    ask_once()
+    assert client.post("/v1/answers", json=body).json()["searches"] == ["honey"]
+    ask_once()
+    with client.stream("POST", "/v1/answers", json=body | {"stream": True}) as answer:
+        events = [line.removeprefix("event: ") for line in answer.iter_lines() if line.startswith("event: ")]
+    assert events[-1] == "done" and events.index("retrieved") < events.index("searching")
+    refused = client.post("/v1/answers", json=body | {"mode": "quote"})
+    assert refused.status_code == 400 and "leave mode out" in refused.json()["error"]["message"]

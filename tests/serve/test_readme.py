@@ -18,7 +18,7 @@ ADDRESS = "http://127.0.0.1:7860"
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CLIENTS = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
-SLOW = ("LlamaIndex", "LiteLLM", "mteb")
+SLOW = ("LlamaIndex", "LiteLLM", "Rerank", "mteb")
 """Clients whose import takes seconds."""
 
 

@@ -25,9 +25,9 @@ def answers(corpus: Corpus) -> Iterator[Row]:
         drawn = distractors.draw(record, corpus.config.distractors)
         row: Row = {"question": record["question"], "source": record.get("source", "")}
         if drawn and rng.random() < corpus.config.unanswerable:
-            yield row | _refused(drawn)
+            yield row | refused_row(drawn)
         else:
-            yield row | _answered([record["context"], *drawn], answer_texts(record)[0])
+            yield row | answered_row([record["context"], *drawn], answer_texts(record)[0])
 
 
 def cloze(corpus: Corpus) -> Iterator[Row]:
@@ -40,9 +40,9 @@ def cloze(corpus: Corpus) -> Iterator[Row]:
                 others = rng.sample(others, min(corpus.config.distractors, len(others)))
                 row: Row = {"question": made.question, "source": "cloze"}
                 if others and rng.random() < corpus.config.unanswerable:
-                    yield row | _refused(others)
+                    yield row | refused_row(others)
                 else:
-                    yield row | _answered([text, *others], made.answer)
+                    yield row | answered_row([text, *others], made.answer)
 
 
 def one_by_one(corpus: Corpus) -> Iterator[Row]:
@@ -51,9 +51,9 @@ def one_by_one(corpus: Corpus) -> Iterator[Row]:
     for record in records:
         row: Row = {"question": record["question"], "source": record.get("source", "")}
         if rng.random() < 0.5:
-            yield row | _answered([record["context"]], answer_texts(record)[0])
+            yield row | answered_row([record["context"]], answer_texts(record)[0])
         elif drawn := distractors.draw(record, 1):
-            yield row | _refused(drawn)
+            yield row | refused_row(drawn)
 
 
 def hard_refusals(corpus: Corpus) -> Iterator[Row]:
@@ -66,7 +66,7 @@ def hard_refusals(corpus: Corpus) -> Iterator[Row]:
         if len(kept) >= 2 and len(kept) < len(sentences) and not holds(" ".join(kept), answers):
             row: Row = {"question": record["question"], "source": "hard_refusals"}
             others = distractors.draw(record, rng.randint(0, corpus.config.distractors))
-            yield row | _refused([" ".join(kept), *others])
+            yield row | refused_row([" ".join(kept), *others])
 
 
 def long_answers(corpus: Corpus) -> Iterator[Row]:
@@ -80,12 +80,14 @@ def long_answers(corpus: Corpus) -> Iterator[Row]:
             others = [text for text in by_focus[record["focus"]] if text != record["answer"]]
             drawn = rng.sample(others, min(3, corpus.config.distractors, len(others)))
             row: Row = {"question": record["question"], "source": "long_answers"}
-            yield row | _answered([record["answer"], *drawn], answer)
+            yield row | answered_row([record["answer"], *drawn], answer)
 
 
-def _answered(texts: list[str], answer: str) -> Row:
+def answered_row(texts: list[str], answer: str) -> Row:
+    """A question's row without the question: the first text gives the answer."""
     return {"passages": texts, "gold": [0], "answer": answer, "answerable": True}
 
 
-def _refused(texts: list[str]) -> Row:
+def refused_row(texts: list[str]) -> Row:
+    """The same where no text gives it."""
     return {"passages": texts, "gold": [], "answer": "", "answerable": False}

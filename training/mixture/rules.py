@@ -23,6 +23,8 @@ rag
   one_by_one    the same over a single passage, the right one or another: for reading passages one at a time
   hard_refusals a question over its own passage without the sentences that answer it: right topic, refused
   long_answers  a question whose answer is the beginning of its explanation
+  searches      questions over two passages, in the protocol in which the model searches while it answers
+                (`grit_app.rag.searching`): asks for what is missing, then answers; and plain ones beside
   cloze         the same with questions made from encyclopedia articles (`training.mixture.cloze`)
 generative
   chats         definitions and short instructions
@@ -41,6 +43,7 @@ from collections.abc import Callable, Iterator
 from training.mixture import answers, pairs, talk
 from training.mixture.corpus import Corpus, InstructionConfig, MixtureConfig, Row
 from training.mixture.records import CorpusError
+from training.mixture.searches import searches
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ RULES: dict[str, Callable[[Corpus], Iterator[Row]]] = {
     "one_by_one": answers.one_by_one,
     "hard_refusals": answers.hard_refusals,
     "long_answers": answers.long_answers,
+    "searches": searches,
     "chats": talk.chats,
     "prompted": talk.prompted,
     "own_talk": talk.own_talk,

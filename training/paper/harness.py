@@ -36,6 +36,9 @@ class PublishedTask:
     limit: int | None = None
     """Most rows of each name, as published."""
 
+    shots: int | None = None
+    """Examples before each question; None: as many as the harness's own task has (GSM8K 8, BBH 3, MMLU none)."""
+
 
 CONFINED: Final = "humaneval_confined"
 LANGUAGES: Final = ("ar", "bn", "en", "fi", "id", "ko", "ru", "sw", "te")
@@ -43,7 +46,7 @@ PUBLISHED: Final = {
     "MMLU": PublishedTask(("mmlu",), "acc,none"),
     "GSM8K": PublishedTask(("gsm8k_cot",), "exact_match,flexible-extract", 200),
     "BBH": PublishedTask(("bbh_cot_fewshot",), "exact_match,get-answer", 40),
-    "TyDi QA": PublishedTask(tuple(f"tydiqa_goldp_{language}" for language in LANGUAGES), "f1,none", 100),
+    "TyDi QA": PublishedTask(tuple(f"tydiqa_goldp_{language}" for language in LANGUAGES), "f1,none", 100, shots=1),
     "HumanEval": PublishedTask((CONFINED,), "pass_at_1,none"),
 }
 """All in a chat, as published; AlpacaEval needs a judge that is no part of this project."""
@@ -165,7 +168,7 @@ def run_published(model: GritLM, name: str, limit: int | None) -> tuple[float, f
     task = PUBLISHED[name]
     most = task.limit if limit is None else min(limit, task.limit or limit)
     try:
-        found = run(model, task.names, chat=True, limit=most)
+        found = run(model, task.names, chat=True, limit=most, shots=task.shots)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{name} cannot be measured: its data did not come from the hub ({str(error)[:200]})."
@@ -178,7 +181,14 @@ def run_published(model: GritLM, name: str, limit: int | None) -> tuple[float, f
     return sum(values) / len(values), deviation, rows
 
 
-def run(model: GritLM, tasks: Sequence[str], chat: bool, limit: int | None, folder: Path = TASKS) -> dict[str, Any]:
+def run(
+    model: GritLM,
+    tasks: Sequence[str],
+    chat: bool,
+    limit: int | None,
+    folder: Path = TASKS,
+    shots: int | None = None,
+) -> dict[str, Any]:
     """Task → the harness's metrics, standard errors included."""
     import lm_eval
     from lm_eval.tasks import TaskManager
@@ -187,6 +197,7 @@ def run(model: GritLM, tasks: Sequence[str], chat: bool, limit: int | None, fold
     result = lm_eval.simple_evaluate(
         model=HarnessModel(model, chat),
         tasks=list(tasks),
+        num_fewshot=shots,
         limit=limit,
         # Reading the thousands of files of the harness's own tasks takes seconds.
         task_manager=TaskManager(include_path=str(folder), include_defaults=not set(tasks) <= own),

@@ -58,6 +58,7 @@ def run(
     device: str = "cpu",
     learning_rate: float = PreferConfig.learning_rate,
     seed: int = 0,
+    again: bool = True,
 ) -> Path:
     """Tunes by both methods, measures before and after, and records the table."""
     settings = PaperSettings(model, data, limit, output, device)
@@ -65,6 +66,7 @@ def run(
     notes: list[str] = []
 
     def measured(settings: PaperSettings) -> list[Row]:
+        embedder.parity(settings.data)
         base = PreferConfig(
             model=model, output_dir=work, pairs=pairs, prompt_tokens=prompt_tokens, learning_rate=learning_rate,
             seed=seed, device="cuda" if device == "cuda" else "cpu",
@@ -75,7 +77,7 @@ def run(
             systems[method.upper()] = GritLM.from_pretrained(folder, device=device)
         return rows({name: measure(each, settings) for name, each in systems.items()})
 
-    return settings.record("kto", measured, options=own, notes=notes)
+    return settings.record("kto", measured, again, options=own, notes=notes)
 
 
 def _tuned(config: PreferConfig, settings: PaperSettings, notes: list[str]) -> Path:

@@ -64,7 +64,7 @@ class PaperSettings:
         notes     what a reader must know of the numbers; `measure` may add some
         """
         path = self.output / f"{name}.json"
-        if not again and path.is_file() and self._is_same(json.loads(path.read_text(encoding="utf-8"))):
+        if not again and self.is_recorded(name, options or {}):
             return path
         started_s = time.perf_counter()
         rows = measure(self)
@@ -86,14 +86,22 @@ class PaperSettings:
 
     def command(self, name: str, options: Mapping[str, object]) -> str:
         """How anyone repeats it."""
+        return f"python -m training.paper {name} --model {self.model_name} --data DATA{self._options(options)}"
+
+    def is_recorded(self, name: str, options: Mapping[str, object]) -> bool:
+        """Whether the same run's recording is there."""
+        path = self.output / f"{name}.json"
+        if not path.is_file():
+            return False
+        recording = json.loads(path.read_text(encoding="utf-8"))
+        own = {"model": Path(self.model_name).name, "limit": self.limit, "sets": self.sets}
+        told = recording["command"].endswith(self._options(options))
+        return told and all(recording.get(name) == value for name, value in own.items())
+
+    def _options(self, options: Mapping[str, object]) -> str:
         own = {"limit": self.limit, "sets": self.sets}
         given = {option: value for option, value in own.items() if value} | dict(options)
-        told = "".join(f" --{option} {value}" for option, value in given.items())
-        return f"python -m training.paper {name} --model {self.model_name} --data DATA{told}"
-
-    def _is_same(self, recording: dict[str, Any]) -> bool:
-        own = {"model": Path(self.model_name).name, "limit": self.limit, "sets": self.sets}
-        return all(recording.get(name) == value for name, value in own.items())
+        return "".join(f" --{option} {value}" for option, value in given.items())
 
 
 def mean_interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:

@@ -18,7 +18,8 @@ from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.prompts import DOCUMENT_FIRST_CLOSING, rag_turn
 from grit_app.gritlm.scheduler import Job
 from grit_app.rag.answering import answer
-from grit_app.rag.events import Answer, Citation, Done, Retrieved, Token
+from grit_app.rag.events import Answer, Citation, Done, Retrieved, Searching, Token
+from grit_app.rag.searching.loop import answer_searching
 from grit_app.serve.errors import as_api_error, bad_request
 from grit_app.serve.handles import joined
 from grit_app.serve.keys import Caller
@@ -99,7 +100,13 @@ def run(body: AnswerRequest, library: Library, model: GritLM, job: Job) -> Itera
     for name in wanted or []:
         if name not in known:
             raise bad_request(f"There is no document {name[:60]!r}. GET /v1/documents lists them.", "document_ids")
-    return answer(body.question, library, model, body.strategy, body.k, body.mode, wanted, sampling, job)
+    if not body.searches:
+        return answer(body.question, library, model, body.strategy, body.k, body.mode, wanted, sampling, job)
+    if body.mode in ("quote", "short"):
+        raise bad_request("With searches the model writes freely: leave mode out, or set it to free.", "mode")
+    return answer_searching(
+        body.question, library, model, body.strategy, body.k, wanted, sampling, job, searches=body.searches
+    )
 
 
 def response(found: Answer, library: Library, model: GritLM, body: AnswerRequest) -> AnswerResponse:
@@ -136,7 +143,7 @@ def boxes_of(citation: Citation, library: Library) -> list[tuple[float, float, f
 async def event_texts(
     body: AnswerRequest, request: Request, service: Service, caller: Caller, job: Job
 ) -> AsyncIterator[str]:
-    """Server-sent events: `retrieved`, `token` …, `done` with the whole answer and its citations."""
+    """Server-sent events: `retrieved`, `searching`, `token` …, `done` with the whole answer and its citations."""
     loop, inbox = asyncio.get_running_loop(), asyncio.Queue[Any]()
 
     def tell(item: Any) -> None:
@@ -147,6 +154,8 @@ async def event_texts(
             for event in run(body, library, model, job):
                 if isinstance(event, Retrieved):
                     tell(sse({"passages": len(event.hits)}, "retrieved"))
+                elif isinstance(event, Searching):
+                    tell(sse({"query": event.query}, "searching"))
                 elif isinstance(event, Token):
                     tell(sse({"text": event.text}, "token"))
                 elif isinstance(event, Done):

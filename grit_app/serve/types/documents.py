@@ -78,10 +78,13 @@ class AnswerRequest(Request):
     strategy: str | None = Field(None, description="How caches are reused; left out: the checkpoint's own.")
     k: int | None = Field(None, ge=1, le=64, description="Passages to retrieve.")
     mode: Literal["quote", "short", "free"] | None = None
+    searches: int = Field(
+        0, ge=0, le=8, description="How often the model may search on its own while it answers, in its own words."
+    )
     max_tokens: int = Field(64, ge=1, le=100_000)
     temperature: float = Field(0.0, ge=0, le=2)
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stream: bool = Field(False, description="Events: retrieved, token …, done.")
+    stream: bool = Field(False, description="Events: retrieved, searching, token …, done.")
     boxes: bool = Field(False, description="Also give where a cited sentence stands on its page of a PDF.")
 
 

@@ -35,6 +35,7 @@ def test_without_recordings_every_own_cell_is_named_missing(tmp_path: Path) -> N
 
 def test_a_measured_set_stands_in_the_published_column_and_the_others_stay_missing(tmp_path: Path) -> None:
     similarity = {"table": "similarity", "task": "STS13", "metric": "spearman", "system": "vectors"} | INTERVAL
+    similarity |= {"n": 1500}
     other = {"table": "retrieval", "task": "STS12", "metric": "ndcg_at_10", "system": "vectors"} | INTERVAL
     record(tmp_path, "table1", [similarity, other])
     averages, sts, writing, measured = found(tmp_path, "table1").tables
@@ -43,6 +44,17 @@ def test_a_measured_set_stands_in_the_published_column_and_the_others_stay_missi
     assert {ours[name] for name in ours if name != "STS13"} == {NOT_MEASURED}
     assert set(averages.rows[-1][1:]) == set(writing.rows[-1][1:]) == {NOT_MEASURED}
     assert len(measured.rows) == 2 and "Some CPU, 1 thread, bfloat16" in measured.notes[0]
+
+
+def test_a_part_of_a_set_has_no_score_in_its_column(tmp_path: Path) -> None:
+    row = {"metric": "spearman", "system": "vectors"} | INTERVAL
+    similar = row | {"table": "similarity", "task": "STS12", "n": 2237}
+    task = row | {"table": "published tasks", "task": "MMLU", "n": 40}
+    record(tmp_path, "table1", [similar, task, task | {"task": "GSM8K", "is_whole": True}])
+    _, sts, writing, measured = found(tmp_path, "table1").tables
+    assert list(sts.rows[-1])[2] == "not in full: 2,237 of 3,108 pairs"
+    assert list(writing.rows[-1])[1:3] == ["not in full: 40 rows", "80.00 (70.0 … 90.0)"]
+    assert len(measured.rows) == 3
 
 
 def test_own_sets_are_rows_of_their_own(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from grit_app.errors import InputError
+from training.paper import harness
 from training.paper.harness import PUBLISHED, TASKS, HarnessModel, run, run_published
 from training.paper.local_tasks import NAMES, write_tasks
 
@@ -118,6 +119,30 @@ def test_answers_to_humaneval_run_confined_and_count_by_their_tests(tmp_path: Pa
     ]
     assert scores_of_tasks().humaneval(PROBLEM, [answers]) == {"pass_at_1": 0.6}
     assert not target.exists()
+
+
+def test_an_answer_may_use_what_stands_before_the_function_in_its_problem() -> None:
+    """Some problems define a helper first; an answer with the function alone counts on it."""
+    head = 'def double(x):\n    return 2 * x\n\n\ndef quadruple(x):\n    """Twice the double."""\n'
+    problem = {
+        "prompt": head,
+        "test": "def check(candidate):\n    assert candidate(2) == 8\n",
+        "entry_point": "quadruple",
+    }
+    answers = ["```python\ndef quadruple(x):\n    return double(double(x))\n```", "    return double(double(x))\n"]
+    assert scores_of_tasks().humaneval(problem, answers) == {"pass_at_1": 1.0}
+
+
+def test_tydi_is_asked_behind_one_example_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def run_of(model: Any, names: Any, **options: Any) -> dict[str, Any]:
+        seen.update(options)
+        return {name: {"f1,none": 0.5, "f1_stderr,none": 0.1, "sample_len": 100} for name in names}
+
+    monkeypatch.setattr(harness, "run", run_of)
+    assert run_published(None, "TyDi QA", None)[0::2] == (0.5, 900)  # type: ignore[arg-type]
+    assert (seen["shots"], seen["limit"], seen["chat"]) == (1, 100, True)
 
 
 def test_humaneval_runs_through_the_harness_with_answers_that_differ(tiny_model: Any, tmp_path: Path) -> None:

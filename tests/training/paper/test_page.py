@@ -14,7 +14,7 @@ from grit_app.benchmark.measure import latency
 from grit_app.benchmark.show.figures import ttft_by_document_length, ttft_by_query_length
 from grit_app.benchmark.show.paper import FOLDER, load_sections, times
 from grit_app.errors import InputError
-from training.paper import kto, page, rag, rerank, sets
+from training.paper import embedder, fewshot, kto, page, rag, rerank, sets, table1
 from training.paper.recording import PaperSettings, correlation_interval, mean_interval
 
 ROW = {
@@ -120,6 +120,23 @@ def test_preferences_are_compared_question_by_question() -> None:
     assert "difference" not in first and second["difference"]["value"] == pytest.approx(0.1)
     assert second["difference"]["high"] - second["difference"]["low"] < 1e-6 < second["high"] - second["low"]
     assert [row["system"] for row in kto.rows(models) if row["metric"] == "spearman"] == ["before", "KTO"]
+
+
+def test_no_score_is_computed_before_the_known_model_has_its_own(
+    tmp_path: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missed(_: Path) -> None:
+        raise InputError("MiniLM misses its score.")
+
+    monkeypatch.setattr(embedder, "parity", missed)
+    monkeypatch.setattr(embedder, "evaluate", lambda *_: pytest.fail("a number of ours"))
+    settings = PaperSettings("m", tmp_path, 3, tmp_path, _loaded=[tiny_model])
+    for measure in (table1.measure, fewshot.measure):
+        with pytest.raises(InputError, match="MiniLM misses"):
+            measure(settings)
+    with pytest.raises(InputError, match="MiniLM misses"):
+        kto.run("m", tmp_path, output=tmp_path, work=tmp_path / "work")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_command_is_recorded_as_it_was_given(tmp_path: Path, tiny_model: Any) -> None:

@@ -24,9 +24,13 @@ def humaneval(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
 
 
 def program(doc: dict[str, Any], answer: str) -> str:
-    """The answer's code, its head before it where it gives the body alone, and the tests."""
+    """The problem's own head, the answer's code and the tests.
+
+    The head is a whole function with nothing but its docstring, often behind imports and helpers: an answer that gives
+    the function again replaces it, and one that gives the body alone continues it.
+    """
     blocks: list[str] = re.findall(r"```(?:python)?\n(.*?)(?:```|\Z)", answer, re.DOTALL)
     code = blocks[0] if blocks else answer
-    imports = "\n".join(re.findall(r"^(?:from|import) .*$", doc["prompt"], re.MULTILINE))
-    solution = f"{imports}\n{code}" if f"def {doc['entry_point']}" in code else doc["prompt"] + code
+    border = "\n" if f"def {doc['entry_point']}" in code else ""
+    solution = doc["prompt"] + border + code
     return f"{solution}\n\n{doc['test']}\n\ncheck({doc['entry_point']})\n"
