@@ -1,13 +1,14 @@
 """Measures a checkpoint through the serving path, beside baselines in the same run.
 
     python -m training.evaluate --model PATH --suite DIR --json OUT [--limit N] [--parts sts,retrieval,…] [--calibrate]
-                                [--files DIR]
+                                [--files DIR [--headings]]
 
 `DIR` holds the development files (see `training.evaluation.suite`). `--limit` draws so many questions, the same each
 time, over fewer passages. Without it similarity and retrieval use the whole suite, answers ANSWER_LIMIT questions.
 `--calibrate` first fits `vector_weight` and `answerable_threshold` on one half of the questions, writes them into the
 checkpoint's grit_config.json, and measures with them. `--files` is a folder with the files that
-assets/evaluation/pdf_questions.jsonl asks about: its score is then part of the result. From training code:
+assets/evaluation/pdf_questions.jsonl asks about: its score is then part of the result; with `--headings` also how many
+right passages are found with and without the headings above them. From training code:
 
     values = evaluate(model, suite_folder, limit=60)          # flat: {"sts/model": 0.7, "retrieval/fused/recall@5": …}
 """
@@ -30,7 +31,7 @@ from grit_app.gritlm import GritLM
 from training.evaluation import answers, language, ranking
 from training.evaluation.baselines import Encoder, minilm
 from training.evaluation.calibrate import calibrate
-from training.evaluation.documents import file_questions, table_questions
+from training.evaluation.documents import file_questions, headings_recall, table_questions
 from training.evaluation.suite import Suite, load_suite
 from training.evaluation.talk import talk
 
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="questions; unset: all, and fewer where the model writes")
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure, separated by commas")
     parser.add_argument("--files", type=Path, help="folder with the files of assets/evaluation/pdf_questions.jsonl")
+    parser.add_argument("--headings", action="store_true", help="with --files: what the headings above passages bring")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--calibrate", action="store_true", help="fit and write the checkpoint's search numbers first")
     options = parser.parse_args(arguments)
@@ -162,6 +164,9 @@ def _command(options: Namespace) -> dict[str, Any]:
         print(f"files: {json.dumps(rounded(measured['files']))}", flush=True)
         measured["tables"] = table_questions(model, options.files)
         print(f"tables: {json.dumps(rounded(measured['tables']))}", flush=True)
+        if options.headings:
+            measured["headings"] = headings_recall(model, options.files)
+            print(f"headings: {json.dumps(rounded(measured['headings']))}", flush=True)
     return result | {"environment": environment.describe(model)} | measured
 
 

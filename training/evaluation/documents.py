@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any, Final
 
 from grit_app.benchmark.inputs.questions import read_rows
 from grit_app.benchmark.measure.metrics import holds_answer
+from grit_app.documents.chunking import Chunk
+from grit_app.documents.keep.fusion import Mode, cosine, fuse
+from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.documents.library import Library
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM
@@ -62,6 +66,53 @@ def table_questions(model: GritLM, folder: Path, questions: Path = TABLES) -> Ra
             paged += bool(_pages(found) & set(row["pages"]))
     total = max(1, len(rows))
     return {"cell_exact": exact / total, "row_found": row_found / total, "right_page": paged / total, "n": float(total)}
+
+
+def headings_recall(model: GritLM, folder: Path, files: Sequence[Path] = (QUESTIONS, TABLES)) -> dict[str, Rates]:
+    """Share of questions with a right passage among the first 1 and 5, for each way to use the headings above passages.
+
+    A passage is right if it stands on a right page and holds a right answer; headings are no part of it. Each question
+    searches its own file, with the checkpoint's weight of vectors.
+    """
+    found: dict[str, Rates] = {}
+    for questions in files:
+        with _library(model, folder, questions) as (library, rows):
+            chunks = {row["document"]: library.chunks(row["document"]) for row in rows}
+            for way, hits in _by_headings(model, chunks, rows).items():
+                rates = {f"recall@{k}": sum(any(one[:k]) for one in hits) / max(1, len(hits)) for k in (1, 5)}
+                found[f"{questions.stem}/{way}"] = rates | {"n": float(len(hits))}
+    return found
+
+
+def _by_headings(
+    model: GritLM, chunks: dict[str, tuple[Chunk, ...]], rows: Sequence[dict[str, Any]]
+) -> dict[str, list[list[bool]]]:
+    """Way → for each question, which of its passages, best first, are right.
+
+    Ways: keywords alone, vectors alone and both fused, each over the text alone or with its headings before it.
+    """
+    of = [chunk for many in chunks.values() for chunk in many]
+    texts = {"text": [c.text for c in of], "with headings": [f"{c.heading}\n{c.text}".strip() for c in of]}
+    keywords = {way: KeywordIndex([tokens(text) for text in many]) for way, many in texts.items()}
+    vectors = {way: model.encode(many) for way, many in texts.items()}
+    asked = model.encode([row["question"] for row in rows])
+    found: dict[str, list[list[bool]]] = {}
+    modes: tuple[Mode, ...] = ("keywords", "vectors", "hybrid")
+    for mode, embedded, indexed in itertools.product(modes, texts, texts):
+        if mode != "hybrid" and embedded != indexed:
+            continue  # one of the two alone counts
+        name = f"vectors {embedded}, keywords {indexed}" if mode == "hybrid" else f"{mode} {indexed}"
+        for row, vector in zip(rows, asked, strict=True):
+            words = keywords[indexed].scores(row["question"])
+            own = [number for number, chunk in enumerate(of) if chunk.document_id == row["document"]]
+            cosines = {number: cosine(vectors[embedded][number], vector) for number in own}
+            ranked = fuse(cosines, {n: float(words[n]) for n in own}, 5, mode, model.config.vector_weight)
+            found.setdefault(name, []).append([_is_right(of[number], row) for number, _ in ranked])
+    return found
+
+
+def _is_right(chunk: Chunk, row: dict[str, Any]) -> bool:
+    return bool({page + 1 for page in chunk.pages} & set(row["pages"])) and holds_answer(chunk.text, row["answers"])
 
 
 def by_way(

@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import median
 
 from grit_app.documents.document import Table
-from grit_app.documents.places import Place
+from grit_app.documents.places import Place, pack
 from grit_app.documents.read.clean import is_right_to_left
 from grit_app.documents.read.hyphens import HyphenMender
 from grit_app.documents.read.pdf.lines import Line, body_size
@@ -54,7 +54,8 @@ class Flow:
     spans: list[tuple[int, int]] = field(default_factory=list)
     headings: list[tuple[int, str]] = field(default_factory=list)
     """(where it starts, heading or caption), in order."""
-    places: list[Place] = field(default_factory=list)
+    places: bytearray = field(default_factory=bytearray)
+    """Of words, packed: as objects they would take most of the memory that a long document needs."""
     tables: list[Table] = field(default_factory=list)
 
 
@@ -196,7 +197,7 @@ def _write(paragraphs: list[Paragraph], page_count: int, body: float) -> Flow:
                 starts[page] = written + offset
         if _is_heading(paragraph, text, body):
             result.headings.append((written, text))
-        result.places += _places(paragraph, text, written)
+        result.places += pack(list(_places(paragraph, text, written)))
         lines = [line for _, line in paragraph.lines]
         kept.append(Written(lines, text, written, paragraph.part, paragraph.is_row, _CAPTION.match(text) is not None))
         parts.append(text)

@@ -10,7 +10,6 @@ import pypdfium2
 import pypdfium2.raw as pdfium_c
 
 from grit_app.documents.document import OCR_SECONDS, Document, Limits, Page, Stage, page_list
-from grit_app.documents.places import pack
 from grit_app.documents.read.clean import is_sign_soup, is_soup
 from grit_app.documents.read.pdf.flow import flow
 from grit_app.documents.read.pdf.furniture import without_furniture
@@ -194,7 +193,7 @@ def _compose(name: str, sha256: str, pages: list[_Read], labels: list[str], fail
         notes.append(f"{page_list(failed).capitalize()} of {name}: damaged; not searched.")
     spans = tuple(Page(i, labels[i], start, stop, pages[i].source) for i, (start, stop) in enumerate(running.spans))
     return Document(name, sha256, "pdf", spans, running.text, tuple(notes), tuple(running.headings),
-                    tables=tuple(running.tables), words=pack(running.places))  # fmt: skip
+                    tables=tuple(running.tables), words=bytes(running.places))  # fmt: skip
 
 
 def _no_text(name: str, pictures: list[int], unreadable: list[int]) -> NoTextFound:
