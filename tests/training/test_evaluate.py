@@ -19,7 +19,7 @@ from training import evaluate
 from training.evaluation import calibrate, language, ranking, samples, talk
 from training.evaluation.baselines import PlainBM25, TfIdf, overlap_sentence
 from training.evaluation.correlation import spearman
-from training.evaluation.documents import QUESTIONS, file_questions
+from training.evaluation.documents import QUESTIONS, file_questions, headings_recall
 from training.evaluation.suite import load_suite
 from training.fit.evidence import accuracy, fit, prepare
 
@@ -187,6 +187,27 @@ def test_questions_over_files_count_answers_and_pages(tiny_model, tmp_path):
     with pytest.raises(InputError, match=r"gone\.txt"):
         questions.write_text(json.dumps(rows[0] | {"file": "gone.txt"}), encoding="utf-8")
         file_questions(model, tmp_path, questions)
+
+
+def test_what_headings_bring_is_told_for_each_way_to_use_them(tiny_model, tmp_path):
+    """The answers stand far behind their headings, which alone tell the one from the other."""
+    body = "Boats lie there in long rows and the water is calm. " * 40
+    text = f"# Harbour\n\n{body}It opens at nine.\n\n# Museum\n\n{body}It opens at ten.\n"
+    (tmp_path / "town.md").write_text(text, encoding="utf-8")
+    rows = [
+        {"file": "town.md", "question": "When is the museum opened?", "pages": [1], "answers": ["ten"]},
+        {"file": "town.md", "question": "When is the harbour opened?", "pages": [1], "answers": ["nine"]},
+        {"file": "town.md", "question": "When is the harbour opened?", "pages": [2], "answers": ["nine"]},
+    ]
+    questions = tmp_path / "town.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    model = GritLM(tiny_model.hf_model, tiny_model.tokenizer, GritConfig(vector_weight=0.0))
+    found = headings_recall(model, tmp_path, [questions])
+    assert len(found) == 8 and all(rates["n"] == 3.0 for rates in found.values())
+    assert found["town/keywords with headings"]["recall@1"] == pytest.approx(2 / 3)
+    assert found["town/keywords text"]["recall@1"] == pytest.approx(1 / 3)
+    for embedded in ("text", "with headings"):
+        assert found[f"town/vectors {embedded}, keywords with headings"] == found["town/keywords with headings"]
 
 
 def test_the_questions_that_come_along_are_whole():
