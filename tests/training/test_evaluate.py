@@ -190,7 +190,7 @@ def test_questions_over_files_count_answers_and_pages(tiny_model, tmp_path):
 
 
 def test_what_headings_bring_is_told_for_each_way_to_use_them(tiny_model, tmp_path):
-    """The answers stand far behind their headings, which alone tell the one from the other."""
+    """The answers stand far behind the headings that alone tell one from the other."""
     body = "Boats lie there in long rows and the water is calm. " * 40
     text = f"# Harbour\n\n{body}It opens at nine.\n\n# Museum\n\n{body}It opens at ten.\n"
     (tmp_path / "town.md").write_text(text, encoding="utf-8")
@@ -205,7 +205,7 @@ def test_what_headings_bring_is_told_for_each_way_to_use_them(tiny_model, tmp_pa
     found = headings_recall(model, tmp_path, [questions])
     assert len(found) == 8 and all(rates["n"] == 3.0 for rates in found.values())
     assert found["town/keywords with headings"]["recall@1"] == pytest.approx(2 / 3)
-    assert found["town/keywords text"]["recall@1"] == pytest.approx(1 / 3)
+    assert found["town/keywords text"]["recall@1"] == 0.0  # a passage that is only named like it comes first
     for embedded in ("text", "with headings"):
         assert found[f"town/vectors {embedded}, keywords with headings"] == found["town/keywords with headings"]
 
