@@ -23,7 +23,7 @@ PAGE = (
     "<tr><td>Adult</td><td>7.50</td></tr></table><pre>  a = 1\n    b = 2</pre><ul><li>Dogs travel free</li></ul>"
     "</body></html>"
 )
-PAGE_TEXT = "The ferry\nIt sails at nine.\nPrices\nTicket | Cost\nAdult | 7.50\n  a = 1\n    b = 2\n- Dogs travel free"
+PAGE_TEXT = "The ferry\nIt sails at nine.\nPrices\nTicket | Cost\nAdult | 7.50\na = 1\n  b = 2\n- Dogs travel free"
 
 
 def word() -> bytes:
