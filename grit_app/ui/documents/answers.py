@@ -13,10 +13,10 @@ from grit_app.documents.read.pictures import page_picture
 from grit_app.errors import DocumentError, InputError
 from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.layout import Positions
-from grit_app.rag import follow_up
 from grit_app.rag.answering import answer
 from grit_app.rag.events import Answer, Citation, Done, PassageAnswer, Retrieved, Rewritten, Token
 from grit_app.rag.run import AnswerMode
+from grit_app.rag.turns import follow_up
 from grit_app.ui.base import texts
 from grit_app.ui.base.handlers import escape, steady
 from grit_app.ui.base.messages import Message, literal, reply
