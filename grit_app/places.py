@@ -9,8 +9,10 @@ from grit_app.errors import SettingsError
 
 _PACKAGE: Final = Path(__file__).resolve().parent
 _CLONE: Final = _PACKAGE.parent / "assets"
+_INSTALLED: Final = _PACKAGE / "assets"
 
-ASSETS: Final = _CLONE if _CLONE.is_dir() else _PACKAGE / "assets"
+# Its own first: beside an installed package may lie the assets of another one.
+ASSETS: Final = _INSTALLED if _INSTALLED.is_dir() else _CLONE
 """Style sheet, samples and recorded measurements."""
 
 BUNDLED_MODEL: Final = _CLONE / "gritlm-135m"

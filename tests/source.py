@@ -17,6 +17,12 @@ class Source:
     imports: frozenset[str]
     """Absolute module names; `from a import b` counts as `a.b` and `a`."""
 
+    taken: frozenset[tuple[str, str]]
+    """(module, name) of each `from module import name`."""
+
+    names: frozenset[str]
+    """What the file gives a name to."""
+
     functions: tuple[int, ...]
     """The length of each function, in lines."""
 
@@ -32,21 +38,36 @@ def code_files() -> tuple[Path, ...]:
 @cache
 def source(path: Path) -> Source:
     imports: set[str] = set()
+    taken: set[tuple[str, str]] = set()
+    bound: set[str] = set()
     functions: list[int] = []
     torch_names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            bound.add(node.id)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            bound.add(node.name)
         if isinstance(node, ast.Import):
             imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide the direction"
             names = {f"{node.module}.{alias.name}" for alias in node.names}
+            taken |= {(str(node.module), alias.name) for alias in node.names}
             imports |= {str(node.module)} | names
             torch_names |= {name for name in names if name.startswith("torch.")}
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
             functions.append(node.end_lineno - node.lineno + 1)
         elif isinstance(node, ast.Attribute) and (chain := dotted(node)).startswith("torch."):
             torch_names.add(chain)
-    return Source(frozenset(imports), tuple(functions), frozenset(torch_names))
+    return Source(frozenset(imports), frozenset(taken), frozenset(bound), tuple(functions), frozenset(torch_names))
+
+
+def module_name(path: Path) -> str:
+    """As it is imported: `grit_app.rag` for the package's own file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def dotted(node: ast.expr) -> str:

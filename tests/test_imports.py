@@ -3,7 +3,7 @@
 Training uses all rooms but ui; nothing in grit_app imports training.
 """
 
-from tests.source import ROOT, code_files, source
+from tests.source import ROOT, code_files, module_name, source
 
 ROOMS = ["gritlm", "documents", "rag", "serve", "benchmark", "ui"]  # each may import those before it
 
@@ -33,3 +33,24 @@ def test_every_room_has_files() -> None:
     """Guard against a vacuous pass: the walk above must have seen the rooms it judges."""
     for room in ROOMS:
         assert list((ROOT / "grit_app" / room).glob("*.py")), room
+
+
+def test_every_name_that_is_imported_from_the_project_is_there() -> None:
+    """A module that moved leaves imports behind that fail only when a command or a tab is opened."""
+    modules = {module_name(path): source(path) for path in code_files()}
+    assert "grit_app.rag.answering" in modules, "the walk has missed the modules"
+    lost = {
+        f"{path.relative_to(ROOT)} imports {name} from {module}"
+        for path in code_files()
+        for module, name in source(path).taken
+        if module.split(".")[0] in ("grit_app", "training")
+        and f"{module}.{name}" not in modules
+        and not (module in modules and name in modules[module].names)
+    }
+    lost |= {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in code_files()
+        for name in source(path).imports - {".".join(pair) for pair in source(path).taken}
+        if name.split(".")[0] in ("grit_app", "training") and name not in modules
+    }
+    assert lost == set()

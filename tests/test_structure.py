@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import re
 import statistics
-from pathlib import Path
 
 import pytest
 
-from tests.source import ROOT, code_files, source
+from tests.source import ROOT, code_files, module_name, source
 
 MODULES_A_FOLDER = 12
 LINES_A_FILE = 400
 MEDIAN_FUNCTION_LINES = 10
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def test_no_folder_shows_more_modules_than_can_be_read_at_a_glance() -> None:

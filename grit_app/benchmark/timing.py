@@ -1,10 +1,8 @@
-"""Clock readings and what is said about them: stages of one run, and the summary of many runs."""
+"""What is said about many clock readings, and waiting for the device before one."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,29 +23,3 @@ def synchronize(device: torch.device) -> None:
     """Waits until the device has done what was asked of it; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-class StageClock:
-    """Milliseconds of the named stages of one run, each read with the device at rest.
-
-    clock = StageClock(device)
-    with clock.stage("load"):
-        ...
-    clock.stages          # {"load": 3.1}
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.stages: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of the block to the stage."""
-        synchronize(self._device)
-        start = time.perf_counter()
-        yield
-        synchronize(self._device)
-        self.add(name, (time.perf_counter() - start) * 1e3)
-
-    def add(self, name: str, milliseconds: float) -> None:
-        self.stages[name] = self.stages.get(name, 0.0) + milliseconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,10 @@ PROMPT_VERSION: Final = "gritlm-1"
 ATTENTION_CODES: Final = ("bbcc", "cccc", "bb", "cc")
 POOLING_METHODS: Final = ("mean", "weightedmean", "lasttoken", "cls")
 ANSWER_MODES: Final = ("free", "quote", "short")
+
+PUBLISHED: Final = ("gritlm-7b", "gritlm-8x7b")
+"""Models without a file of settings, for which the defaults below are right: their retrieval-augmented runs used no
+instruction on either side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +114,9 @@ class GritConfig:
         path = (place.parent if place.suffix.lower() == ".gguf" else place) / FILE_NAME
         if path.is_file():
             return cls.from_json(path.read_text(encoding="utf-8"), str(path))
-        published = published_config(folder_or_name)
-        if published is None:
+        if not is_published(folder_or_name):
             log.warning("%s has no %s; it is used as GritLM's published models are.", folder_or_name, FILE_NAME)
-        return published or cls()
+        return cls()
 
     @classmethod
     def from_json(cls, text: str, where: str = FILE_NAME) -> GritConfig:
@@ -163,14 +167,6 @@ def _check_confidence(kind: str, fitted: Any) -> None:
         )
 
 
-def published_config(folder_or_name: str | Path) -> GritConfig | None:
-    """The settings of a published model, known by its name in a hub id, a cache folder or a copy's folder."""
-    name = str(folder_or_name).lower()
-    return next((config for key, config in PUBLISHED.items() if key.rpartition("/")[2].lower() in name), None)
-
-
-# Their published retrieval-augmented runs used no instruction on either side.
-PUBLISHED: Final[dict[str, GritConfig]] = {
-    "GritLM/GritLM-7B": GritConfig(),
-    "GritLM/GritLM-8x7B": GritConfig(),
-}
+def is_published(folder_or_name: str | Path) -> bool:
+    """Whether it is a published model by its name: of the hub, of a cache's folder, or of a copy's folder."""
+    return any(part in PUBLISHED for part in re.split(r"[/\\]|--", str(folder_or_name).lower()))

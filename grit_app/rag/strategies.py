@@ -64,12 +64,6 @@ class Strategy:
     one_by_one: bool = False
     """The question is answered over each passage alone, and one answer chosen; otherwise over all together."""
 
-    is_exact: bool = False
-    """Gives the numbers of full causal prefill; otherwise those of the block mask."""
-
-    is_published: bool = True
-    """One of the ways that the paper compares; the others are this project's, for several passages."""
-
     @property
     def caches_documents(self) -> bool:
         return self.documents != "none"
@@ -80,9 +74,9 @@ class Strategy:
 
 
 _ROWS = (
-    Strategy(name="none", label="No documents", retrieves=False, is_exact=True),
-    Strategy(name="rag_query_doc", label="RAG, question first", query_first=True, is_exact=True),
-    Strategy(name="rag_doc_query", label="RAG, passages first", is_exact=True),
+    Strategy(name="none", label="No documents", retrieves=False),
+    Strategy(name="rag_query_doc", label="RAG, question first", query_first=True),
+    Strategy(name="rag_doc_query", label="RAG, passages first"),
     Strategy(name="query_cache", label="Question cached", query_first=True, caches_query=True),
     # As published: one passage. docs_cache is the form for several.
     Strategy(name="doc_cache", label="Best passage cached", documents="bidirectional", most_documents=1),
@@ -93,21 +87,19 @@ _ROWS = (
         documents="bidirectional",
         caches_query=True,
     ),
-    Strategy(name="prefix_cache", label="Best passage cached causally", documents="causal", is_exact=True),
-    Strategy(name="docs_cache", label="All passages cached", documents="bidirectional", is_published=False),
+    Strategy(name="prefix_cache", label="Best passage cached causally", documents="causal"),
+    Strategy(name="docs_cache", label="All passages cached", documents="bidirectional"),
     Strategy(
         name="docs_query_cache",
         label="All passages and the question cached",
         documents="bidirectional",
         caches_query=True,
-        is_published=False,
     ),
     Strategy(
         name="each_cache",
         label="Each passage read by itself",
         documents="bidirectional",
         one_by_one=True,
-        is_published=False,
     ),
 )
 

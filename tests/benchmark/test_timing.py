@@ -1,13 +1,8 @@
-"""Summaries and stage clocks."""
+"""Summaries of clock readings."""
 
 from __future__ import annotations
 
-import time
-
-import pytest
-import torch
-
-from grit_app.benchmark.timing import StageClock, summarize
+from grit_app.benchmark.timing import summarize
 
 
 def test_summary_of_known_samples() -> None:
@@ -22,19 +17,3 @@ def test_summary_of_one_sample_is_that_sample() -> None:
 def test_median_ignores_one_slow_run_and_the_minimum_tells_the_best() -> None:
     told = summarize([10, 11, 12, 13, 900])
     assert (told["median"], told["min"]) == (12, 10)
-
-
-def test_stages_are_read_apart_and_add_up() -> None:
-    """A stage entered twice holds both times; time between stages belongs to none."""
-    clock = StageClock(torch.device("cpu"))
-    with clock.stage("load"):
-        time.sleep(0.02)
-    time.sleep(0.05)
-    with clock.stage("load"):
-        time.sleep(0.02)
-    clock.add("tail", 7.0)
-    assert list(clock.stages) == ["load", "tail"]
-    assert (
-        clock.stages["load"] == pytest.approx(40, abs=8) or 40 <= clock.stages["load"] < 2000
-    )  # a busy machine sleeps long
-    assert clock.stages["tail"] == 7.0

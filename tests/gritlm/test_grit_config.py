@@ -79,6 +79,8 @@ def test_an_unknown_model_without_settings_warns(tmp_path: Path, caplog: pytest.
     caplog.clear()
     GritConfig.load("GritLM/GritLM-7B")
     assert not caplog.text
+    GritConfig.load(tmp_path / "not-gritlm-7b-at-all" / "other")
+    assert "has no grit_config.json" in caplog.text, "a part of a name is not the name"
 
 
 def test_overrides_that_are_none_change_nothing() -> None:

@@ -11,10 +11,12 @@ from grit_app.rag.citations import align
 from grit_app.rag.quotes.sentences import sentences_of
 
 
-@pytest.fixture
-def hits(library) -> list[Any]:
+@pytest.fixture(scope="module")
+def hits(make_library, tiny_model) -> list[Any]:
     """bees, rivers, study: in this order."""
+    library = make_library(tiny_model)
     found = library.search(np.ones(32, dtype=np.float32), "bees rivers study schools honey Elbe", 3)
+    library.close()
     return sorted(found, key=lambda hit: hit.chunk.document_name)
 
 
