@@ -27,6 +27,8 @@ from tests.documents.pdf_maker import Pdf, encrypted, wrap
 from tests.documents.scan_maker import scan, text_page
 
 ROOT = Path(__file__).resolve().parents[2]
+LONGEST_S = 120.0
+"""What a busy machine may take for one step of another process."""
 QUESTION = "How much honey can a strong colony make?"
 
 
@@ -331,7 +333,8 @@ def test_a_library_killed_while_it_indexes_opens_whole(
                 worker.stdin.write("go\n")
                 worker.stdin.flush()
                 child = int(({worker.stdout.readline().strip() for _ in range(2)} - {"open"}).pop())
-                time.sleep(moments.uniform(0.2, 1.5))
+                await_changes(tmp_path / "data" / "documents", moments.randint(1, 3))
+                time.sleep(moments.uniform(0.0, 0.3))
                 os.kill(child, signal.SIGKILL)
                 child = 0
                 library = opened(model, tmp_path / "data")
@@ -349,14 +352,30 @@ def test_a_library_killed_while_it_indexes_opens_whole(
     assert seen >= 2, "the killed processes must have kept something"
 
 
+def await_changes(folder: Path, count: int) -> None:
+    """Until documents came or went so many times. By the clock alone a busy machine is killed before its first one."""
+
+    def names() -> set[str]:
+        return {path.name for path in folder.glob("[!.]*")}
+
+    known, deadline = names(), time.monotonic() + LONGEST_S
+    while count:
+        assert time.monotonic() < deadline, f"no document came or went in {folder}"
+        time.sleep(0.005)
+        if (now := names()) != known:
+            known, count = now, count - 1
+
+
 def opened(model: GritLM, folder: Path) -> Library:
     """The library, once the system has buried the killed process and let go of its lock."""
-    for _ in range(100):
+    deadline = time.monotonic() + LONGEST_S
+    while True:
         try:
             return Library(model, folder, chunk_tokens=40)
         except DocumentError:
+            if time.monotonic() > deadline:
+                raise
             time.sleep(0.02)
-    return Library(model, folder, chunk_tokens=40)
 
 
 def test_text_is_not_given_to_chroma(model: GritLM, files: list[Path], tmp_path: Path) -> None:
