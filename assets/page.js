@@ -143,7 +143,7 @@
 
   // ---- words that were typed: the page keeps them escaped (grit_app/ui/base/messages.py), people never see that
   const plain = (text) => text
-    .replace(/<div class="stats">.*<\/div>/gs, "").replace(/\[\\\[(\d+)\\\]\]\(#cite-[\d-]+\)/g, "[$1]")
+    .replace(/<div class="(stats|next)">.*<\/div>/gs, "").replace(/\[\\\[(\d+)\\\]\]\(#cite-[\d-]+\)/g, "[$1]")
     .replace(/<\/?(span|strong)>/g, "").replace(/&#(\d+);/g, (_, code) => String.fromCharCode(code))
     .replaceAll("  \n", "\n").replaceAll("\u00a0", " ");
   window.gritPlain = plain;

@@ -92,6 +92,26 @@
     }
   });
 
+  // ---- a comparison as an address: behind the #, which browsers keep to themselves
+  const MARK = "#similarity=";
+  window.gritLink = (...values) => {
+    history.replaceState(null, "", MARK + encodeURIComponent(JSON.stringify(values)));
+    const told = document.getElementById("link-told");
+    const said = (words) => { if (told) { told.textContent = words; } };
+    said("The address of this page leads here now.");
+    navigator.clipboard?.writeText(location.href).then(() => said("The link is copied."), () => {});
+  };
+  window.gritLinked = (...values) => {
+    if (!location.hash.startsWith(MARK)) { return values; }
+    try {
+      const linked = JSON.parse(decodeURIComponent(location.hash.slice(MARK.length)));
+      if (linked.length !== values.length || linked.some((one, i) => typeof one !== typeof values[i])) { return values; }
+      const tab = [...document.querySelectorAll("[role=tab]")].find((one) => one.textContent.trim() === "Similarity");
+      setTimeout(() => tab?.click(), 0);
+      return linked;
+    } catch { return values; }
+  };
+
   let isWaiting = false;
   const later = () => {
     if (isWaiting) { return; }

@@ -11,7 +11,7 @@ from grit_app.settings import Settings
 from grit_app.ui import api
 from grit_app.ui.base import texts
 from grit_app.ui.base.engine import Engine
-from grit_app.ui.base.handlers import escape, guarded
+from grit_app.ui.base.handlers import QUEUED, escape, guarded
 from grit_app.ui.base.sessions import Visitors, new_key, session_of
 from grit_app.ui.base.status import badge, count
 from grit_app.ui.base.theme import STYLE_SHEET, head, theme
@@ -100,19 +100,23 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
         def leave(request: gr.Request) -> None:
             visitors.leave(session_of(request))
 
-        app.load(enter, browser_key, browser_key, **quiet).then(
+        entered = app.load(enter, browser_key, browser_key, **quiet)
+        linked = similarity_tab.inputs
+        entered.then(None, linked, linked, js="(...values) => window.gritLinked(...values)", **quiet).then(
             poll, [status, is_ready], [status, is_ready, clock], **quiet
         )
         clock.tick(poll, [status, is_ready], [status, is_ready, clock], **quiet)
         is_ready.change(when_ready, is_ready, notice, **quiet).then(address, None, programs, **quiet)
         kept = documents_tab.choices
         refreshed = is_ready.change(
-            guarded(documents_tab.refresh), documents_tab.inputs, documents_tab.outputs, **quiet
+            guarded(documents_tab.refresh), documents_tab.inputs, documents_tab.outputs, **QUEUED
         ).then(kept.restore, kept.store, kept.fields, **quiet)
         # Once more: now it is known which documents are not ticked.
-        refreshed.then(guarded(documents_tab.refresh_table), documents_tab.inputs, documents_tab.outputs[:2], **quiet)
+        refreshed.then(guarded(documents_tab.refresh_table), documents_tab.inputs, documents_tab.outputs[:2], **QUEUED)
         app.load(chat_tab.choices.restore, chat_tab.choices.store, chat_tab.choices.fields, **quiet)
-        is_ready.change(similarity_tab.show_example, None, similarity_tab.outputs, api_visibility="private")
+        is_ready.change(
+            similarity_tab.show_first, similarity_tab.inputs, similarity_tab.outputs, api_visibility="private"
+        )
         app.unload(leave)
         api.publish(engine, settings)
     return app

@@ -22,6 +22,7 @@ from tests.conftest import tiny_hf_model, tiny_tokenizer
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 300.0
 WAIT_MS = 60_000
+expect.set_options(timeout=WAIT_MS)  # five seconds, the default, are no sign of a fault on a busy machine
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -121,7 +122,7 @@ CUT_OFF = ("AbortError: signal is aborted", "Connection errored out")
 
 @pytest.fixture
 def open_page(browser: Browser, running_app: RunningApp) -> Iterator[Callable[..., Page]]:
-    """`open_page(width=1280, theme="light", context=None)` → a page of a new browser profile, or of the one given."""
+    """`open_page(width=1280, theme="light", context=None, fragment="")` → a page, of a new profile or the given one."""
     complaints: list[str] = []
     loads: list[Page] = []
     contexts: list[Any] = []
@@ -139,14 +140,14 @@ def open_page(browser: Browser, running_app: RunningApp) -> Iterator[Callable[..
             ),
         )
 
-    def make(width: int = 1280, theme: str = "light", context: Any = None) -> Page:
+    def make(width: int = 1280, theme: str = "light", context: Any = None, fragment: str = "") -> Page:
         if context is None:
             context = browser.new_context(viewport={"width": width, "height": 860})
             contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
         watch(page)
-        page.goto(f"{running_app.url}/?__theme={theme}")
+        page.goto(f"{running_app.url}/?__theme={theme}{fragment}")
         expect(page.locator("#status .badge-state.ready, #status .badge-state.busy")).to_be_visible(timeout=WAIT_MS)
         return page
 

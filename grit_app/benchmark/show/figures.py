@@ -93,7 +93,7 @@ def _by_length(
         crossing = break_even(chosen, strategy, state, clock) if x == "doc_tokens" and strategy != REFERENCE else None
         if crossing is not None and crossing > line[0][x]:
             _mark_break_even(figure, crossing, style_of(strategy).colour)
-    notes = [words for words in (in_words(fixed), _caches_in_words(chosen)) if words]
+    notes = [words for words in (in_words(fixed), _caches_in_words(chosen), _runs_in_words(chosen, clock)) if words]
     if floors:
         notes.append("dotted: the floor that operations and bytes set")
     axis = {"type": "log", "tickvals": sorted({record[x] for record in chosen}), "tickformat": ",d"}
@@ -101,6 +101,15 @@ def _by_length(
     _finish_log_axis(figure, chosen, clock, floors)
     _label_ends(figure, chosen, x, clock)
     return figure
+
+
+def _runs_in_words(records: Sequence[Record], clock: str) -> str:
+    """How many measurements stand behind each point."""
+    counts = sorted({record[clock]["n"] for record in records})
+    if not counts:
+        return ""
+    runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"medians of {runs} runs, band 10–90 %" if counts[-1] > 1 else "one run a point: rough"
 
 
 def _short_name(strategy: str, state: str, shown: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import gradio as gr
 
 from grit_app.errors import Cancelled
-from grit_app.ui.base.handlers import as_visitor_error, escape
+from grit_app.ui.base.handlers import escape, told
 from grit_app.ui.base.messages import Message, asked
 from grit_app.ui.base.records import Record
 
@@ -224,8 +224,7 @@ def _one(desk: Desk, job: Job, history: list[Message], answer: Answer) -> Genera
             desk.returned.append(job.question)
             yield _restored(record, before, is_branch), None
     except Exception as error:
-        told = as_visitor_error(error)
-        gr.Warning(str(told.message), duration=told.duration)
+        told(error)
         desk.returned.append(job.question)
         yield _restored(record, before, is_branch), None
 

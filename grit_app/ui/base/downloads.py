@@ -20,10 +20,16 @@ class Download:
 
 
 def download_button(label: str, file_name: str, mime_type: str, elem_id: str, text: str = "") -> Download:
-    """A button that saves what its hidden box holds under `file_name`; with an empty box it says so."""
+    """A button that saves what its hidden box holds under `file_name`."""
     value = gr.Textbox(text, label=f"{label} (text)", visible="hidden", interactive=False)
     button = gr.Button(label, size="sm", elem_id=elem_id, min_width=160)
-    script = f"""(text) => {{
+    button.click(None, value, None, js=save_as(file_name, mime_type), api_visibility="private")
+    return Download(button, value)
+
+
+def save_as(file_name: str, mime_type: str) -> str:
+    """The script that saves a text, its argument, as a file; an empty one it leaves."""
+    return f"""(text) => {{
         if (!text) {{ return; }}
         const link = document.createElement("a");
         link.href = URL.createObjectURL(new Blob([text], {{type: {json.dumps(mime_type)}}}));
@@ -31,5 +37,3 @@ def download_button(label: str, file_name: str, mime_type: str, elem_id: str, te
         link.click();
         setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     }}"""
-    button.click(None, value, None, js=script, api_visibility="private")
-    return Download(button, value)

@@ -21,6 +21,13 @@ from grit_app.errors import Cancelled, GritError, InputError
 
 logger = logging.getLogger("grit_app.ui")
 
+QUEUED: Final[dict[str, Any]] = {
+    "concurrency_limit": None,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
+"""For events that may fail: outside the queue an error is an answer of status 500, and no sentence."""
+
 FLUSH_S: Final = 0.05
 """Text goes to the browser about this often. Per token the page falls behind; slower reads as stutter."""
 
@@ -79,6 +86,30 @@ def guarded(handler: Handler) -> Handler:
             raise as_visitor_error(error) from None
 
     return call  # type: ignore[return-value]
+
+
+def told(error: BaseException) -> None:
+    """A toast with the visitor's sentence, where an error is no failure of the event; none for who stopped it."""
+    shown = as_visitor_error(error)
+    if shown.visible:
+        gr.Warning(str(shown.message), duration=shown.duration)
+
+
+def keeping(handler: Callable[..., tuple[Any, ...]], outputs: int) -> Callable[..., tuple[Any, ...]]:
+    """The handler, whose errors are told and leave its outputs as they are.
+
+    For events that show their progress: a failed one would be covered by the word "Error".
+    """
+
+    @functools.wraps(handler)
+    def call(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        try:
+            return handler(*args, **kwargs)
+        except Exception as error:
+            told(error)
+            return (gr.skip(),) * outputs
+
+    return call
 
 
 def steady(

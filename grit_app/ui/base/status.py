@@ -17,7 +17,9 @@ def badge(engine: Engine) -> str:
     if state == "failed":
         detail = f'<span class="badge-why">{escape(engine.failure)}</span>'
     elif state == "loading":
-        detail = '<span class="badge-why">the page works already; answers wait for the model</span>'
+        # Hidden from screen readers, to which every second would be read out.
+        since = f'<span aria-hidden="true">for {engine.seconds:.0f} s; </span>'
+        detail = f'<span class="badge-why">{since}the page works already, answers wait for the model</span>'
     else:
         detail = "".join(f'<span class="badge-part">{escape(part)}</span>' for part in parts(engine.describe()))
     return (

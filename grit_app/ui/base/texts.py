@@ -17,6 +17,7 @@ CHAT_EMPTY: Final = (
     "### Talk with the model\nPick a starter or write below. Enter sends, Shift + Enter breaks the line, Esc stops."
 )
 UNDO_TOO_LATE: Final = "The document is gone already. Add the file again."
+EMPTY_FOLDER: Final = "This folder holds no file that can be read here. Files of these kinds can: {kinds}."
 DESK_FULL: Final = "Twenty questions wait already. Wait for an answer, or take one of them back."
 SMALL_MODEL: Final = (
     "The model that is running is small ({parameters} parameters). It finds passages and quotes them well, and it "
@@ -52,6 +53,7 @@ STRATEGY_WORDS: Final = {
     "docs_cache": "Passages cached",
     "docs_query_cache": "Passages and question cached",
 }
+NEXT_QUESTION: Final = "What is said about {topic}?"
 SOURCES_ONLY: Final = "The passages that fit best are listed beside the conversation."
 NO_PASSAGES: Final = "There is nothing to search: add a document, or tick one in the list."
 
@@ -175,6 +177,9 @@ Agents reach documents and answers over the Model Context Protocol at `{url}/mcp
 """
 """Filled by `programs_panel`."""
 
+OTHER_THAN_THE_RACE: Final = (
+    "The race above is of the model and the document that you have here: it tells a number of its own."
+)
 RACE_LINK: Final = "▶ Race this question with and without the cache"
 RACE_GONE: Final = "This answer's question is not held any more. Ask again, then race it."
 

@@ -45,7 +45,7 @@ def build(engine: Engine, opened: Any) -> None:
     views = guarded(show)
     prompt.change(views, [kept, prompt], shown, trigger_mode="always_last", **quiet)
     keep.click(lambda now: now, prompt, kept, **quiet).then(views, [kept, prompt], shown, **quiet)
-    move.click(moved, prompt, prompt, **quiet)
+    move.click(guarded(moved), prompt, prompt, **quiet)
     opened(views, [kept, prompt], shown, **quiet)
 
 

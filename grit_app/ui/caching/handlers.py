@@ -20,7 +20,7 @@ from grit_app.rag.strategies import REFERENCE, STRATEGIES
 from grit_app.ui.base import texts
 from grit_app.ui.base.background import Watch
 from grit_app.ui.base.engine import Engine
-from grit_app.ui.base.handlers import escape, guarded
+from grit_app.ui.base.handlers import QUEUED, escape, guarded
 from grit_app.ui.base.messages import gives_way
 from grit_app.ui.base.sessions import Visitors, session_of
 from grit_app.ui.caching import breaks, measurements, paper_view
@@ -202,11 +202,12 @@ class RaceHandlers:
 
     def run(
         self, question: str, cached: str, length: float, document: str, key: str, request: gr.Request
-    ) -> Iterator[tuple[str, Race | None]]:
+    ) -> Iterator[tuple[str, Any]]:
         """Outputs: lanes, result."""
         cancel = self._visitors.current_run(session_of(request), "race")
         text = self._text(document, key, request)
-        yield from self._measured([REFERENCE, cached], question, text, length, cancel)
+        for html, result in self._measured([REFERENCE, cached], question, text, length, cancel):
+            yield html, gr.skip() if result is None else result  # a race that was stopped leaves the one before
 
     def first_sight(
         self, was_seen: bool, question: str, cached: str, length: float, document: str, key: str, request: gr.Request
@@ -223,6 +224,10 @@ class RaceHandlers:
         text = self._text(document, key, request)
         for html, result in self._measured([REFERENCE, cached], question, text, length, cancel):
             yield html, result, True
+
+    def back(self, cached: str, result: Race | None) -> str:
+        """A race failed: the one before it is shown, or empty lanes. Output: lanes."""
+        return preparing([REFERENCE, cached], None, "not run") if result is None else picture(result, None)
 
     def show(self, result: Race | None) -> Iterator[Any]:
         """The race at its measured pace; not in the model's lane."""
@@ -285,13 +290,14 @@ def wire(
     show = guarded(handlers.show)
     taken = [tabs, parts.question, parts.document, parts.length, parts.begins, parts.was_seen, parts.start, parts.stop]
     for begun in (
-        parts.start.click(guarded(handlers.begin), None, [parts.start, parts.stop], **quiet).success,
+        parts.start.click(guarded(handlers.begin), None, [parts.start, parts.stop], **QUEUED).success,
         asked(guarded(handlers.from_answer), key, taken, **lane).success,  # through the queue: its error is a sentence
     ):
         ran = begun(guarded(handlers.run), knobs, [parts.lanes, parts.result], **lane)
         ran.then(
             lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [parts.start, parts.stop], **quiet
         )
+        ran.failure(guarded(handlers.back), [parts.cached, parts.result], parts.lanes, **QUEUED)
         ran.success(show, parts.result, parts.lanes, **playing)
     seen = opened(
         guarded(handlers.first_sight), [parts.was_seen, *knobs], [parts.lanes, parts.result, parts.was_seen], **lane
@@ -302,6 +308,6 @@ def wire(
     parts.compare.click(
         guarded(handlers.all_answers), [parts.question, parts.length, parts.document, key], parts.answers, **lane
     )
-    opened(guarded(handlers.documents), key, parts.document, **quiet)
+    opened(guarded(handlers.documents), key, parts.document, **QUEUED)
     for event in (opened, parts.document.input):
-        event(guarded(handlers.chosen), [parts.document, key], [parts.length, parts.begins], **quiet)
+        event(guarded(handlers.chosen), [parts.document, key], [parts.length, parts.begins], **QUEUED)

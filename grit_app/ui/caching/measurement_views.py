@@ -14,6 +14,7 @@ from grit_app.benchmark.show import figures, quality_figures, recorded
 from grit_app.benchmark.show.recorded import Recording
 from grit_app.benchmark.show.series import rows
 from grit_app.benchmark.show.styles import style_of
+from grit_app.ui.base import texts
 from grit_app.ui.base.handlers import escape
 
 LIVE: Final = "live"
@@ -68,13 +69,17 @@ def caption(recording: Recording) -> str:
     return f"{recording.caption} · beside two models" if recording.command == "two_models" else recording.caption
 
 
-def headline(records: Sequence[dict[str, Any]], hardware: str, clock: str, memory: str = "") -> str:
-    """The finding in a sentence, and on which hardware it was measured."""
+def headline(
+    records: Sequence[dict[str, Any]], hardware: str, clock: str, memory: str = "", *, is_live: bool = True
+) -> str:
+    """The finding in a sentence, on which hardware it was measured, and why a race may tell another number."""
     if not records:
         return EMPTY
     sentence = recorded.finding(list(records), clock)
     more = f'<p class="finding">{escape(memory)}</p>' if memory else ""
-    return f'<p class="finding">{escape(sentence)}</p>{more}<p class="quiet">Measured on {escape(hardware)}.</p>'
+    other = "" if is_live else f" {texts.OTHER_THAN_THE_RACE}"
+    where = f'<p class="quiet">Measured on {escape(hardware)}.{other}</p>'
+    return f'<p class="finding">{escape(sentence)}</p>{more}{where}'
 
 
 def charts(

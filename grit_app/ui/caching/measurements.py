@@ -20,7 +20,7 @@ from grit_app.ui.base import texts
 from grit_app.ui.base.background import Watch
 from grit_app.ui.base.downloads import Download, download_button
 from grit_app.ui.base.engine import Engine
-from grit_app.ui.base.handlers import guarded
+from grit_app.ui.base.handlers import QUEUED, guarded
 from grit_app.ui.base.messages import gives_way
 from grit_app.ui.base.sessions import Visitors, session_of
 from grit_app.ui.caching.measurement_views import (
@@ -72,7 +72,8 @@ class Results:
         plots = [gr.update(value=figure, visible=figure is not None) for figure in drawn]
         raw = json.dumps({"environment": environment, "records": records}, indent=1) if records else ""
         table = numbers_table(records) if records else EMPTY
-        summary = headline(records, hardware, clock, memory_sentence(environment))
+        is_live = name == LIVE and live is not None
+        summary = headline(records, hardware, clock, memory_sentence(environment), is_live=is_live)
         return (
             summary,
             *plots,
@@ -266,13 +267,14 @@ def wire(parts: Parts, handlers: MeasurementHandlers) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     for control in (parts.chosen, parts.clock):
-        control.input(guarded(handlers.show), [parts.chosen, parts.live, parts.clock], parts.shown, **quiet)
-    begun = parts.run.click(guarded(handlers.begin), None, [parts.run, parts.stop], **quiet)
+        control.input(guarded(handlers.show), [parts.chosen, parts.live, parts.clock], parts.shown, **QUEUED)
+    begun = parts.run.click(guarded(handlers.begin), None, [parts.run, parts.stop], **QUEUED)
     ran = begun.then(
         guarded(handlers.run),
         [parts.strategies, parts.doc_tokens, parts.query_tokens, parts.documents, parts.clock],
         [parts.progress, parts.chosen, parts.live, *parts.shown],
         **lane,
     )
+    ran.failure(lambda: "", None, parts.progress, **quiet)
     ran.then(lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [parts.run, parts.stop], **quiet)
     parts.stop.click(handlers.stop, **quiet)

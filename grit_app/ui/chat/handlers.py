@@ -25,13 +25,14 @@ from grit_app.ui.chat.layout import ChatTab, lay_out
 FINISH = {"stop": "complete", "length": "reached the length limit", "cancelled": "stopped by you"}
 
 
-def statistics(stats: GenerationStats) -> str:
-    """The line under an answer, in the order in which a reader asks."""
+def statistics(stats: GenerationStats, context: int = 0) -> str:
+    """The line under an answer, in the order in which a reader asks. `context`: tokens that the model reads at most."""
     cached = f", {stats.cached_tokens:,} of them cached" if stats.cached_tokens else ""
     parts = [
         f"first token after {seconds(stats.ttft_ms)}" if stats.ttft_ms else "",
         f"{stats.tokens_per_s:.3g} tokens/s" if stats.tokens_per_s else "",
         f"{stats.prompt_tokens:,} prompt tokens{cached} + {stats.new_tokens:,} new",
+        f"{(stats.prompt_tokens + stats.new_tokens) / context:.0%} of {context:,} that fit" if context else "",
         FINISH[stats.finish_reason],
     ]
     return " · ".join(part for part in parts if part)
@@ -195,7 +196,8 @@ class ChatHandlers:
             finally:
                 stream.close()
         told = f" · read first, as an example: “{example.request}” with its reply" if example else ""
-        yield reply(text or "*(no words)*", short_line(stream.stats), statistics(stream.stats) + told), None
+        numbers = statistics(stream.stats, model.context) + told
+        yield reply(text or "*(no words)*", short_line(stream.stats), numbers), None
 
 
 def undone(history: list[Message], box: str, desk: Desk, event: gr.UndoData) -> tuple[Any, ...]:

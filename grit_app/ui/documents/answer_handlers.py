@@ -54,6 +54,10 @@ class AnswerHandlers:
         """A starter is asked as it stands; what is in the box stays there."""
         return self.begin(message_text(event.value), desk)
 
+    def asked_next(self, desk: Desk, event: gr.EventData) -> Any:
+        """A question behind an answer was picked; what is in the box stays there."""
+        return self.begin(str(event.question), desk)
+
     def retried(self, history: list[Message], desk: Desk, event: gr.RetryData) -> tuple[Any, ...]:
         before = up_to_question(history, turn_index(event.index))
         return self._again(history, before[:-1], words_of(before[-1]) if before else "", desk)
@@ -64,6 +68,8 @@ class AnswerHandlers:
 
     def _again(self, history: list[Message], base: list[Message], question: str, desk: Desk) -> tuple[Any, ...]:
         """Outputs: conversation, waiting questions. Where nothing can be asked the conversation is as it was."""
+        if desk.is_full:
+            gr.Warning(texts.DESK_FULL)
         if desk.is_full or not question.strip():
             return history, gr.skip()
         desk.put(question, base=base, before=history)
@@ -192,6 +198,7 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
             guarded(handlers.begin), [parts.box, parts.desk], parts.waiting, js=emptied("question", 1), **quick
         )
         then_answer(sent)
+    then_answer(parts.cards.next(guarded(handlers.asked_next), parts.desk, parts.waiting, **quick))
     picked = parts.chatbot.example_select(guarded(handlers.picked), parts.desk, parts.waiting, **quick)
     added = [parts.table, parts.meter, parts.held, parts.upload]
     now = [key, parts.unused, parts.held]

@@ -24,6 +24,9 @@ from grit_app.ui.base.status import seconds
 from grit_app.ui.documents import sources
 from grit_app.ui.documents.sources import FOUND_BY
 
+MOST_NEXT = 3
+"""Questions that are offered behind an answer."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -158,7 +161,26 @@ def finished(number: int, done: Answer, read_as: str = "") -> Message:
     message = reply(understood + body(number, done), short_line(done), statistics(done) + race)
     if each := what_each_says(number, done.passage_answers):
         message["content"].append({"type": "text", "text": each})
+    if questions := next_questions(done):
+        links = "".join(f'<li><a href="#ask-next">{escape(question)}</a></li>' for question in questions)
+        message["content"].append({"type": "text", "text": f'<div class="next">Ask next<ul>{links}</ul></div>'})
     return message
+
+
+def next_questions(done: Answer) -> list[str]:
+    """Questions about what else was found: the headings of passages on which the answer does not rest."""
+    if not done.answerable:
+        return []
+    known = {_topic(citation.hit.chunk.heading) for citation in done.citations if citation.is_cited}
+    found = dict.fromkeys(_topic(citation.hit.chunk.heading) for citation in done.citations)
+    topics = [one for one in found if one and one not in known and one.lower() not in done.question.lower()]
+    return [texts.NEXT_QUESTION.format(topic=topic) for topic in topics[:MOST_NEXT]]
+
+
+def _topic(heading: str) -> str:
+    """The innermost heading; empty for column heads of a table, and for one too long to ask about."""
+    topic = heading.rpartition("›")[2].strip(" .:")
+    return topic if len(topic) <= 60 and "|" not in topic else ""
 
 
 def what_each_says(turn: int, answers: Sequence[PassageAnswer]) -> str:
@@ -229,6 +251,7 @@ def statistics(done: Answer) -> str:
     parts = [
         f"first token after {seconds(times['first_token'])} ({stages})" if first else stages,
         f"total {seconds(times['total'])}",
+        f"{done.tokens_per_s:.3g} tokens/s" if done.mode == "free" and done.tokens_per_s else "",
         f"{done.prompt_tokens:,} prompt tokens{cached} + {done.new_tokens:,} new" if has_words else "nothing written",
         f"{escape(done.strategy)}, {MODE_WORDS[done.mode]}",
         "stopped by you" if done.finish_reason == "cancelled" else "",

@@ -27,6 +27,7 @@ class Parts:
     """The tab's components, by what they are for."""
 
     upload: gr.File
+    folder: gr.UploadButton
     sample: gr.Button
     halt: gr.Button
     table: gr.HTML
@@ -45,6 +46,7 @@ class Parts:
     positions: gr.Radio
     reading: gr.Radio
     cards: gr.HTML
+    saved: gr.Textbox
     picture: gr.HTML
     unused: gr.State
     held: gr.State
@@ -60,7 +62,8 @@ def lay_out(settings: Settings, shared: bool) -> Parts:
             gr.HTML('<h3 class="part">Sources</h3>')
             picture = gr.HTML(label="Page of the chosen passage", elem_id="page-picture")
             cards = gr.HTML(NO_SOURCES, label="Sources", elem_id="sources", js_on_load=sources.SCRIPT)
-    return Parts(**left, **middle, cards=cards, picture=picture, unused=gr.State([]), held=gr.State([]))
+            saved = gr.Textbox("", label="The passages to save", visible="hidden", interactive=False)
+    return Parts(**left, **middle, cards=cards, saved=saved, picture=picture, unused=gr.State([]), held=gr.State([]))
 
 
 def _left(settings: Settings, shared: bool) -> dict[str, Any]:
@@ -72,7 +75,9 @@ def _left(settings: Settings, shared: bool) -> dict[str, Any]:
     upload = gr.File(
         file_count="multiple", file_types=list(FILE_KINDS), label="Add documents", height=132, elem_id="upload"
     )
-    sample = gr.Button("Try the sample documents", size="md", elem_id="sample")
+    with gr.Row(elem_id="other-ways"):
+        folder = gr.UploadButton("Add a folder", file_count="directory", size="sm", min_width=90, elem_id="folder")
+        sample = gr.Button("Try the samples", size="sm", min_width=90, elem_id="sample")
     halt = gr.Button("Stop reading", variant="stop", size="sm", visible=False, elem_id="upload-stop")
     table = gr.HTML(WAITING, label="Documents", elem_id="files", js_on_load=library_view.SCRIPT)
     meter = gr.HTML(label="Disk space of caches", elem_id="meter")
@@ -81,7 +86,8 @@ def _left(settings: Settings, shared: bool) -> dict[str, Any]:
     with gr.Accordion("Where documents are kept", open=False, elem_id="privacy"):
         gr.Markdown(privacy, elem_classes="quiet")
     return {
-        "upload": upload, "sample": sample, "halt": halt, "table": table, "meter": meter, "clear": clear,
+        "upload": upload, "folder": folder, "sample": sample, "halt": halt, "table": table, "meter": meter,
+        "clear": clear,
     }  # fmt: skip
 
 

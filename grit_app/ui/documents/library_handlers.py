@@ -11,15 +11,18 @@ from typing import Any
 import gradio as gr
 
 from grit_app.documents.document import MOST_OCR_PAGES
+from grit_app.errors import InputError
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
+from grit_app.ui.base.downloads import save_as
 from grit_app.ui.base.engine import Engine
-from grit_app.ui.base.handlers import guarded
+from grit_app.ui.base.handlers import QUEUED, guarded
 from grit_app.ui.base.sessions import Visitor, Visitors, session_of
 from grit_app.ui.documents import library_actions as actions
 from grit_app.ui.documents import library_view
 from grit_app.ui.documents.layout import SAMPLES, WAITING, Parts, starters
 from grit_app.ui.documents.library_actions import Held
+from grit_app.ui.documents.listing import as_json, listing
 from grit_app.ui.documents.removals import Removals
 
 CONFIRM = "(key) => confirm('Remove all documents of this library?') ? key : ''"
@@ -152,6 +155,10 @@ class LibraryHandlers:
                 path.unlink(missing_ok=True)  # Gradio's copy: the library has its own
         yield *self.views(visitor, unused, adding.held), adding.held, None
 
+    def as_it_is(self, key: str, unused: list[str], held: list[Held], request: gr.Request) -> tuple[Any, ...]:
+        """Adding failed: no file is on its way any more. Outputs as those of `add`."""
+        return *self.views(self._visitors.enter(session_of(request), key), unused, held), held, None
+
     def add_sample(
         self, key: str, unused: list[str], held: list[Held], request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
@@ -194,6 +201,30 @@ class LibraryHandlers:
         document, is_used = str(event.id), bool(event.on)
         others = [one for one in unused if one != document]
         return others if is_used else [*others, document]
+
+    def choose_every(self, event: gr.EventData) -> list[str]:
+        """All documents or none are to be searched. Output: unused."""
+        return [str(one) for one in event.unused]
+
+    def look(self, key: str, request: gr.Request, event: gr.EventData) -> tuple[Any, Any]:
+        """The passages of a document are wanted. Outputs: cards, page picture."""
+        visitor = self._visitors.enter(session_of(request), key)
+        found = listing(self._visitors.library(visitor), str(event.id))
+        visitor.turns[:] = [*(turn for turn in visitor.turns if turn.number != found.number), found]
+        return found.cards(None), ""
+
+    def save(self, key: str, request: gr.Request, event: gr.EventData) -> str:
+        """The passages of a document are wanted as a file. Output: its text."""
+        return as_json(self._visitors.library(self._visitors.enter(session_of(request), key)), str(event.id))
+
+    def add_folder(
+        self, files: Sequence[str] | None, key: str, unused: list[str], held: list[Held], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """As `add`, without what is of no kind that can be read: nobody chose those files one by one."""
+        paths = [path for path in map(Path, files or []) if path.suffix.lower() in actions.FILE_KINDS]
+        if files and not paths:
+            raise InputError(texts.EMPTY_FOLDER.format(kinds=", ".join(actions.FILE_KINDS)))
+        yield from self._add(paths, key, unused, held, "", request)
 
     def remove(
         self, key: str, unused: list[str], held: list[Held], request: gr.Request, event: gr.EventData
@@ -241,30 +272,37 @@ class LibraryHandlers:
 def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    told: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
     shown = [parts.table, parts.meter]
     added = [*shown, parts.held, parts.upload]
     now = [key, parts.unused, parts.held]
 
     def chain(event: Callable[..., Any], add: Any, inputs: list[Any]) -> None:
-        started = event(guarded(handlers.begin), None, parts.halt, **quiet)
+        started = event(guarded(handlers.begin), None, parts.halt, **QUEUED)
         done = started.then(guarded(add), inputs, added, **lane)
         done.then(lambda: gr.update(visible=False), None, parts.halt, **quiet)
-        done.then(guarded(handlers.offer_questions), key, parts.chatbot, **quiet)
+        done.failure(guarded(handlers.as_it_is), now, added, **QUEUED)
+        done.then(guarded(handlers.offer_questions), key, parts.chatbot, **QUEUED)
         done.then(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
 
     chain(parts.upload.upload, handlers.add, [parts.upload, *now])
+    chain(parts.folder.upload, handlers.add_folder, [parts.folder, *now])
     chain(parts.sample.click, handlers.add_sample, now)
     chain(parts.table.scan, handlers.recognise, now)
     chain(parts.table.decode, handlers.decode, now)
     unlocked = parts.table.unlock(guarded(handlers.unlock), now, added, **lane)
+    unlocked.failure(guarded(handlers.as_it_is), now, added, **QUEUED)
     unlocked.then(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
     parts.halt.click(handlers.halt, **quiet)
-    parts.table.choose(guarded(handlers.choose), parts.unused, parts.unused, **quiet)
-    removed = parts.table.remove(guarded(handlers.remove), now, shown, **told)
-    parts.table.undo(guarded(handlers.undo), now, shown, **told)
-    parts.table.settle(guarded(handlers.settle), now, shown, **told)
-    parts.table.dismiss(guarded(handlers.dismiss), now, [*shown, parts.held], **told)
-    cleared = parts.clear.click(guarded(handlers.clear), key, [*shown, parts.unused, parts.held], js=CONFIRM, **quiet)
+    # Outside the queue, for they cannot fail: a tick must hold for the question that is sent next.
+    parts.table.choose(handlers.choose, parts.unused, parts.unused, **quiet)
+    parts.table.every(handlers.choose_every, None, parts.unused, **quiet)
+    parts.table.look(guarded(handlers.look), key, [parts.cards, parts.picture], **QUEUED)
+    saved = parts.cards.save(guarded(handlers.save), key, parts.saved, **QUEUED)
+    saved.success(None, parts.saved, None, js=save_as("passages.json", "application/json"), api_visibility="private")
+    removed = parts.table.remove(guarded(handlers.remove), now, shown, **QUEUED)
+    parts.table.undo(guarded(handlers.undo), now, shown, **QUEUED)
+    parts.table.settle(guarded(handlers.settle), now, shown, **QUEUED)
+    parts.table.dismiss(guarded(handlers.dismiss), now, [*shown, parts.held], **QUEUED)
+    cleared = parts.clear.click(guarded(handlers.clear), key, [*shown, parts.unused, parts.held], js=CONFIRM, **QUEUED)
     for event in (removed, cleared):
-        event.then(guarded(handlers.offer_questions), key, parts.chatbot, **quiet)
+        event.then(guarded(handlers.offer_questions), key, parts.chatbot, **QUEUED)

@@ -25,7 +25,7 @@ element.addEventListener('change', (event) => {
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (!button) { return; }
-  const {remove, undo, dismiss, open, scan, decode} = button.dataset;
+  const {remove, undo, dismiss, open, scan, decode, look, every} = button.dataset;
   if (remove) { trigger('remove', {id: remove}); }
   if (undo) { trigger('undo', {id: undo}); }
   if (dismiss) { trigger('dismiss', {id: dismiss}); }
@@ -34,6 +34,17 @@ element.addEventListener('click', (event) => {
   if (decode) {
     const chosen = button.parentElement.querySelector('select').value;
     if (chosen) { trigger('decode', {id: decode, encoding: chosen}); }
+  }
+  if (look) {
+    trigger('look', {id: look});
+    if (matchMedia('(max-width: 900px)').matches) {
+      document.getElementById('sources-column').scrollIntoView({behavior: 'smooth'});
+    }
+  }
+  if (every) {
+    const boxes = [...element.querySelectorAll('input[data-use]')];
+    for (const box of boxes) { box.checked = every === 'all'; }
+    trigger('every', {unused: every === 'all' ? [] : boxes.map((box) => box.dataset.use)});
   }
 });
 element.addEventListener('keydown', (event) => {
@@ -58,6 +69,12 @@ new MutationObserver(() => {
 }).observe(element, {childList: true, subtree: true});
 """
 """The table's own events. Ids are checked on the server. A half typed password outlives the table's next picture."""
+
+
+ALL_OR_NONE: Final = (
+    '<p class="quiet every">Search in <button type="button" class="plain-button" data-every="all">all</button> '
+    '<button type="button" class="plain-button" data-every="none">none</button></p>'
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,8 @@ def table(rows: Sequence[Row]) -> str:
     """All rows; an empty library says so."""
     if not rows:
         return '<p class="quiet files-empty">No documents yet.</p>'
-    return f'<ul class="files" aria-label="Documents">{"".join(map(_row, rows))}</ul>'
+    listed = f'<ul class="files" aria-label="Documents">{"".join(map(_row, rows))}</ul>'
+    return (ALL_OR_NONE if sum(row.state == "ready" for row in rows) > 1 else "") + listed
 
 
 def _row(row: Row) -> str:
@@ -95,6 +113,7 @@ def _row(row: Row) -> str:
         return _leaving_row(row)
     name, state = escape(row.name), escape(row.state)
     use = act = ""
+    shown = f'<span class="name" title="{name}">{name}</span>'
     detail = escape(row.detail)
     if row.state == "damaged":
         act = _button("remove", row.document_id, f"Remove {row.name}")
@@ -103,10 +122,14 @@ def _row(row: Row) -> str:
         use = f'<input type="checkbox" data-use="{escape(row.document_id)}"{ticked} aria-label="Search in {name}">'
         act = _button("remove", row.document_id, f"Remove {row.name}")
         detail = _facts(row)
+        shown = (
+            f'<button type="button" class="name" data-look="{escape(row.document_id)}" '
+            f'title="{name}: show its passages">{name}</button>'
+        )
     elif row.held:
         act = _button("dismiss", str(row.held), f"Dismiss {row.name}")
     return (
-        f'<li class="file {state}"><span class="use">{use}</span><span class="name" title="{name}">{name}</span>'
+        f'<li class="file {state}"><span class="use">{use}</span>{shown}'
         f'<span class="chip {state}">{state}</span><span class="act">{act}</span><span class="detail">'
         f"{detail}{_bar(row)}</span>{_password(row) if row.state == 'locked' else ''}{_scans(row)}{_encodings(row)}"
         "</li>"

@@ -20,6 +20,8 @@ const open = (reference) => { trigger('cite', {ref: reference}); };
 element.addEventListener('click', (event) => {
   const card = event.target.closest('[data-cite]');
   if (card) { open(card.dataset.cite); }
+  const save = event.target.closest('[data-save]');
+  if (save) { trigger('save', {id: save.dataset.save}); }
 });
 if (!window.gritCites) {
   window.gritCites = true;
@@ -28,10 +30,13 @@ if (!window.gritCites) {
     if (link) { event.preventDefault(); window.gritOpenCite(link.getAttribute('href').slice(6)); }
     const race = event.target.closest('a[href^="#race-"]');
     if (race) { event.preventDefault(); window.gritRace(race.getAttribute('href').slice(6)); }
+    const next = event.target.closest('a[href="#ask-next"]');
+    if (next) { event.preventDefault(); window.gritAskNext(next.textContent); }
   });
 }
 window.gritOpenCite = open;
 window.gritRace = (number) => { trigger('race', {number}); };
+window.gritAskNext = (question) => { trigger('next', {question}); };
 """
 """A click on a card, or on a [n] in the conversation, asks for that passage. References are checked on the server."""
 
@@ -63,9 +68,27 @@ def cards(
     return f'<ol class="cards">{items}</ol>'
 
 
-def _card(turn: int, position: int, hit: Hit, marks: Sequence[tuple[int, int]], is_cited: bool, is_chosen: bool) -> str:
+def listing(document_id: str, facts: str, hits: Sequence[Hit], chosen: int | None) -> str:
+    """The passages of one document, in its order. `facts`: a line about it."""
+    head = (
+        f'<div class="part-row"><span class="quiet">{escape(facts)}</span><button type="button" class="plain-button" '
+        f'data-save="{escape(document_id)}">Save as JSON</button></div>'
+    )
+    items = "".join(_card(0, i, hit, (), True, i == chosen, _by_ocr(hit)) for i, hit in enumerate(hits))
+    return f'{head}<ol class="cards">{items}</ol>'
+
+
+def _card(
+    turn: int,
+    position: int,
+    hit: Hit,
+    marks: Sequence[tuple[int, int]],
+    is_cited: bool,
+    is_chosen: bool,
+    facts: str | None = None,
+) -> str:
+    """`facts`: what is told under its head; None: score and how it was found."""
     chunk, number = hit.chunk, position + 1
-    score = min(1.0, max(0.0, float(hit.score)))
     classes = "card" + (" cited" if is_cited else "") + (" chosen" if is_chosen else "")
     heading = f'<span class="card-heading">{escape(chunk.heading)}</span>' if chunk.heading else ""
     return (
@@ -74,13 +97,22 @@ def _card(turn: int, position: int, hit: Hit, marks: Sequence[tuple[int, int]], 
         f'<span class="number">[{number}]</span>'
         f'<span class="file" title="{escape(chunk.document_name)}">{escape(chunk.document_name)}</span>'
         f'<span class="page">{escape(page_words(chunk.page_label, chunk.pages))}</span></button>'
-        '<div class="card-facts"><span class="score" title="Retrieval score, 0 to 1">'
-        '<span class="bar" aria-hidden="true">'
-        f'<span style="width:{100 * score:.0f}%"></span></span>{score:.2f}</span>'
-        f"<span>{escape(FOUND_BY.get(hit.found_by, hit.found_by))}</span>"
-        f"{'<span>read by OCR</span>' if chunk.by_ocr else ''}</div>"
+        f'<div class="card-facts">{_found(hit) if facts is None else facts}</div>'
         f"{heading}<p>{marked(chunk.text, marks)}</p></li>"
     )
+
+
+def _found(hit: Hit) -> str:
+    score = min(1.0, max(0.0, float(hit.score)))
+    return (
+        '<span class="score" title="Retrieval score, 0 to 1"><span class="bar" aria-hidden="true">'
+        f'<span style="width:{100 * score:.0f}%"></span></span>{score:.2f}</span>'
+        f"<span>{escape(FOUND_BY.get(hit.found_by, hit.found_by))}</span>{_by_ocr(hit)}"
+    )
+
+
+def _by_ocr(hit: Hit) -> str:
+    return "<span>read by OCR</span>" if hit.chunk.by_ocr else ""
 
 
 def page_words(label: str, pages: Sequence[int]) -> str:

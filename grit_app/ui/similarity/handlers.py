@@ -12,7 +12,7 @@ import gradio as gr
 from grit_app.errors import InputError
 from grit_app.ui.base import texts
 from grit_app.ui.base.engine import Engine
-from grit_app.ui.base.handlers import guarded
+from grit_app.ui.base.handlers import QUEUED, guarded, keeping
 from grit_app.ui.base.sessions import Visitors, session_of
 from grit_app.ui.similarity.layout import COUNT, Parts, lay_out
 from grit_app.ui.similarity.neighbours import lines_of
@@ -23,17 +23,18 @@ MAX_FILE_BYTES = 4_000_000
 
 @dataclass(frozen=True)
 class SimilarityTab:
-    """What the page needs of the built tab: call `show_example` on these, without inputs, once the model is there."""
+    """What the page needs of the built tab: call `show_first` with `inputs` → `outputs` once the model is there."""
 
+    inputs: list[Any]
     outputs: list[Any]
-    show_example: Any
+    show_first: Any
 
 
 def build(engine: Engine, visitors: Visitors) -> SimilarityTab:
     """Must be called inside the tab."""
     parts, handlers = lay_out(), SimilarityHandlers(engine, visitors)
     wire(parts, handlers)
-    return SimilarityTab(parts.outputs, guarded(handlers.example))
+    return SimilarityTab(parts.inputs, parts.outputs, keeping(handlers.first, len(parts.outputs)))
 
 
 class SimilarityHandlers:
@@ -44,8 +45,15 @@ class SimilarityHandlers:
         self._visitors = visitors
         self._example = functools.cache(self._computed_example)
 
-    def example(self) -> tuple[Any, ...]:
-        """The first scene, the same for everybody: computed once for the life of the process."""
+    def first(
+        self, query: str, lines: str, first: str, second: str, both: bool, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """What the fields hold as the page opens: a comparison that a link brought, or the first scene.
+
+        The scene is the same for everybody: it is computed once for the life of the process.
+        """
+        if Asked(query, lines, first, second, both) != asked_of(next(iter(texts.SCENES.values()))):
+            return self.run(query, lines, first, second, both, request)
         return self._example()
 
     def _computed_example(self) -> tuple[Any, ...]:
@@ -83,14 +91,15 @@ def asked_of(scene: texts.Scene) -> Asked:
 
 
 def wire(parts: Parts, handlers: SimilarityHandlers) -> None:
-    # Through the queue: outside it an error is an answer of status 500, and no sentence.
-    quiet: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"concurrency_limit": 8, "api_visibility": "private"}
-    run = guarded(handlers.run)
+    run = keeping(handlers.run, len(parts.outputs))
     for trigger in (parts.go.click, parts.query.submit):
-        checked = trigger(guarded(handlers.check), [parts.query, parts.lines], None, **quiet)
+        checked = trigger(guarded(handlers.check), [parts.query, parts.lines], None, **QUEUED)
         checked.success(run, parts.inputs, parts.outputs, **lane)
-    chosen = parts.scene.input(guarded(handlers.choose), parts.scene, parts.inputs, **quiet)
+    chosen = parts.scene.input(guarded(handlers.choose), parts.scene, parts.inputs, **QUEUED)
     chosen.success(run, parts.inputs, parts.outputs, **lane)
-    parts.upload.upload(guarded(handlers.read), parts.upload, parts.lines, **quiet)
+    parts.upload.upload(guarded(handlers.read), parts.upload, parts.lines, **QUEUED)
+    parts.link.click(
+        None, parts.inputs, None, js="(...values) => window.gritLink(...values)", queue=False, api_visibility="private"
+    )
     parts.lines.change(None, parts.lines, parts.count, js=COUNT, queue=False, api_visibility="private")

@@ -38,6 +38,7 @@ class Parts:
     picture: gr.Plot
     near: gr.HTML
     saved: Download
+    link: gr.Button
 
     @property
     def inputs(self) -> list[Any]:
@@ -64,10 +65,14 @@ def lay_out() -> Parts:
             picture = gr.Plot(label="Map of the texts", show_label=False, elem_id="map")
             near = gr.HTML(label="Neighbours of the chosen text", elem_id="near")
     gr.Markdown(texts.SIMILARITY_NUMBERS, elem_classes="quiet")
-    saved = download_button("Download all pairs as CSV", "similarity.csv", "text/csv", elem_id="similarity-csv")
+    with gr.Row(elem_classes="count-row"):
+        saved = download_button("Download all pairs as CSV", "similarity.csv", "text/csv", elem_id="similarity-csv")
+        link = gr.Button("Copy a link to this", size="sm", elem_id="similarity-link", min_width=160)
+    gr.HTML('<p class="quiet" id="link-told" role="status"></p>')
     return Parts(
-        scene=scene, left=left, right=right, moved=moved, pairs=pairs, picture=picture, near=near, saved=saved, **asked
-    )
+        scene=scene, left=left, right=right, moved=moved, pairs=pairs, picture=picture, near=near, saved=saved,
+        link=link, **asked,
+    )  # fmt: skip
 
 
 def _asked() -> dict[str, Any]:

@@ -25,6 +25,7 @@ def test_the_page_does_not_wait_and_answers_do(tiny_model: Any) -> None:
     engine = Engine(load)
     engine.start()
     assert engine.state == "loading" and engine.ready_model() is None and "Loading" in badge(engine)
+    assert "for 0 s" in badge(engine)
     gate.set()
     assert engine.model() is tiny_model
     assert engine.state == "ready"

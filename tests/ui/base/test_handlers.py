@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 
 from grit_app.errors import Cancelled, DocumentError, InputError
-from grit_app.ui.base.handlers import escape, guarded, message_text, steady
+from grit_app.ui.base.handlers import escape, guarded, keeping, message_text, steady
 
 
 def test_an_expected_error_reaches_the_visitor_as_its_own_sentence() -> None:
@@ -35,6 +35,19 @@ def test_the_sentence_about_a_slip_goes_by_itself() -> None:
     with pytest.raises(gr.Error) as caught:
         handler()
     assert caught.value.duration == 12
+
+
+def test_where_progress_is_shown_an_error_is_told_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    toasts: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda text, duration=None: toasts.append(text))
+
+    def fails(error: Exception) -> tuple[int, ...]:
+        raise error
+
+    assert keeping(fails, 3)(InputError("Write a query.")) == (gr.skip(),) * 3
+    assert keeping(fails, 1)(Cancelled("Stopped.")) == (gr.skip(),)
+    assert toasts == ["Write a query."]
+    assert keeping(lambda: (1, 2), 2)() == (1, 2)
 
 
 def test_an_unexpected_error_is_logged_under_an_id_and_tells_nothing_of_the_inside(

@@ -16,6 +16,7 @@ from grit_app.benchmark.measure import latency, quality
 from grit_app.benchmark.measure.latency import measure
 from grit_app.benchmark.show.recorded import Recording
 from grit_app.errors import InputError
+from grit_app.ui.base import texts
 from grit_app.ui.caching.measurement_views import (
     CHARTS,
     LIVE,
@@ -168,6 +169,16 @@ def test_recordings_are_listed_by_their_hardware_and_the_live_run_after_them(res
     assert quality_for([other, scores], "m") is scores
     assert quality_for([other, scores], "unknown") is other
     assert quality_for([speed], "m") is None
+
+
+def test_a_recording_says_that_the_race_is_of_another_model_and_a_point_says_its_runs(result: dict[str, Any]) -> None:
+    """ "9.5 times" in the race, "130 times" three lines below: two numbers that seemed to contradict each other."""
+    results = Results([Recording("latency", "latency", result["environment"], result["records"])])
+    recorded_name = results.choices(None)[0][1]
+    assert texts.OTHER_THAN_THE_RACE in results.views(recorded_name, None, CLOCK)[0]
+    assert texts.OTHER_THAN_THE_RACE not in results.views(LIVE, result, CLOCK)[0]
+    chart = results.views(recorded_name, None, CLOCK)[1]["value"]
+    assert "runs, band" in chart.layout.title.text or "one run a point" in chart.layout.title.text
 
 
 def test_csv_has_a_column_for_every_number_of_any_record(result: dict[str, Any]) -> None:

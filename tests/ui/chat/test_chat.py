@@ -57,6 +57,7 @@ def test_the_statistics_line_tells_cache_speed_and_end() -> None:
     assert line == (
         "first token after 0.12 s · 34.2 tokens/s · 1,200 prompt tokens, 1,100 of them cached + 64 new · complete"
     )
+    assert statistics(stats(), context=8192).endswith("64 new · 15% of 8,192 that fit · complete")
     assert short_line(stats()) == "2.00 s · 34.2 tokens/s"
     assert short_line(stats(finish_reason="cancelled")).endswith("stopped by you")
     assert "stopped by you" in statistics(stats(finish_reason="cancelled"))

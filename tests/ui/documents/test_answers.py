@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -12,14 +13,22 @@ import pytest
 
 from grit_app.documents.library import Library
 from grit_app.documents.reports import FileReport
-from grit_app.errors import InputError
+from grit_app.errors import DocumentError, InputError
 from grit_app.rag.events import Answer, Citation, PassageAnswer
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
 from grit_app.ui.base.handlers import message_text
 from grit_app.ui.base.messages import literal, words_behind
 from grit_app.ui.documents.answer_handlers import find_source
-from grit_app.ui.documents.answers import Asking, body, cited_markdown, source_picture, statistics, what_each_says
+from grit_app.ui.documents.answers import (
+    Asking,
+    body,
+    cited_markdown,
+    next_questions,
+    source_picture,
+    statistics,
+    what_each_says,
+)
 from grit_app.ui.documents.layout import SAMPLES, starters
 from grit_app.ui.documents.library_actions import (
     Adding,
@@ -29,6 +38,7 @@ from grit_app.ui.documents.library_actions import (
     refused,
     searched,
 )
+from grit_app.ui.documents.listing import as_json, listing
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +203,35 @@ def test_a_citation_of_a_forgotten_turn_or_a_made_up_one_is_a_sentence(library: 
 
 
 # ---------------------------------------------------------------- adding
+
+
+def test_what_else_was_found_is_offered_as_the_next_question(library: Library, model: Any) -> None:
+    asking, frames = ask(library, model, "When is the harbour museum closed?", k=8)
+    blocks = [block["text"] for block in frames[-1][0]["content"]]
+    offered = [text for text in blocks if 'href="#ask-next"' in text]
+    cited = {hit.chunk.heading for hit in asking.turn.hits[: asking.turn.cited]}
+    others = {hit.chunk.heading for hit in asking.turn.hits} - cited
+    assert others, "the passages must stand under other headings, too"
+    (text,) = offered
+    assert 1 <= text.count("<a ") <= 3
+    assert not any(f"about {heading}?" in text for heading in cited)
+    near = tuple(Citation(n, hit, False, 1, "1") for n, hit in enumerate(asking.turn.hits, 1))
+    assert next_questions(done(citations=near)) and next_questions(done(citations=near, answerable=False)) == []
+
+
+def test_a_document_can_be_looked_at_passage_by_passage_and_saved(library: Library, model: Any) -> None:
+    (info,) = [one for one in library.documents() if one.kind == "pdf"]
+    found = listing(library, info.id)
+    assert [hit.chunk for hit in found.hits] == list(library.chunks(info.id))
+    html = found.cards(1)
+    assert f"{info.chunks} passages" in html and "tokens" in html and "added on 20" in html
+    assert html.count('data-cite="0-') == info.chunks and 'class="score"' not in html
+    assert 'class="box"' in source_picture(library, found, 1)
+    saved = json.loads(as_json(library, info.id))
+    assert [one["text"] for one in saved["passages"]] == [chunk.text for chunk in library.chunks(info.id)]
+    with pytest.raises(DocumentError):
+        listing(library, "0" * 16)
+    assert find_source([found], "0-2") == (found, 1)
 
 
 def test_starters_ask_about_the_documents_that_are_there() -> None:

@@ -58,11 +58,12 @@ def lane(strategy: str = "rag_doc_query", text: str = "An answer", ttft_ms: floa
     [
         library_view.table([Row(EVIL, "failed", detail=EVIL), Row(EVIL, "ready", document_id=EVIL, pages=1)]),
         sources.cards(1, [hit(EVIL + " text", EVIL, EVIL)], [[(0, 6)]], 1, 0),
+        sources.listing(EVIL, EVIL, [hit(EVIL + " text", EVIL, EVIL)], 0),
         sources.picture_html(Picture(Image.new("RGB", (60, 80)), ((6, 8, 30, 40),)), EVIL),
         race_view.picture(Race(EVIL, 900, (lane(text=EVIL), lane("docs_cache", EVIL, 80.0))), None),
         race_view.answers_table(Race(EVIL, 900, (lane(text=EVIL), lane("docs_cache", "other", 80.0)))),
     ],
-    ids=["files", "cards", "page", "race", "answers"],
+    ids=["files", "cards", "listing", "page", "race", "answers"],
 )
 def test_foreign_text_is_never_markup(html: str) -> None:
     """gr.HTML does not sanitise: one forgotten escape lets a document run code in a visitor's page."""
@@ -84,6 +85,12 @@ def test_the_table_tells_state_progress_and_reason_of_each_file() -> None:
     assert "c.pdf is encrypted. Give its password." in words
     assert html.count("data-remove") == 1 and html.count(" checked") == 1
     assert "No documents yet" in library_view.table([])
+
+
+def test_all_or_none_can_be_ticked_where_there_is_more_than_one_document() -> None:
+    rows = [Row(name, "ready", document_id=name, pages=1) for name in ("a", "b")]
+    assert 'data-every="all"' in table(rows) and 'data-every="none"' in table(rows)
+    assert "data-every" not in table([rows[0], Row("c", "failed")])
 
 
 def test_scanned_pages_have_a_button_that_tells_how_long_it_takes() -> None:
