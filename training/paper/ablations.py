@@ -121,9 +121,20 @@ def _one(
     for model, parts in models.items():
         measured = folder / "scores.json"
         _call(
-            "training.evaluate", "--model", model, "--suite", data / "dev", "--parts", ",".join(parts),
-            "--limit", limit, "--device", device, "--json", measured,
-        )  # fmt: skip
+            "training.evaluate",
+            "--model",
+            model,
+            "--suite",
+            data / "dev",
+            "--parts",
+            ",".join(parts),
+            "--limit",
+            limit,
+            "--device",
+            device,
+            "--json",
+            measured,
+        )
         found = json.loads(measured.read_text(encoding="utf-8"))
         scores |= {part: found[part] for part in parts}
     result.write_text(json.dumps({"settings": settings, "scores": scores}, indent=1) + "\n", encoding="utf-8")

@@ -13,8 +13,13 @@ from grit_app.gritlm.layout import Positions
 from training.paper.recording import PaperSettings, Row
 
 STRATEGIES: Final = (
-    "rag_query_doc", "query_cache", "doc_cache", "query_doc_cache", "docs_cache", "docs_query_cache",
-)  # fmt: skip
+    "rag_query_doc",
+    "query_cache",
+    "doc_cache",
+    "query_doc_cache",
+    "docs_cache",
+    "docs_query_cache",
+)
 COLLIDING: Final = ("query_doc_cache", "docs_query_cache")
 """Two joined blocks: as published, both stand on the same positions."""
 
