@@ -45,7 +45,7 @@ Query = Annotated[str, Field(min_length=1, description="A question or a few word
 
 
 class Tools(MCPServer[Any]):
-    """The tools and resources of one service, for whoever the present request is from."""
+    """The MCP tools and resources of one service. Each call acts for the sender of the present request."""
 
     def __init__(self, service: Service) -> None:
         super().__init__("grit-workbench", title="GRIT Workbench", instructions=INSTRUCTIONS, log_level="WARNING")

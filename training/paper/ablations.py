@@ -84,7 +84,7 @@ def chosen_arms(arms: str, every: Mapping[str, Arm]) -> list[str]:
 
 
 def notes_of(recipe: Mapping[str, Any], steps: int, seeds: int, limit: int) -> list[str]:
-    """What a reader must know of the numbers."""
+    """The notes beside the numbers, without which a reader would misjudge them."""
     files = ", ".join(Path(entry["path"]).name for entry in recipe["data"]["train"])
     return [
         f"Every arm: {steps} steps of the recipe from {recipe['model']['path']}, {seeds} seed(s), trained on {files}; "

@@ -38,7 +38,7 @@ class Plan:
 
 @dataclass
 class Written:
-    """An answer as it grows."""
+    """The state of one answer while it is written."""
 
     text: str = ""
     scores: list[TokenScore] = field(default_factory=list)
