@@ -102,6 +102,7 @@ class AnswerHandlers:
         mode: AnswerMode,
         positions: Positions,
         reading: str,
+        order: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """Answers what waits. Outputs: conversation, waiting questions, Stop, cards, page picture, versions, record."""
@@ -109,6 +110,7 @@ class AnswerHandlers:
         visitor = self._visitors.enter(session, key)
         choices: dict[str, Any] = {"strategy": strategy, "k": int(k), "mode": mode, "positions": positions}
         choices["whole"] = reading == "whole"
+        choices["reranked_by"] = None if order == "found" else order
 
         def answer(question: list[Message], job: Job) -> Frames:
             cancel = self._visitors.begin_run(session, "documents")
@@ -184,7 +186,7 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
     }
     inputs = [
         *(parts.chatbot, parts.desk, key, parts.unused),
-        *(parts.strategy, parts.k, parts.mode, parts.positions, parts.reading),
+        *(parts.strategy, parts.k, parts.mode, parts.positions, parts.reading, parts.order),
     ]
 
     def then_answer(event: Any) -> None:

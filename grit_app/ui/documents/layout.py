@@ -45,6 +45,7 @@ class Parts:
     mode: gr.Radio
     positions: gr.Radio
     reading: gr.Radio
+    order: gr.Radio
     cards: gr.HTML
     saved: gr.Textbox
     picture: gr.HTML
@@ -163,6 +164,13 @@ def _middle() -> dict[str, Any]:
             info="Whole: from its beginning to its end, where it fits into the model's context. Tick one document.",
             elem_id="reading",
         )
+        order = gr.Radio(
+            [("As found", "found"), ("By relevance", "relevance"), ("By the question it would ask", "question")],
+            value="found",
+            label="Order of the passages",
+            info="Else the model reads the ten best and reorders them; the answer says what that cost.",
+            elem_id="passage-order",
+        )
         positions = gr.Radio(
             [("Consecutive", "consecutive"), ("Colliding, as published", "colliding")],
             value="consecutive",
@@ -170,5 +178,6 @@ def _middle() -> dict[str, Any]:
         )
     return {
         "chatbot": chatbot, "box": box, "send": send, "stop": stop, "strategy": strategy, "k": k, "mode": mode,
-        "positions": positions, "reading": reading, "waiting": waiting, "desk": gr.State(desk.Desk()), "kept": kept,
+        "positions": positions, "reading": reading, "order": order, "waiting": waiting, "desk": gr.State(desk.Desk()),
+        "kept": kept,
     }  # fmt: skip
