@@ -21,6 +21,7 @@ from grit_app.errors import Busy, ModelError
 from grit_app.gritlm import GenerationStats, GritLM, KVCache, Sampling
 from grit_app.gritlm.prompts import ASSISTANT, USER
 from grit_app.gritlm.write.decoding import Constraint
+from grit_app.rag.strategies import REFERENCE
 
 KEY_VARIABLE: Final = "OPENAI_API_KEY"
 """Where the other server's key is read from, as OpenAI's own clients do."""
@@ -233,5 +234,5 @@ def written_by(model: GritLM, engine: Engine) -> RemoteGritLM:
     remote.__dict__.update(model.__dict__)
     remote.engine, remote.writes_at = engine, engine.place
     # What was fitted for the model's own likelihoods says nothing of another's.
-    remote.config = model.config.overridden(default_strategy="rag_doc_query", answer_mode="free", confidence={})
+    remote.config = model.config.overridden(default_strategy=REFERENCE, answer_mode="free", confidence={})
     return remote

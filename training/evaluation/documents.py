@@ -20,6 +20,7 @@ from grit_app.places import ASSETS
 from grit_app.rag.answering import answer
 from grit_app.rag.events import Answer, Done
 from grit_app.rag.run import AnswerMode
+from grit_app.rag.strategies import REFERENCE
 
 QUESTIONS = ASSETS / "evaluation" / "pdf_questions.jsonl"
 """Rows: file, question, pages (from 1), answers."""
@@ -34,7 +35,7 @@ WAYS: Final[tuple[tuple[str, AnswerMode], ...]] = (
     ("each_cache", "quote"),
     ("each_cache", "short"),
     ("each_cache", "free"),
-    ("rag_doc_query", "free"),
+    (REFERENCE, "free"),
 )
 """Strategies and modes among which a checkpoint's defaults are chosen."""
 

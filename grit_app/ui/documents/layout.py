@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from grit_app.places import ASSETS
-from grit_app.rag.strategies import STRATEGIES
+from grit_app.rag.strategies import REFERENCE, STRATEGIES
 from grit_app.settings import MOST_PASSAGES, Settings
 from grit_app.ui.base import desk, texts
 from grit_app.ui.base.records import Kept, keeping
@@ -141,7 +141,7 @@ def _middle() -> dict[str, Any]:
     with gr.Accordion("Settings", open=False, elem_id="answer-settings"):
         strategy = gr.Dropdown(
             choices=strategy_choices(),
-            value="rag_doc_query",
+            value=REFERENCE,
             label="Strategy",
             info="What is read again for each question, and what comes from a KV cache.",
         )
