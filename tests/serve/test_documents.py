@@ -258,5 +258,6 @@ def test_an_answer_may_search_on_its_own(client: httpx.Client, monkeypatch: pyte
     with client.stream("POST", "/v1/answers", json=body | {"stream": True}) as answer:
         events = [line.removeprefix("event: ") for line in answer.iter_lines() if line.startswith("event: ")]
     assert events[-1] == "done" and events.index("retrieved") < events.index("searching")
-    refused = client.post("/v1/answers", json=body | {"mode": "quote"})
-    assert refused.status_code == 400 and "leave mode out" in refused.json()["error"]["message"]
+    for more, words in (({"mode": "quote"}, "leave mode out"), ({"caches": ["x"]}, "leave out searches or caches")):
+        refused = client.post("/v1/answers", json=body | more)
+        assert refused.status_code == 400 and words in refused.json()["error"]["message"]

@@ -39,6 +39,8 @@ async def answers(body: AnswerRequest, request: Request, service: Running, calle
     """An answer with its sources. Streamed, the tokens come first and the citations with the last event."""
     if not body.question.strip():
         raise bad_request("The question is empty. Type one.", "question")
+    if body.caches and body.searches:
+        raise bad_request("Texts behind caches cannot be searched: leave out searches or caches.", "searches")
     if body.caches:
         return await over_caches(body, request, service, caller)
     job = Job("interactive", caller.owner)
