@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,11 +87,7 @@ def test_all_is_recorded_told_and_not_made_twice(
 ) -> None:
     def in_this_process(module: str, *arguments: object) -> None:
         AcceleratorState._reset_state(reset_partial_state=True)
-        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
-        try:
-            runpy.run_module(module, run_name="__main__")
-        except SystemExit as ended:
-            assert not ended.code, (module, capsys.readouterr().err)
+        assert not importlib.import_module(module).main(list(map(str, arguments)))
 
     monkeypatch.setattr(ablations, "_call", in_this_process)
     monkeypatch.setattr(embedder, "parity", lambda _: (0.8203, 1379))  # its data are made here
