@@ -17,7 +17,6 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from grit_app.deploy import requirements, space
-from grit_app.doors import one_sentence
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -81,5 +80,4 @@ def publish(name: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    with one_sentence():
-        sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -110,7 +110,7 @@ def build_app(engine: Engine, visitors: Visitors, settings: Settings) -> gr.Bloc
         kept = documents_tab.choices
         refreshed = is_ready.change(
             guarded(documents_tab.refresh), documents_tab.inputs, documents_tab.outputs, **QUEUED
-        ).then(kept.restore, kept.store, kept.fields, **quiet)
+        ).success(kept.restore, kept.store, kept.fields, **quiet)
         # Once more: now it is known which documents are not ticked.
         refreshed.then(guarded(documents_tab.refresh_table), documents_tab.inputs, documents_tab.outputs[:2], **QUEUED)
         app.load(chat_tab.choices.restore, chat_tab.choices.store, chat_tab.choices.fields, **quiet)

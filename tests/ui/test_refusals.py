@@ -27,7 +27,7 @@ def tabs() -> list[tuple[Begin, Again]]:
     chat, answers = ChatHandlers(NOBODY, NOBODY), AnswerHandlers(NOBODY, NOBODY, Settings(), Removals())
     retry: Any = SimpleNamespace(index=1)
     return [
-        (lambda question, desk: chat.begin(question, desk, ""), lambda had, desk: chat.retried(had, desk, "", retry)),
+        (lambda question, desk: chat.begin(question, desk, ""), lambda had, desk: chat.retried(had, desk, retry, "")),
         (answers.begin, lambda had, desk: answers.retried(had, desk, retry)),
     ]
 

@@ -84,7 +84,7 @@ def chosen_arms(arms: str, every: Mapping[str, Arm]) -> list[str]:
 
 
 def notes_of(recipe: Mapping[str, Any], steps: int, seeds: int, limit: int) -> list[str]:
-    """The notes beside the numbers, without which a reader would misjudge them."""
+    """What a reader must know of the numbers."""
     files = ", ".join(Path(entry["path"]).name for entry in recipe["data"]["train"])
     return [
         f"Every arm: {steps} steps of the recipe from {recipe['model']['path']}, {seeds} seed(s), trained on {files}; "
@@ -121,20 +121,9 @@ def _one(
     for model, parts in models.items():
         measured = folder / "scores.json"
         _call(
-            "training.evaluate",
-            "--model",
-            model,
-            "--suite",
-            data / "dev",
-            "--parts",
-            ",".join(parts),
-            "--limit",
-            limit,
-            "--device",
-            device,
-            "--json",
-            measured,
-        )
+            "training.evaluate", "--model", model, "--suite", data / "dev", "--parts", ",".join(parts),
+            "--limit", limit, "--device", device, "--json", measured,
+        )  # fmt: skip
         found = json.loads(measured.read_text(encoding="utf-8"))
         scores |= {part: found[part] for part in parts}
     result.write_text(json.dumps({"settings": settings, "scores": scores}, indent=1) + "\n", encoding="utf-8")

@@ -68,14 +68,9 @@ def run(
     def measured(settings: PaperSettings) -> list[Row]:
         embedder.parity(settings.data)
         base = PreferConfig(
-            model=model,
-            output_dir=work,
-            pairs=pairs,
-            prompt_tokens=prompt_tokens,
-            learning_rate=learning_rate,
-            seed=seed,
-            device="cuda" if device == "cuda" else "cpu",
-        )
+            model=model, output_dir=work, pairs=pairs, prompt_tokens=prompt_tokens, learning_rate=learning_rate,
+            seed=seed, device="cuda" if device == "cuda" else "cpu",
+        )  # fmt: skip
         systems = {"before": settings.model}
         for method in METHODS:
             folder = _tuned(replace(base, method=method, output_dir=work / method), settings, notes)

@@ -89,7 +89,7 @@ class PageVisitor:
         return {"path": reply.json()[0], "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
 
     def trigger(self, name: str, event: str, data: Any = None) -> Iterator[set[int]]:
-        """Sends an event and every event that it sets off. Yields the ids of the components that each reply changed.
+        """The event and all that follows on it. Each frame: ids of the components that changed.
 
         Raises PageError with the page's sentence if one of them failed.
         """
@@ -114,9 +114,9 @@ class PageVisitor:
             except PageError as error:
                 failure = error
         for following in self._dependencies:
-            if following.get("trigger_after") == dependency["id"] and not (
-                failure and following["trigger_only_on_success"]
-            ):
+            # As the browser's part of Gradio does it: after an error only what is tied to a failure.
+            is_next = bool(following.get("trigger_only_on_failure")) == (failure is not None)
+            if following.get("trigger_after") == dependency["id"] and is_next:
                 yield from self._chain(following)
         if failure:
             raise failure

@@ -19,7 +19,7 @@ from typing import Any, Final
 import gradio as gr
 
 from grit_app.errors import Cancelled
-from grit_app.ui.base.handlers import escape, told
+from grit_app.ui.base.handlers import afterwards, escape, told
 from grit_app.ui.base.messages import Message, asked
 from grit_app.ui.base.records import Record
 
@@ -36,6 +36,7 @@ element.addEventListener('click', (event) => {
 class Job:
     """A question to be answered.
 
+    choices  the visitor's settings as they were when it was sent: another run may answer it
     base     the conversation that it continues; None: whatever the conversation is when its turn comes
     before   what a failure brings back
     """
@@ -44,6 +45,7 @@ class Job:
     question: str
     base: list[Message] | None = None
     before: list[Message] | None = None
+    choices: tuple[Any, ...] = ()
 
 
 class Desk:
@@ -63,12 +65,18 @@ class Desk:
     def __deepcopy__(self, memo: dict[int, Any]) -> Desk:
         return Desk()  # Gradio copies a state's first value for each page
 
-    def put(self, question: str, base: list[Message] | None = None, before: list[Message] | None = None) -> bool:
+    def put(
+        self,
+        question: str,
+        base: list[Message] | None = None,
+        before: list[Message] | None = None,
+        choices: tuple[Any, ...] = (),
+    ) -> bool:
         """Whether its turn is now. False also when the desk is full: then it was not taken (see `is_full`)."""
         with self._guard:
             self._count += 1
             is_next = not self.is_running and not self.jobs
-            self.jobs.append(Job(self._count, question, base, before))
+            self.jobs.append(Job(self._count, question, base, before, choices))
             return is_next
 
     @property
@@ -144,7 +152,7 @@ def giving_back(event: Any, state: gr.State, box: gr.Textbox) -> None:
     """After the event, questions whose answers failed go back before what is in the box by then."""
     back = gr.Textbox("", label="What comes back", visible="hidden", interactive=False)
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    event.then(lambda desk: desk.returned_text(), state, back, concurrency_limit=None, **options)
+    afterwards(event, lambda desk: desk.returned_text(), state, back, concurrency_limit=None, **options)
     back.change(None, [back, box], box, js=BACK, queue=False, **options)
 
 

@@ -20,7 +20,7 @@ from grit_app.rag.strategies import REFERENCE, STRATEGIES
 from grit_app.ui.base import texts
 from grit_app.ui.base.background import Watch
 from grit_app.ui.base.engine import Engine
-from grit_app.ui.base.handlers import QUEUED, escape, guarded
+from grit_app.ui.base.handlers import QUEUED, afterwards, escape, guarded
 from grit_app.ui.base.messages import gives_way
 from grit_app.ui.base.sessions import Visitors, session_of
 from grit_app.ui.caching import breaks, measurements, paper_view
@@ -294,9 +294,8 @@ def wire(
         asked(guarded(handlers.from_answer), key, taken, **lane).success,  # through the queue: its error is a sentence
     ):
         ran = begun(guarded(handlers.run), knobs, [parts.lanes, parts.result], **lane)
-        ran.then(
-            lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [parts.start, parts.stop], **quiet
-        )
+        buttons = [parts.start, parts.stop]
+        afterwards(ran, lambda: (gr.update(interactive=True), gr.update(visible=False)), None, buttons, **quiet)
         ran.failure(guarded(handlers.back), [parts.cached, parts.result], parts.lanes, **QUEUED)
         ran.success(show, parts.result, parts.lanes, **playing)
     seen = opened(

@@ -15,12 +15,12 @@ from grit_app.benchmark.show import recorded
 from grit_app.benchmark.show.recorded import Recording
 from grit_app.benchmark.show.styles import style_of
 from grit_app.errors import InputError
-from grit_app.rag.strategies import REFERENCE, STRATEGIES
+from grit_app.rag.strategies import STRATEGIES
 from grit_app.ui.base import texts
 from grit_app.ui.base.background import Watch
 from grit_app.ui.base.downloads import Download, download_button
 from grit_app.ui.base.engine import Engine
-from grit_app.ui.base.handlers import QUEUED, guarded
+from grit_app.ui.base.handlers import QUEUED, afterwards, guarded
 from grit_app.ui.base.messages import gives_way
 from grit_app.ui.base.sessions import Visitors, session_of
 from grit_app.ui.caching.measurement_views import (
@@ -46,7 +46,7 @@ DOC_TOKENS: Final = (256, 512, 1024, 2048, 4096)
 QUERY_TOKENS: Final = (16, 64, 256)
 DOCUMENTS: Final = (1, 2, 4, 8, 16)
 BUDGET_S: Final = 20
-LIVE_STRATEGIES: Final = [REFERENCE, "prefix_cache", "docs_cache", "docs_query_cache"]
+LIVE_STRATEGIES: Final = ["rag_doc_query", "prefix_cache", "docs_cache", "docs_query_cache"]
 CLOCKS: Final = [
     ("Prefill → first token", "prefill_ttft_ms"),
     ("Question → first token", "question_ttft_ms"),
@@ -254,7 +254,7 @@ def live_plan(
     if not (strategies and doc_tokens and query_tokens and documents):
         raise InputError("Choose at least one strategy, document length, question length and number of documents.")
     return Plan(
-        strategies=tuple(dict.fromkeys([REFERENCE, *strategies])),
+        strategies=tuple(dict.fromkeys(["rag_doc_query", *strategies])),
         doc_tokens=sorted(doc_tokens),
         query_tokens=sorted(query_tokens),
         docs=sorted(documents),
@@ -269,12 +269,13 @@ def wire(parts: Parts, handlers: MeasurementHandlers) -> None:
     for control in (parts.chosen, parts.clock):
         control.input(guarded(handlers.show), [parts.chosen, parts.live, parts.clock], parts.shown, **QUEUED)
     begun = parts.run.click(guarded(handlers.begin), None, [parts.run, parts.stop], **QUEUED)
-    ran = begun.then(
+    ran = begun.success(
         guarded(handlers.run),
         [parts.strategies, parts.doc_tokens, parts.query_tokens, parts.documents, parts.clock],
         [parts.progress, parts.chosen, parts.live, *parts.shown],
         **lane,
     )
     ran.failure(lambda: "", None, parts.progress, **quiet)
-    ran.then(lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [parts.run, parts.stop], **quiet)
+    buttons = [parts.run, parts.stop]
+    afterwards(ran, lambda: (gr.update(interactive=True), gr.update(visible=False)), None, buttons, **quiet)
     parts.stop.click(handlers.stop, **quiet)

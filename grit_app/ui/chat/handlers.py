@@ -84,45 +84,48 @@ class ChatHandlers:
         self._engine = engine
         self._visitors = visitors
 
-    def begin(self, message: str, desk: Desk, seed: str) -> tuple[Any, ...]:
-        """Outputs: conversation, waiting questions, slip, settings. An empty message is nothing."""
+    def begin(self, message: str, desk: Desk, *choices: Any) -> tuple[Any, ...]:
+        """Outputs: conversation, waiting questions, slip, settings. An empty message is nothing.
+
+        choices   the tab's knobs, in their order
+        """
         if not message.strip():
             return (gr.skip(),) * 4
-        if refusal := self._refusal(desk, seed):
+        if refusal := self._refusal(desk, choices):
             desk.returned.append(message)  # back into the box
             return refusal
-        desk.put(message)
+        desk.put(message, choices=choices)
         return gr.skip(), waiting(desk), "", gr.skip()
 
-    def picked(self, desk: Desk, seed: str, event: gr.SelectData) -> tuple[Any, ...]:
+    def picked(self, desk: Desk, event: gr.SelectData, *choices: Any) -> tuple[Any, ...]:
         """A starter is asked as it stands; what is in the box stays there."""
-        return self.begin(message_text(event.value), desk, seed)
+        return self.begin(message_text(event.value), desk, *choices)
 
-    def _refusal(self, desk: Desk, seed: str) -> tuple[Any, ...] | None:
+    def _refusal(self, desk: Desk, choices: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Outputs as those of `begin` where nothing can be asked now."""
-        if slip := seed_slip(seed):
+        if slip := seed_slip(choices[-1]):
             return gr.skip(), gr.skip(), slip, gr.update(open=True)
         if desk.is_full:
             gr.Warning(texts.DESK_FULL)
             return (gr.skip(),) * 4
         return None
 
-    def retried(self, history: list[Message], desk: Desk, seed: str, event: gr.RetryData) -> tuple[Any, ...]:
+    def retried(self, history: list[Message], desk: Desk, event: gr.RetryData, *choices: Any) -> tuple[Any, ...]:
         before = up_to_question(history, turn_index(event.index))
-        return self._again(history, before[:-1], words_of(before[-1]) if before else "", desk, seed)
+        return self._again(history, before[:-1], words_of(before[-1]) if before else "", desk, choices)
 
-    def edited(self, history: list[Message], desk: Desk, seed: str, event: gr.EditData) -> tuple[Any, ...]:
+    def edited(self, history: list[Message], desk: Desk, event: gr.EditData, *choices: Any) -> tuple[Any, ...]:
         base = history[: turn_index(event.index)]
-        return self._again(history, base, words_behind(message_text(event.value)), desk, seed)
+        return self._again(history, base, words_behind(message_text(event.value)), desk, choices)
 
     def _again(
-        self, history: list[Message], base: list[Message], question: str, desk: Desk, seed: str
+        self, history: list[Message], base: list[Message], question: str, desk: Desk, choices: tuple[Any, ...]
     ) -> tuple[Any, ...]:
         """Outputs as those of `begin`. Where nothing can be asked the conversation is shown as it was."""
-        refusal = self._refusal(desk, seed)
+        refusal = self._refusal(desk, choices)
         if refusal or not question.strip():
             return history, *(refusal or (gr.skip(),) * 4)[1:]
-        desk.put(question, base=base, before=history)
+        desk.put(question, base=base, before=history, choices=choices)
         return gr.skip(), waiting(desk), "", gr.skip()
 
     def take_back(self, box: str, desk: Desk, event: gr.EventData) -> tuple[Any, ...]:
@@ -137,7 +140,7 @@ class ChatHandlers:
         return self._show(desk, from_json(str(event.record)), request)
 
     def fresh(self, desk: Desk, request: gr.Request) -> tuple[Any, ...]:
-        """A new conversation was asked for. Outputs as those of `open`."""
+        """Outputs as those of `open`."""
         return self._show(desk, Record(), request)
 
     def _show(self, desk: Desk, record: Record, request: gr.Request) -> tuple[Any, ...]:
@@ -147,23 +150,13 @@ class ChatHandlers:
             visitor.conversation.clear()
         return record.history, "", version_bar(record)
 
-    def respond(
-        self,
-        history: list[Message],
-        desk: Desk,
-        key: str,
-        system: str,
-        temperature: float,
-        top_p: float,
-        limit: float,
-        seed: str,
-        request: gr.Request,
-    ) -> Iterator[tuple[Any, ...]]:
+    def respond(self, history: list[Message], desk: Desk, key: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Answers what waits. Outputs: conversation, waiting questions, Stop, versions, record."""
         visitor = self._visitors.enter(session_of(request), key)
-        knobs = {"temperature": float(temperature), "top_p": float(top_p), "max_new_tokens": int(limit)}
 
         def answer(question: list[Message], job: Job) -> Frames:
+            system, temperature, top_p, limit, seed = job.choices
+            knobs = {"temperature": float(temperature), "top_p": float(top_p), "max_new_tokens": int(limit)}
             said = ([{"role": "system", "content": system}] if (system or "").strip() else []) + spoken(question)
             return self._answer(said, visitor, session_of(request), **knobs, seed=seed_of(seed))
 
@@ -237,19 +230,18 @@ def wire(tab: ChatTab, handlers: ChatHandlers, browser_key: gr.BrowserState) -> 
     }
     seed = tab.knobs[-1]
     begun = [tab.chatbot, tab.waiting, tab.slip, tab.settings]
-    earlier = [tab.chatbot, tab.desk, seed]
+    earlier = [tab.chatbot, tab.desk, *tab.knobs]
 
     def then_answer(event: Any) -> None:
-        inputs = [tab.chatbot, tab.desk, browser_key, *tab.knobs]
+        inputs = [tab.chatbot, tab.desk, browser_key]
         outputs = [tab.chatbot, tab.waiting, tab.stop, tab.kept.versions, tab.kept.text]
         answered = event.success(guarded(handlers.respond), inputs, outputs, **quick)
         giving_back(answered, tab.desk, tab.box)
 
     for trigger in (tab.box.submit, tab.send.click):
-        then_answer(
-            trigger(guarded(handlers.begin), [tab.box, tab.desk, seed], begun, js=emptied("chat-box", 2), **quick)
-        )
-    then_answer(tab.chatbot.example_select(guarded(handlers.picked), [tab.desk, seed], begun, **quick))
+        inputs, script = [tab.box, *earlier[1:]], emptied("chat-box", len(earlier) - 1)
+        then_answer(trigger(guarded(handlers.begin), inputs, begun, js=script, **quick))
+    then_answer(tab.chatbot.example_select(guarded(handlers.picked), earlier[1:], begun, **quick))
     then_answer(tab.chatbot.retry(guarded(handlers.retried), earlier, begun, **quick))
     then_answer(tab.chatbot.edit(guarded(handlers.edited), earlier, begun, **quick))
     tab.chatbot.undo(guarded(undone), [tab.chatbot, tab.box, tab.desk], [tab.chatbot, tab.box, tab.kept.text], **quick)

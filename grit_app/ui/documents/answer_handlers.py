@@ -9,8 +9,6 @@ from typing import Any
 import gradio as gr
 
 from grit_app.errors import InputError
-from grit_app.gritlm.layout import Positions
-from grit_app.rag.run import AnswerMode
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
 from grit_app.ui.base.background import awaited
@@ -39,40 +37,45 @@ class AnswerHandlers:
         self._settings = settings
         self._removals = removals
 
-    def begin(self, question: str, desk: Desk) -> Any:
-        """Output: waiting questions. An empty question is nothing."""
+    def begin(self, question: str, desk: Desk, *choices: Any) -> Any:
+        """Output: waiting questions. An empty question is nothing.
+
+        choices   documents that are not searched, strategy, k, mode, positions, reading
+        """
         if not question.strip():
             return gr.skip()
         if desk.is_full:
             gr.Warning(texts.DESK_FULL)
             desk.returned.append(question)  # back into the box
             return gr.skip()
-        desk.put(question)
+        desk.put(question, choices=choices)
         return waiting(desk)
 
-    def picked(self, desk: Desk, event: gr.SelectData) -> Any:
+    def picked(self, desk: Desk, event: gr.SelectData, *choices: Any) -> Any:
         """A starter is asked as it stands; what is in the box stays there."""
-        return self.begin(message_text(event.value), desk)
+        return self.begin(message_text(event.value), desk, *choices)
 
-    def asked_next(self, desk: Desk, event: gr.EventData) -> Any:
+    def asked_next(self, desk: Desk, event: gr.EventData, *choices: Any) -> Any:
         """A question behind an answer was picked; what is in the box stays there."""
-        return self.begin(str(event.question), desk)
+        return self.begin(str(event.question), desk, *choices)
 
-    def retried(self, history: list[Message], desk: Desk, event: gr.RetryData) -> tuple[Any, ...]:
+    def retried(self, history: list[Message], desk: Desk, event: gr.RetryData, *choices: Any) -> tuple[Any, ...]:
         before = up_to_question(history, turn_index(event.index))
-        return self._again(history, before[:-1], words_of(before[-1]) if before else "", desk)
+        return self._again(history, before[:-1], words_of(before[-1]) if before else "", desk, choices)
 
-    def edited(self, history: list[Message], desk: Desk, event: gr.EditData) -> tuple[Any, ...]:
+    def edited(self, history: list[Message], desk: Desk, event: gr.EditData, *choices: Any) -> tuple[Any, ...]:
         base = history[: turn_index(event.index)]
-        return self._again(history, base, words_behind(message_text(event.value)), desk)
+        return self._again(history, base, words_behind(message_text(event.value)), desk, choices)
 
-    def _again(self, history: list[Message], base: list[Message], question: str, desk: Desk) -> tuple[Any, ...]:
+    def _again(
+        self, history: list[Message], base: list[Message], question: str, desk: Desk, choices: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
         """Outputs: conversation, waiting questions. Where nothing can be asked the conversation is as it was."""
         if desk.is_full:
             gr.Warning(texts.DESK_FULL)
         if desk.is_full or not question.strip():
             return history, gr.skip()
-        desk.put(question, base=base, before=history)
+        desk.put(question, base=base, before=history, choices=choices)
         return gr.skip(), waiting(desk)
 
     def stop(self, request: gr.Request) -> None:
@@ -91,28 +94,15 @@ class AnswerHandlers:
         self.stop(request)
         return record.history, "", version_bar(record), NO_SOURCES, ""
 
-    def respond(
-        self,
-        history: list[Message],
-        desk: Desk,
-        key: str,
-        unused: list[str],
-        strategy: str,
-        k: float,
-        mode: AnswerMode,
-        positions: Positions,
-        reading: str,
-        order: str,
-        request: gr.Request,
-    ) -> Iterator[tuple[Any, ...]]:
+    def respond(self, history: list[Message], desk: Desk, key: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Answers what waits. Outputs: conversation, waiting questions, Stop, cards, page picture, versions, record."""
         session = session_of(request)
         visitor = self._visitors.enter(session, key)
-        choices: dict[str, Any] = {"strategy": strategy, "k": int(k), "mode": mode, "positions": positions}
-        choices["whole"] = reading == "whole"
-        choices["reranked_by"] = None if order == "found" else order
 
         def answer(question: list[Message], job: Job) -> Frames:
+            unused, strategy, k, mode, positions, reading = job.choices
+            choices: dict[str, Any] = {"strategy": strategy, "k": int(k), "mode": mode, "positions": positions}
+            choices["whole"] = reading == "whole"
             cancel = self._visitors.begin_run(session, "documents")
             yield step("Waiting for the model …"), None
             number = max((*(turn.number for turn in visitor.turns), *desk.record.turns()), default=0) + 1
@@ -184,28 +174,23 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
         "api_visibility": "private",
         "trigger_mode": "multiple",
     }
-    inputs = [
-        *(parts.chatbot, parts.desk, key, parts.unused),
-        *(parts.strategy, parts.k, parts.mode, parts.positions, parts.reading, parts.order),
-    ]
+    sent = [parts.desk, parts.unused, parts.strategy, parts.k, parts.mode, parts.positions, parts.reading]
 
     def then_answer(event: Any) -> None:
         kept = parts.kept
         outputs = [parts.chatbot, parts.waiting, parts.stop, parts.cards, parts.picture, kept.versions, kept.text]
-        answered = event.success(guarded(handlers.respond), inputs, outputs, **quick)
+        answered = event.success(guarded(handlers.respond), [parts.chatbot, parts.desk, key], outputs, **quick)
         giving_back(answered, parts.desk, parts.box)
 
     for trigger in (parts.box.submit, parts.send.click):
-        sent = trigger(
-            guarded(handlers.begin), [parts.box, parts.desk], parts.waiting, js=emptied("question", 1), **quick
-        )
-        then_answer(sent)
-    then_answer(parts.cards.next(guarded(handlers.asked_next), parts.desk, parts.waiting, **quick))
-    picked = parts.chatbot.example_select(guarded(handlers.picked), parts.desk, parts.waiting, **quick)
+        script = emptied("question", len(sent))
+        then_answer(trigger(guarded(handlers.begin), [parts.box, *sent], parts.waiting, js=script, **quick))
+    then_answer(parts.cards.next(guarded(handlers.asked_next), sent, parts.waiting, **quick))
+    picked = parts.chatbot.example_select(guarded(handlers.picked), sent, parts.waiting, **quick)
     added = [parts.table, parts.meter, parts.held, parts.upload]
     now = [key, parts.unused, parts.held]
     then_answer(picked.success(guarded(library.add_sample_if_empty), now, added, **quick))
-    earlier, shown = [parts.chatbot, parts.desk], [parts.chatbot, parts.waiting]
+    earlier, shown = [parts.chatbot, *sent], [parts.chatbot, parts.waiting]
     then_answer(parts.chatbot.retry(guarded(handlers.retried), earlier, shown, **quick))
     then_answer(parts.chatbot.edit(guarded(handlers.edited), earlier, shown, **quick))
     parts.waiting.take(guarded(took_back), [parts.box, parts.desk], [parts.box, parts.waiting], **quick)

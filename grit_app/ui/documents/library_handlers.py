@@ -16,7 +16,7 @@ from grit_app.settings import Settings
 from grit_app.ui.base import texts
 from grit_app.ui.base.downloads import save_as
 from grit_app.ui.base.engine import Engine
-from grit_app.ui.base.handlers import QUEUED, guarded
+from grit_app.ui.base.handlers import QUEUED, afterwards, guarded
 from grit_app.ui.base.sessions import Visitor, Visitors, session_of
 from grit_app.ui.documents import library_actions as actions
 from grit_app.ui.documents import library_view
@@ -84,7 +84,6 @@ class LibraryHandlers:
         self, key: str, unused: list[str], held: list[Held], request: gr.Request, event: gr.EventData
     ) -> Iterator[tuple[Any, ...]]:
         """The password of one locked file was given. Outputs as those of `add`."""
-        self._visitors.join_run(session_of(request), "upload")
         chosen = [one for one in held if str(one.number) == str(event.id) and one.path is not None]
         paths = [one.path for one in chosen if one.path is not None]
         others = [one for one in held if one not in chosen]
@@ -111,7 +110,6 @@ class LibraryHandlers:
         self, chosen: str, key: str, unused: list[str], held: list[Held], request: gr.Request, **how: Any
     ) -> Iterator[tuple[Any, ...]]:
         """A refused file, given by its number, or the file of a document, given by its id. `how`: as for `_add`."""
-        self._visitors.join_run(session_of(request), "upload")
         paths = [one.path for one in held if str(one.number) == chosen and one.path is not None]
         if paths:
             others = [one for one in held if one.path not in paths]
@@ -280,25 +278,20 @@ def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) 
 
     def chain(event: Callable[..., Any], add: Any, inputs: list[Any]) -> None:
         started = event(guarded(handlers.begin), None, parts.halt, **QUEUED)
-        finish(started.then(guarded(add), inputs, added, **lane))
-
-    def in_row(event: Callable[..., Any], add: Any) -> None:
-        """What a row's button tells comes with its event, and only a listener of the event itself is given it."""
-        event(guarded(handlers.begin), None, parts.halt, **QUEUED)
-        finish(event(guarded(add), now, added, **lane))
-
-    def finish(done: Any) -> None:
-        done.then(lambda: gr.update(visible=False), None, parts.halt, **quiet)
+        done = started.success(guarded(add), inputs, added, **lane)
+        afterwards(done, lambda: gr.update(visible=False), None, parts.halt, **quiet)
         done.failure(guarded(handlers.as_it_is), now, added, **QUEUED)
-        done.then(guarded(handlers.offer_questions), key, parts.chatbot, **QUEUED)
-        done.then(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
+        done.success(guarded(handlers.offer_questions), key, parts.chatbot, **QUEUED)
+        done.success(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
 
     chain(parts.upload.upload, handlers.add, [parts.upload, *now])
     chain(parts.folder.upload, handlers.add_folder, [parts.folder, *now])
     chain(parts.sample.click, handlers.add_sample, now)
-    in_row(parts.table.scan, handlers.recognise)
-    in_row(parts.table.decode, handlers.decode)
-    in_row(parts.table.unlock, handlers.unlock)
+    chain(parts.table.scan, handlers.recognise, now)
+    chain(parts.table.decode, handlers.decode, now)
+    unlocked = parts.table.unlock(guarded(handlers.unlock), now, added, **lane)
+    unlocked.failure(guarded(handlers.as_it_is), now, added, **QUEUED)
+    unlocked.success(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
     parts.halt.click(handlers.halt, **quiet)
     # Outside the queue, for they cannot fail: a tick must hold for the question that is sent next.
     parts.table.choose(handlers.choose, parts.unused, parts.unused, **quiet)
@@ -312,4 +305,4 @@ def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) 
     parts.table.dismiss(guarded(handlers.dismiss), now, [*shown, parts.held], **QUEUED)
     cleared = parts.clear.click(guarded(handlers.clear), key, [*shown, parts.unused, parts.held], js=CONFIRM, **QUEUED)
     for event in (removed, cleared):
-        event.then(guarded(handlers.offer_questions), key, parts.chatbot, **QUEUED)
+        event.success(guarded(handlers.offer_questions), key, parts.chatbot, **QUEUED)

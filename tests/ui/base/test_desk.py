@@ -60,6 +60,21 @@ def test_a_question_sent_meanwhile_waits_is_shown_and_is_answered_by_the_same_ru
     assert said(history)[2:] == ["second <b>", "A to second <b>"] and waiting(desk) == ""
 
 
+def test_a_question_that_waits_is_answered_as_was_chosen_when_it_was_sent() -> None:
+    """The run before it answered it with its own settings: a document ticked meanwhile was not searched."""
+    desk, used = Desk(), []
+    desk.put("first", choices=("quote",))
+
+    def answer(question: list[Message], job: Job) -> Iterator[tuple[Message, Any]]:
+        used.append(job.choices)
+        if job.question == "first":
+            desk.put("second", choices=("free",))
+        yield reply("answer"), None
+
+    list(converse(desk, [], answer))
+    assert used == [("quote",), ("free",)]
+
+
 def test_a_waiting_question_can_be_taken_back_once() -> None:
     desk = Desk()
     desk.put("first")

@@ -126,12 +126,8 @@ def arm_recipe(recipe: Settings, arm: Arm, steps: int, seed: int, output_dir: Pa
     changed = deepcopy(dict(recipe))
     changed.pop("evaluation", None)
     own = {
-        "run.steps": steps,
-        "run.minutes": None,
-        "run.seed": seed,
-        "output_dir": str(output_dir),
-        "resume": "auto",
-    }
+        "run.steps": steps, "run.minutes": None, "run.seed": seed, "output_dir": str(output_dir), "resume": "auto",
+    }  # fmt: skip
     for name, value in (dict(arm.changes) | own).items():
         *sections, last = name.split(".")
         place = changed
