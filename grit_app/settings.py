@@ -291,6 +291,7 @@ def load(args: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> 
     return Settings(**chosen)
 
 
+@cache
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="app.py",
