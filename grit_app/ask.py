@@ -76,6 +76,12 @@ def parse(arguments: Sequence[str], settings: Settings) -> argparse.Namespace:
         default=50,
         help="scanned pages of a file that are read by OCR, where rapidocr is installed; 0: none",
     )
+    parser.add_argument(
+        "--rerank",
+        choices=("relevance", "question"),
+        help="let the model read the ten best passages and reorder them: by whether they are relevant, or by how "
+        "likely it would ask this question of them",
+    )
     parser.add_argument("--whole", action="store_true", help="read the one file from its beginning to its end")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     namespace = parser.parse_intermixed_args(list(arguments))
@@ -229,7 +235,7 @@ def _answer(
 
     events = answer(
         options.question, library, model, options.strategy, options.k, options.mode, documents,
-        Sampling(max_new_tokens=settings.answer_tokens), whole=options.whole,
+        Sampling(max_new_tokens=settings.answer_tokens), whole=options.whole, reranked_by=options.rerank,
     )  # fmt: skip
     return next(event.answer for event in events if isinstance(event, Done))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -294,7 +295,7 @@ def load(args: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> 
 @cache
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="app.py",
+        prog=_program(Path(sys.argv[0])),
         description="Chat, similarity and cited answers over your documents with one GritLM model.",
         epilog="Every flag is also an environment variable: --port is GRIT_PORT.",
         exit_on_error=False,
@@ -305,6 +306,14 @@ def _parser() -> ArgumentParser:
         switch: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}
         parser.add_argument(f"--{knob.name}", type=hint, default=knob.default, help=knob.metadata["help"], **switch)
     return parser
+
+
+def _program(started: Path) -> str:
+    """The command as it was typed: app.py, grit-workbench, or `python -m grit_app.serve`."""
+    if started.name != "__main__.py":
+        return started.name
+    parts = started.parts[:-1]
+    return f"python -m {'.'.join(parts[parts.index('grit_app') :])}" if "grit_app" in parts else started.name
 
 
 @cache

@@ -156,9 +156,14 @@ def _command(options: Namespace) -> dict[str, Any]:
         print(f"calibration: {json.dumps(rounded(result['calibration']))}", flush=True)
     parts = [part.strip() for part in options.parts.split(",") if part.strip()]
     measured = measure(
-        model, suite, limit=options.limit, parts=parts, encoder=minilm(), load_s=load_s,
+        model,
+        suite,
+        limit=options.limit,
+        parts=parts,
+        encoder=minilm(),
+        load_s=load_s,
         say=lambda line: print(line, flush=True),
-    )  # fmt: skip
+    )
     if options.files is not None:
         measured["files"] = file_questions(model, options.files)
         print(f"files: {json.dumps(rounded(measured['files']))}", flush=True)

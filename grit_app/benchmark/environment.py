@@ -63,7 +63,7 @@ SMI_FIELDS = ("driver_version", "power.limit", "power.draw", "clocks.sm", "clock
 
 
 def smi_facts(command: str = "nvidia-smi") -> dict[str, str]:
-    """What the driver's own tool tells of the first card; nothing where it is not installed or does not answer."""
+    """What nvidia-smi tells of the first card. Empty where it is not installed or does not answer."""
     query = (command, f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader", "--id=0")
     try:
         told = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout

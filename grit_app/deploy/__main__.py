@@ -17,6 +17,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from grit_app.deploy import requirements, space
+from grit_app.doors import one_sentence
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -80,4 +81,5 @@ def publish(name: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with one_sentence():
+        sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from grit_app.errors import SettingsError
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 COMMAND: Final = "python -m grit_app.deploy --requirements"
 
@@ -18,8 +20,11 @@ DEVELOPMENT: Final = (
 
 
 def project(root: Path = ROOT) -> dict[str, Any]:
-    """pyproject.toml of a clone."""
-    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    """pyproject.toml of a clone. Raises SettingsError where there is none: an installed package cannot be published."""
+    file = root / "pyproject.toml"
+    if not file.is_file():
+        raise SettingsError("This is no clone of the source repository, so there is nothing to publish. Run it in one.")
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def requirement_files(pyproject: Mapping[str, Any]) -> dict[str, str]:

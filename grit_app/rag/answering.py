@@ -36,6 +36,7 @@ from grit_app.rag.judge.confidence import words_feature
 from grit_app.rag.judge.fitting import fit
 from grit_app.rag.quotes import quoting
 from grit_app.rag.quotes.cells import Cell, find_cell
+from grit_app.rag.reranking import Judgement, rerank
 from grit_app.rag.retrieval import Found, may_answer, retrieve, whole_document
 from grit_app.rag.run import AnswerMode, Run
 from grit_app.rag.stages import StageTimes
@@ -44,6 +45,9 @@ from grit_app.rag.turns.follow_up import Turn, rewrite
 
 Search = Callable[[NDArray[np.float32]], Found]
 Choose = Callable[[NDArray[np.float32]], Sequence[Hit]]
+
+RERANKED = 10
+"""Passages that the model reorders where it is asked to, as in the paper's table 3."""
 
 ANSWER_TOKENS = 64
 """Longest free answer unless the caller says otherwise."""
@@ -64,6 +68,7 @@ def answer(
     search_mode: Mode = "hybrid",
     hits: Sequence[Hit] | Choose | None = None,
     whole: bool = False,
+    reranked_by: Judgement | None = None,
     turns: Sequence[Turn] = (),
     stages: StageTimes | None = None,
     retriever: GritLM | None = None,
@@ -80,6 +85,8 @@ def answer(
     hits                passages chosen by the caller, best first, or a function of the question's vector that chooses
                         them: they are read whatever their score
     whole               read one document from its beginning to its end, instead of passages found in it
+    reranked_by         let the model read the RERANKED passages that are found and reorder them before k are taken; the
+                        answer's notes tell what that cost. Not for passages that are given, or a document as a whole
     turns               earlier questions and answers, the last one last
     stages              told of each stage's time; see rag/stages.py
     retriever           another model that embeds the question, as where one model searches and another one writes
@@ -96,6 +103,7 @@ def answer(
             "rag_doc_query or rag_query_doc there."
         )
     asked = question.strip()
+    k = k or config.default_k
     run = Answering(
         asked=asked,
         question=rewrite(asked, turns),
@@ -109,8 +117,11 @@ def answer(
         positions=positions,
         stages=stages or StageTimes(),
         retriever=retriever or model,
+        k=k,
+        reranked_by=reranked_by,
     )
-    events = run.events(_search(run, whole, hits, k or config.default_k, documents, search_mode))
+    depth = max(k, RERANKED) if reranked_by else k
+    events = run.events(_search(run, whole, hits, depth, documents, search_mode))
     return cancel.steps(events) if isinstance(cancel, Job) else events
 
 
@@ -151,6 +162,7 @@ class Answering(Run):
         layouts: list[Layout] = []
         try:
             encoding, found = self._retrieve(search)
+            found = self._rerank(found)
             found, cell = self._cell(found)
             yield Retrieved(found.hits)
             if cell is not None:
@@ -187,6 +199,23 @@ class Answering(Run):
             encoding = next(iter(encodings))
         with self.stages.stage("search"):
             return encoding, search(encoding.vector)
+
+    def _rerank(self, found: Found) -> Found:
+        """The k passages that the model itself finds best, where it was asked to judge."""
+        if self.reranked_by is None or found.is_given:
+            return found
+        if found.is_general or len(found.hits) < 2:
+            return replace(found, hits=found.hits[: self.k])
+        started_s = time.perf_counter()
+        with self.stages.stage("search"):
+            texts = [hit.chunk.text for hit in found.hits]
+            scores = rerank(self.model, self.question, texts, self.reranked_by, cancel=self.cancel)
+        best = sorted(range(len(scores)), key=lambda place: -scores[place])
+        self.notes.append(
+            f"The model read {len(texts)} passages and put them in its own order, which took "
+            f"{time.perf_counter() - started_s:.1f} s."
+        )
+        return replace(found, hits=tuple(found.hits[place] for place in best[: self.k]))
 
     def _cell(self, found: Found) -> tuple[Found, Cell | None]:
         """The cell of a table that the question asks for, and the passages with that of its row among them."""

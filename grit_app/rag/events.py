@@ -123,7 +123,7 @@ class Answer:
     """What the model asked to be searched for while it answered."""
 
     def to_json(self, skipped: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
-        """The published form; `skipped`: files that could not be read, with their reasons."""
+        """The answer as values for JSON. `skipped` lists the files that could not be read, with the reasons."""
         return {
             "answer": self.marked,
             "answerable": self.answerable,

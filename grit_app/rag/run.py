@@ -11,6 +11,7 @@ from grit_app.documents.library import Library
 from grit_app.gritlm.layout import Positions
 from grit_app.gritlm.model import GritLM
 from grit_app.gritlm.write.decoding import Sampling
+from grit_app.rag.reranking import Judgement
 from grit_app.rag.stages import StageTimes
 from grit_app.rag.strategies import Strategy
 
@@ -38,6 +39,10 @@ class Run:
     positions: Positions
     stages: StageTimes
     retriever: GritLM
+    k: int
+    """Passages to be read."""
+
+    reranked_by: Judgement | None
     notes: list[str] = field(default_factory=list)
     first_token_ms: float = 0.0
     started_s: float = field(default_factory=time.perf_counter)

@@ -191,8 +191,9 @@ def _blocks(
     documents: list[Block] = []
     if row.caches_documents:
         published = row.query_first and positions == "colliding"
-        documents = [_continued_block(prompts, config, text) if published else document_block(prompts, text)
-                     for text in texts]  # fmt: skip
+        documents = [
+            _continued_block(prompts, config, text) if published else document_block(prompts, text) for text in texts
+        ]
         documents = [Block(block.ids, block.role, _attention(config), block.header_length) for block in documents]
     query = [query_block(prompts, config, question)] if row.caches_query else []
     return query + documents if row.query_first else documents + query

@@ -45,7 +45,7 @@ Query = Annotated[str, Field(min_length=1, description="A question or a few word
 
 
 class Tools(MCPServer[Any]):
-    """The tools and resources of one service, for whoever the present request is from."""
+    """The MCP tools and resources of one service. Each call acts for the sender of the present request."""
 
     def __init__(self, service: Service) -> None:
         super().__init__("grit-workbench", title="GRIT Workbench", instructions=INSTRUCTIONS, log_level="WARNING")
@@ -118,13 +118,17 @@ class Tools(MCPServer[Any]):
             list[str] | None, Field(max_length=64, description="Texts to answer from. Left out: the kept documents.")
         ] = None,
         k: Annotated[int, Field(ge=1, le=50, description="Passages to read.")] = 3,
+        searches: Annotated[
+            int, Field(ge=0, le=8, description="How often the model may search for more while it answers.")
+        ] = 0,
     ) -> dict[str, Any]:
         """Answer a question from documents, with the passages and pages that the answer rests on.
 
         If the documents do not answer the question, `answerable` is false and the nearest passages are given.
         """
         caller = _caller.get()
-        body = AnswerRequest.model_validate({"question": question, "documents": documents or None, "k": k})
+        asked = {"question": question, "documents": documents or None, "k": k, "searches": searches}
+        body = AnswerRequest.model_validate(asked)
 
         def work(model: GritLM, job: Job) -> dict[str, Any]:
             with library_for(body, self._service, caller, model) as library:

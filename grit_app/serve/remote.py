@@ -21,6 +21,7 @@ from grit_app.errors import Busy, ModelError
 from grit_app.gritlm import GenerationStats, GritLM, KVCache, Sampling
 from grit_app.gritlm.prompts import ASSISTANT, USER
 from grit_app.gritlm.write.decoding import Constraint
+from grit_app.rag.strategies import REFERENCE
 
 KEY_VARIABLE: Final = "OPENAI_API_KEY"
 """Where the other server's key is read from, as OpenAI's own clients do."""
@@ -196,16 +197,30 @@ class RemoteGritLM(GritLM):
         facts = super().describe()
         return facts | {"name": f"{facts['name']}, written by {self.engine.model or 'the server'} at {self.writes_at}"}
 
-    def stream(self, messages: Sequence[Mapping[str, str]], max_new_tokens: int = 256, temperature: float = 0.0,
-               top_p: float = 1.0, seed: int | None = None, cancel: threading.Event | None = None,
-               conversation: object = None, repetition_penalty: float | None = None,
-               no_repeat_ngram_size: int | None = None) -> Any:  # fmt: skip
+    def stream(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        cancel: threading.Event | None = None,
+        conversation: object = None,
+        repetition_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
+    ) -> Any:
         """As GritLM's. What is kept of a conversation is the other server's to keep; its guards are its own too."""
         return RemoteStream(self.engine.events(messages, Sampling(max_new_tokens, temperature, top_p, seed)), cancel)
 
-    def stream_ids(self, tail_ids: Sequence[int], cache: KVCache | None = None, sampling: Sampling | None = None,
-                   constraint: Constraint | None = None, cancel: threading.Event | None = None,
-                   beyond_context: bool = False) -> Any:  # fmt: skip
+    def stream_ids(
+        self,
+        tail_ids: Sequence[int],
+        cache: KVCache | None = None,
+        sampling: Sampling | None = None,
+        constraint: Constraint | None = None,
+        cancel: threading.Event | None = None,
+        beyond_context: bool = False,
+    ) -> Any:
         """As GritLM's, for one turn of the user's and nothing from a cache. Raises ModelError for another prompt."""
         if cache is not None or constraint is not None:
             raise ModelError("A remote engine takes neither keys and values nor lists of tokens. Use --engine own.")
@@ -219,5 +234,5 @@ def written_by(model: GritLM, engine: Engine) -> RemoteGritLM:
     remote.__dict__.update(model.__dict__)
     remote.engine, remote.writes_at = engine, engine.place
     # What was fitted for the model's own likelihoods says nothing of another's.
-    remote.config = model.config.overridden(default_strategy="rag_doc_query", answer_mode="free", confidence={})
+    remote.config = model.config.overridden(default_strategy=REFERENCE, answer_mode="free", confidence={})
     return remote

@@ -49,7 +49,7 @@ def is_zero_gpu() -> bool:
 
 
 def seconds(read: float, written: float = 0.0) -> int:
-    """GPU time to ask for, for tokens to be read and written by the placed model."""
+    """Seconds of a GPU to ask for, enough to read and to write so many tokens."""
     parameters = float(_MODEL.describe()["parameters"]) if _MODEL else 7e9
     needed = START_S + read * parameters / READ_TOKENS_S + written * parameters / WRITE_TOKENS_S
     return min(LONGEST_S, max(10, round(1.5 * needed)))

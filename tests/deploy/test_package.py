@@ -64,6 +64,8 @@ def test_the_wheel_has_code_recipes_and_small_assets_but_no_weights(wheel: Path)
     assert set(wanted) < set(names)
     assert any(name.startswith("grit_app/assets/benchmarks/") for name in names)
     assert "grit_app/assets/paper/published.json" in names
+    tracked = subprocess.run(["git", "ls-files", "grit_app", "training"], cwd=ROOT, capture_output=True, text=True)
+    assert set(tracked.stdout.split()) <= set(names), "code or data that was left out"
     assert not [name for name in names if name.endswith((".safetensors", ".pyc")) or name.startswith("tests")]
     assert wheel.name.split("-")[1] == grit_app.__version__
     assert wheel.stat().st_size < 5e6
@@ -75,7 +77,30 @@ def test_the_installed_package_runs_anywhere(installed: Path, tmp_path: Path) ->
     assert Path(where).is_relative_to(installed.parent), "the clone was imported, so nothing was proven"
     assert has_assets == "True"
     for command in ([installed / "grit-workbench"], [installed / "python", "-m", "grit_app"]):
-        assert "--quantization" in run(*command, "--help", cwd=tmp_path)
+        told = run(*command, "--help", cwd=tmp_path)
+        name = command[0].name if len(command) == 1 else "python -m grit_app"
+        assert "--quantization" in told and told.startswith(f"usage: {name} "), "the usage names another command"
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["grit_app.ask", "a.txt", "Who?"], "The small model is not part of the installed package"),
+        (["grit_app.deploy", "--check"], "This is no clone of the source repository"),
+        (["training.lease", "--config", "none.yaml"], "The recipe none.yaml cannot be read"),
+        (["training.validate", "--config", "toy.yaml"], "There is no model folder 'training/toy/data/start'"),
+    ],
+)
+def test_what_an_installed_package_lacks_is_one_sentence(
+    installed: Path, tmp_path: Path, command: list[str], sentence: str
+) -> None:
+    (tmp_path / "a.txt").write_text("Bees make honey.", encoding="utf-8")
+    (tmp_path / "toy.yaml").write_bytes((ROOT / "training" / "recipes" / "toy.yaml").read_bytes())
+    told = subprocess.run(
+        [installed / "python", "-m", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1), told.stderr
+    assert sentence in told.stderr
 
 
 def test_without_the_bundled_weights_a_sentence_says_where_they_are(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -49,7 +50,7 @@ def book(pages: int) -> Pdf:
 
 
 def test_a_pdf_is_read_in_proportion_to_its_pages(read_made: Callable[..., Document]) -> None:
-    few, many = (steps(lambda n=n: read_made(book(n), limits=Limits())) for n in (8, 32))
+    few, many = (steps(partial(read_made, book(n), limits=Limits())) for n in (8, 32))
     assert 3 * few < many < 4.4 * few
 
 
@@ -67,7 +68,7 @@ def long_document(pages: int) -> Document:
 def test_passages_are_cut_in_proportion_to_their_number() -> None:
     """Each looked at every page and every table of its document: half a minute for ten thousand pages."""
     few, many = (long_document(n) for n in (40, 160))
-    counts = [steps(lambda d=d: chunk_document(d, lambda text: len(text.split()), 40)) for d in (few, many)]
+    counts = [steps(partial(chunk_document, d, lambda text: len(text.split()), 40)) for d in (few, many)]
     assert 3 * counts[0] < counts[1] < 4.4 * counts[0]
 
 

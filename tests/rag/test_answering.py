@@ -17,6 +17,7 @@ from grit_app.gritlm.write.runtime import Decoder
 from grit_app.rag.answering import answer
 from grit_app.rag.events import STAGES, Answer, Done, FirstToken, PassageAnswer, Retrieved, Rewritten, Token
 from grit_app.rag.one_by_one import choose
+from grit_app.rag.reranking import rerank
 from grit_app.rag.retrieval import Found, answerable, is_general, is_refusal
 from grit_app.rag.strategies import STRATEGIES, build_layouts, find_strategy
 from grit_app.rag.turns.follow_up import Turn
@@ -276,6 +277,27 @@ def test_sources_alone_are_found_and_nothing_is_read(searchable, model):
     result = events[-1].answer
     assert (result.text, result.mode, result.prompt_tokens) == ("", "sources", 0)
     assert len(result.citations) == 2 and result.notes == ()
+
+
+def test_the_model_reorders_what_was_found_before_k_are_taken(searchable, model):
+    """The order is that of the scores that `rerank` gives the ten best, and the price is told."""
+    found = ask(QUESTION, searchable, model, mode="sources", k=10)
+    texts = [citation.hit.chunk.text for citation in found.citations]
+    scores = rerank(model, QUESTION, texts, "question")
+    expected = [text for _, text in sorted(zip(scores, texts, strict=True), key=lambda pair: -pair[0])]
+    assert expected != texts and len(texts) > 2, "the order must be able to change"
+
+    reordered = ask(QUESTION, searchable, model, mode="sources", k=2, reranked_by="question")
+    assert [citation.hit.chunk.text for citation in reordered.citations] == expected[:2]
+    (note,) = [note for note in reordered.notes if "own order" in note]
+    assert f"read {len(texts)} passages" in note and note.endswith(" s.")
+
+
+def test_given_passages_and_whole_documents_keep_their_order(searchable, model):
+    hits = [citation.hit for citation in ask(QUESTION, searchable, model, mode="sources", k=3).citations]
+    given = ask(QUESTION, searchable, model, mode="sources", hits=hits[::-1], reranked_by="relevance")
+    assert [citation.hit.chunk.id for citation in given.citations] == [hit.chunk.id for hit in hits[::-1]]
+    assert not any("own order" in note for note in given.notes)
 
 
 def test_a_short_document_is_read_whole_in_its_own_order(make_library, model):

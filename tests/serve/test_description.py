@@ -26,6 +26,7 @@ def described(load_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
         import schemathesis
     settings = Settings(data_dir=tmp_path_factory.mktemp("described"), max_file_mb=1)
     with serving(load_tiny("llama", max_position_embeddings=2048), settings) as server:
+        server.app.openapi()  # made once, and on a busy machine for longer than from_url waits
         yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 

@@ -124,6 +124,15 @@ def test_an_answer_over_texts_that_come_with_it_streams_tokens_then_citations(cl
     assert client.get("/v1/documents").json()["data"] == []
 
 
+def test_an_answer_may_reorder_what_it_found(client: httpx.Client) -> None:
+    texts = ["Bees make honey from nectar.", "The mill stands by the river.", "Salt is won from the sea."]
+    body = {"question": "How is honey made?", "documents": texts, "k": 1, "max_tokens": 4, "rerank": "question"}
+    found = client.post("/v1/answers", json=body).json()
+    assert len(found["citations"]) == 1
+    assert any("read 3 passages" in note for note in found["notes"])
+    assert client.post("/v1/answers", json=body | {"searches": 1}).status_code == 400
+
+
 def test_a_handle_skips_the_prefill_and_changes_no_token(server: Server, client: httpx.Client) -> None:
     """Against the join of caches made by the Python API, written on by the stock path."""
     model = server.model
@@ -249,5 +258,6 @@ def test_an_answer_may_search_on_its_own(client: httpx.Client, monkeypatch: pyte
     with client.stream("POST", "/v1/answers", json=body | {"stream": True}) as answer:
         events = [line.removeprefix("event: ") for line in answer.iter_lines() if line.startswith("event: ")]
     assert events[-1] == "done" and events.index("retrieved") < events.index("searching")
-    refused = client.post("/v1/answers", json=body | {"mode": "quote"})
-    assert refused.status_code == 400 and "leave mode out" in refused.json()["error"]["message"]
+    for more, words in (({"mode": "quote"}, "leave mode out"), ({"caches": ["x"]}, "leave out searches or caches")):
+        refused = client.post("/v1/answers", json=body | more)
+        assert refused.status_code == 400 and words in refused.json()["error"]["message"]

@@ -34,7 +34,7 @@ def test_an_agent_finds_and_uses_the_tools(server: Server, client: httpx.Client)
             found["similarity"] = (await call("similarity", texts=TEXTS))["result"]
             found["rerank"] = (await call("rerank", query="honey", documents=TEXTS))["result"]
             found["search"] = (await call("search", query="honey", k=1))["result"]
-            found["ask"] = await call("ask", question="How is honey made?", documents=TEXTS)
+            found["ask"] = await call("ask", question="How is honey made?", documents=TEXTS, searches=1)
             found["resources"] = (await agent.list_resources()).resources
             found["text"] = (await agent.read_resource(found["search"][0]["document"])).contents[0].text
             found["bad"] = await agent.call_tool("embed", {"texts": [" "]})

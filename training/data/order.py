@@ -62,10 +62,11 @@ class MixedOrder:
 
 @dataclass(frozen=True)
 class BlockOrder:
-    """Batches from one data set each: cut into blocks, leftovers pooled into mixed blocks, the blocks shuffled.
+    """Every batch comes from one data set, as far as its rows go.
 
-    The last leftovers that fill no block are dropped for the epoch (`dropped` counts them); another epoch's order drops
-    others.
+    In each epoch the rows of a data set are shuffled and cut into blocks of one batch. What is left of all data sets
+    is put together into mixed blocks. Then the blocks are shuffled. Rows that fill no mixed block are left out of this
+    epoch (`dropped` counts them); another epoch leaves out others.
     """
 
     sizes: tuple[int, ...]

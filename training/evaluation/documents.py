@@ -10,16 +10,18 @@ from typing import Any, Final
 
 from grit_app.benchmark.inputs.questions import read_rows
 from grit_app.benchmark.measure.metrics import holds_answer
-from grit_app.documents.chunking import Chunk
+from grit_app.documents.chunking import Chunk, chunk_document
 from grit_app.documents.keep.fusion import Mode, cosine, fuse
 from grit_app.documents.keep.keywords import KeywordIndex, tokens
 from grit_app.documents.library import Library
+from grit_app.documents.read.reading import read_document
 from grit_app.errors import InputError
 from grit_app.gritlm import GritLM
 from grit_app.places import ASSETS
 from grit_app.rag.answering import answer
 from grit_app.rag.events import Answer, Done
 from grit_app.rag.run import AnswerMode
+from grit_app.rag.strategies import REFERENCE
 
 QUESTIONS = ASSETS / "evaluation" / "pdf_questions.jsonl"
 """Rows: file, question, pages (from 1), answers."""
@@ -34,7 +36,7 @@ WAYS: Final[tuple[tuple[str, AnswerMode], ...]] = (
     ("each_cache", "quote"),
     ("each_cache", "short"),
     ("each_cache", "free"),
-    ("rag_doc_query", "free"),
+    (REFERENCE, "free"),
 )
 """Strategies and modes among which a checkpoint's defaults are chosen."""
 
@@ -74,40 +76,41 @@ def headings_recall(model: GritLM, folder: Path, files: Sequence[Path] = (QUESTI
     A passage is right if it stands on a right page and holds a right answer; headings are no part of it. Each question
     searches its own file, with the checkpoint's weight of vectors.
     """
+    rows = {questions.stem: list(read_rows(questions)) for questions in files}
+    names = dict.fromkeys(str(row["file"]) for some in rows.values() for row in some)
+    read = (read_document(folder / name) for name in names)  # once, though several files of questions ask about it
+    chunks = [chunk for document in read for chunk in chunk_document(document, model.prompts.count)]
     found: dict[str, Rates] = {}
-    for questions in files:
-        with _library(model, folder, questions) as (library, rows):
-            chunks = {row["document"]: library.chunks(row["document"]) for row in rows}
-            for way, hits in _by_headings(model, chunks, rows).items():
-                rates = {f"recall@{k}": sum(any(one[:k]) for one in hits) / max(1, len(hits)) for k in (1, 5)}
-                found[f"{questions.stem}/{way}"] = rates | {"n": float(len(hits))}
+    for (stem, way), hits in _by_headings(model, chunks, rows).items():
+        rates = {f"recall@{k}": sum(any(one[:k]) for one in hits) / max(1, len(hits)) for k in (1, 5)}
+        found[f"{stem}/{way}"] = rates | {"n": float(len(hits))}
     return found
 
 
 def _by_headings(
-    model: GritLM, chunks: dict[str, tuple[Chunk, ...]], rows: Sequence[dict[str, Any]]
-) -> dict[str, list[list[bool]]]:
-    """Way → for each question, which of its passages, best first, are right.
+    model: GritLM, chunks: Sequence[Chunk], rows: dict[str, list[dict[str, Any]]]
+) -> dict[tuple[str, str], list[list[bool]]]:
+    """(file of questions, way) → for each question, which of its passages, best first, are right.
 
     Ways: keywords alone, vectors alone and both fused, each over the text alone or with its headings before it.
     """
-    of = [chunk for many in chunks.values() for chunk in many]
-    texts = {"text": [c.text for c in of], "with headings": [f"{c.heading}\n{c.text}".strip() for c in of]}
+    texts = {"text": [c.text for c in chunks], "with headings": [f"{c.heading}\n{c.text}".strip() for c in chunks]}
     keywords = {way: KeywordIndex([tokens(text) for text in many]) for way, many in texts.items()}
     vectors = {way: model.encode(many) for way, many in texts.items()}
-    asked = model.encode([row["question"] for row in rows])
-    found: dict[str, list[list[bool]]] = {}
+    asked = [(stem, row) for stem, some in rows.items() for row in some]
+    questions = model.encode([row["question"] for _, row in asked])
+    found: dict[tuple[str, str], list[list[bool]]] = {}
     modes: tuple[Mode, ...] = ("keywords", "vectors", "hybrid")
     for mode, embedded, indexed in itertools.product(modes, texts, texts):
         if mode != "hybrid" and embedded != indexed:
             continue  # one of the two alone counts
         name = f"vectors {embedded}, keywords {indexed}" if mode == "hybrid" else f"{mode} {indexed}"
-        for row, vector in zip(rows, asked, strict=True):
+        for (stem, row), vector in zip(asked, questions, strict=True):
             words = keywords[indexed].scores(row["question"])
-            own = [number for number, chunk in enumerate(of) if chunk.document_id == row["document"]]
+            own = [number for number, chunk in enumerate(chunks) if chunk.document_name == row["file"]]
             cosines = {number: cosine(vectors[embedded][number], vector) for number in own}
             ranked = fuse(cosines, {n: float(words[n]) for n in own}, 5, mode, model.config.vector_weight)
-            found.setdefault(name, []).append([_is_right(of[number], row) for number, _ in ranked])
+            found.setdefault((stem, name), []).append([_is_right(chunks[number], row) for number, _ in ranked])
     return found
 
 

@@ -41,7 +41,7 @@ def replies(model: GritLM, requests: Path = REQUESTS) -> list[dict[str, Any]]:
 
 
 def talk(model: GritLM, requests: Path = REQUESTS) -> dict[str, float]:
-    """Shares of the requests: answer ended, no loop, on the subject, and all three."""
+    """Of all requests, the shares whose answer ended, did not loop, kept to the subject, and did all three."""
     rows = replies(model, requests)
     good = [row["ended"] and not row["loops"] and row["on_subject"] for row in rows]
     return {

@@ -74,7 +74,7 @@ def passages(text: str, rng: random.Random, shortest: int = 40, longest: int = 1
 
 
 def cloze_questions(passage: str, rng: random.Random, most: int) -> list[Cloze]:
-    """At most `most` questions with different answers, at most two from a sentence, in random order."""
+    """Up to `most` questions in random order. No two share an answer, and no sentence gives more than two."""
     found: dict[str, Cloze] = {}
     start = 0
     for sentence in SENTENCE_END.split(passage):

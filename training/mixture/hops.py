@@ -36,8 +36,10 @@ class Hop:
 
 
 def two_hop_questions(records: Sequence[Record], rng: random.Random) -> list[Hop]:
-    """Every second question at most once, each name at most `MOST_PER_NAME` times; pairs of one article before
-    others."""
+    """Every second question at most once, each name at most `MOST_PER_NAME` times.
+
+    Both questions are of one article: elsewhere the same name is often another thing.
+    """
     named: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         for name in dict.fromkeys(text.strip() for text in answer_texts(record)):
@@ -46,15 +48,20 @@ def two_hop_questions(records: Sequence[Record], rng: random.Random) -> list[Hop
     hops, used = [], defaultdict[str, int](int)
     for second in rng.sample(list(records), len(records)):
         for name in _runs(second["question"]):
-            firsts = [one for one in named.get(name, []) if _are_apart(one, second, name)]
+            firsts = [
+                one for one in named.get(name, []) if _is_same_article(one, second) and _are_apart(one, second, name)
+            ]
             if not firsts or used[name] >= MOST_PER_NAME:
                 continue
-            near = [one for one in firsts if one.get("title") and one.get("title") == second.get("title")]
-            first = rng.choice(near or firsts)
+            first = rng.choice(firsts)
             used[name] += 1
             hops.append(Hop(_joined(first["question"], second["question"], name), first, second))
             break
     return hops
+
+
+def _is_same_article(first: Record, second: Record) -> bool:
+    return bool(first.get("title")) and first.get("title") == second.get("title")
 
 
 def _are_apart(first: Record, second: Record, name: str) -> bool:
@@ -66,7 +73,7 @@ def _are_apart(first: Record, second: Record, name: str) -> bool:
 
 def _joined(first: str, second: str, name: str) -> str:
     pointer = POINTER.format(question=first.strip())
-    return re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda _: pointer, second.strip(), count=1)
+    return re.sub(rf"(?:\b[Tt]he )?(?<!\w){re.escape(name)}(?!\w)", lambda _: pointer, second.strip(), count=1)
 
 
 def _is_name(text: str) -> bool:
@@ -75,12 +82,14 @@ def _is_name(text: str) -> bool:
 
 
 def _runs(question: str) -> list[str]:
-    """Runs of words that begin with a capital, longest first."""
+    """Runs of words that begin with a capital and have none beside them, longest first."""
     words = re.findall(r"[\w'’.-]*\w", question)
-    found = [
-        " ".join(words[start : start + length])
-        for length in range(NAME_WORDS, 0, -1)
-        for start in range(len(words) - length + 1)
-        if words[start][:1].isupper()
-    ]
+    found = []
+    for length in range(NAME_WORDS, 0, -1):
+        for start in range(len(words) - length + 1):
+            before, after = words[max(1, start - 1) : start], words[start + length : start + length + 1]
+            # "New Scotland Yard" does not name Scotland; a question's first word has its capital anyway.
+            is_whole = not any(word[0].isupper() for word in (*before, *after))
+            if words[start][0].isupper() and is_whole:
+                found.append(" ".join(words[start : start + length]))
     return [name for name in found if name in question]

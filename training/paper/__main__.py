@@ -83,9 +83,17 @@ def run_all(
         kto.run, model, data, pairs, limit=limit, output=output, work=work / "preferences", device=device, again=False
     )
     todo["ablations"] = partial(
-        ablations.run, data, recipe, work / "ablations", steps, seeds, arms, limit=max(6, limit or 60), device=device,
+        ablations.run,
+        data,
+        recipe,
+        work / "ablations",
+        steps,
+        seeds,
+        arms,
+        limit=max(6, limit or 60),
+        device=device,
         output=output,
-    )  # fmt: skip
+    )
     missing = []
     for name, measure in todo.items():
         started_s = time.perf_counter()

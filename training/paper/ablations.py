@@ -84,7 +84,7 @@ def chosen_arms(arms: str, every: Mapping[str, Arm]) -> list[str]:
 
 
 def notes_of(recipe: Mapping[str, Any], steps: int, seeds: int, limit: int) -> list[str]:
-    """What a reader must know of the numbers."""
+    """The notes beside the numbers, without which a reader would misjudge them."""
     files = ", ".join(Path(entry["path"]).name for entry in recipe["data"]["train"])
     return [
         f"Every arm: {steps} steps of the recipe from {recipe['model']['path']}, {seeds} seed(s), trained on {files}; "
@@ -121,9 +121,20 @@ def _one(
     for model, parts in models.items():
         measured = folder / "scores.json"
         _call(
-            "training.evaluate", "--model", model, "--suite", data / "dev", "--parts", ",".join(parts),
-            "--limit", limit, "--device", device, "--json", measured,
-        )  # fmt: skip
+            "training.evaluate",
+            "--model",
+            model,
+            "--suite",
+            data / "dev",
+            "--parts",
+            ",".join(parts),
+            "--limit",
+            limit,
+            "--device",
+            device,
+            "--json",
+            measured,
+        )
         found = json.loads(measured.read_text(encoding="utf-8"))
         scores |= {part: found[part] for part in parts}
     result.write_text(json.dumps({"settings": settings, "scores": scores}, indent=1) + "\n", encoding="utf-8")

@@ -143,12 +143,24 @@ def model_meta(model: GritLM, name: str = "") -> Any:
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     return ModelMeta(
-        loader=None, name=f"local/{(name or model.name or 'model').replace(' ', '-').replace('/', '-')}", revision="1",
-        release_date=None, languages=["eng-Latn"], n_parameters=int(model.describe()["parameters"]),
-        memory_usage_mb=None, max_tokens=model.context, embed_dim=model.hidden_size, license=None, open_weights=True,
-        public_training_code=None, public_training_data=None, framework=["PyTorch"], use_instructions=True,
-        similarity_fn_name=ScoringFunction.COSINE, training_datasets=None,
-    )  # fmt: skip
+        loader=None,
+        name=f"local/{(name or model.name or 'model').replace(' ', '-').replace('/', '-')}",
+        revision="1",
+        release_date=None,
+        languages=["eng-Latn"],
+        n_parameters=int(model.describe()["parameters"]),
+        memory_usage_mb=None,
+        max_tokens=model.context,
+        embed_dim=model.hidden_size,
+        license=None,
+        open_weights=True,
+        public_training_code=None,
+        public_training_data=None,
+        framework=["PyTorch"],
+        use_instructions=True,
+        similarity_fn_name=ScoringFunction.COSINE,
+        training_datasets=None,
+    )
 
 
 @dataclass(frozen=True)

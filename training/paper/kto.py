@@ -68,9 +68,14 @@ def run(
     def measured(settings: PaperSettings) -> list[Row]:
         embedder.parity(settings.data)
         base = PreferConfig(
-            model=model, output_dir=work, pairs=pairs, prompt_tokens=prompt_tokens, learning_rate=learning_rate,
-            seed=seed, device="cuda" if device == "cuda" else "cpu",
-        )  # fmt: skip
+            model=model,
+            output_dir=work,
+            pairs=pairs,
+            prompt_tokens=prompt_tokens,
+            learning_rate=learning_rate,
+            seed=seed,
+            device="cuda" if device == "cuda" else "cpu",
+        )
         systems = {"before": settings.model}
         for method in METHODS:
             folder = _tuned(replace(base, method=method, output_dir=work / method), settings, notes)

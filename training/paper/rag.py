@@ -10,11 +10,17 @@ from typing import Final
 from grit_app.benchmark.inputs.questions import read_questions
 from grit_app.benchmark.measure import latency, quality
 from grit_app.gritlm.layout import Positions
+from grit_app.rag.strategies import REFERENCE
 from training.paper.recording import PaperSettings, Row
 
 STRATEGIES: Final = (
-    "rag_query_doc", "query_cache", "doc_cache", "query_doc_cache", "docs_cache", "docs_query_cache",
-)  # fmt: skip
+    "rag_query_doc",
+    "query_cache",
+    "doc_cache",
+    "query_doc_cache",
+    "docs_cache",
+    "docs_query_cache",
+)
 COLLIDING: Final = ("query_doc_cache", "docs_query_cache")
 """Two joined blocks: as published, both stand on the same positions."""
 
@@ -40,7 +46,7 @@ def measure(settings: PaperSettings) -> list[Row]:
 
 def time_rows(settings: PaperSettings, lengths: Sequence[int]) -> list[Row]:
     """Records of `benchmark latency`: documents of all lengths, then questions of all lengths."""
-    names = ("rag_doc_query", *STRATEGIES)
+    names = (REFERENCE, *STRATEGIES)
     plan = latency.Plan(strategies=names, states=("warm",), new_tokens=NEW_TOKENS, repeats=REPEATS)
     plans = (
         replace(plan, doc_tokens=lengths, query_tokens=(SHORT_QUESTION,)),

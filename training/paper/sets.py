@@ -153,11 +153,25 @@ def _metadata(name: str, kind: Any, main_score: str) -> Any:
     from mteb.abstasks.task_metadata import TaskMetadata
 
     return TaskMetadata(
-        name=name, description=f"{name}, made from local files.", type=kind, main_score=main_score,
-        dataset={"path": f"local/{name.lower()}", "revision": "1"}, category="t2t", modalities=["text"],
-        eval_splits=["test"], eval_langs=["eng-Latn"], reference=None, date=None, domains=None, task_subtypes=None,
-        license=None, annotations_creators=None, dialect=None, sample_creation=None, bibtex_citation=None,
-    )  # fmt: skip
+        name=name,
+        description=f"{name}, made from local files.",
+        type=kind,
+        main_score=main_score,
+        dataset={"path": f"local/{name.lower()}", "revision": "1"},
+        category="t2t",
+        modalities=["text"],
+        eval_splits=["test"],
+        eval_langs=["eng-Latn"],
+        reference=None,
+        date=None,
+        domains=None,
+        task_subtypes=None,
+        license=None,
+        annotations_creators=None,
+        dialect=None,
+        sample_creation=None,
+        bibtex_citation=None,
+    )
 
 
 def _retrieval_task(name: str, data: RetrievalSet) -> Any:

@@ -67,7 +67,7 @@ def writing_rows(settings: PaperSettings) -> list[Row]:
         path = write_tasks(settings.data, Path(folder), count)
         for name in NAMES:
             scores = run_harness(settings.model, [name], chat=name != "prose", limit=None, folder=path)[name]
-            n = sum(1 for _ in (path / f"{name}.jsonl").open(encoding="utf-8"))
+            n = (path / f"{name}.jsonl").read_bytes().count(b"\n")
             for metric in metrics[name]:
                 error = scores.get(f"{metric}_stderr,none", 0.0)
                 rows.append(_row("writing", name, metric, "model", error_interval(scores[f"{metric},none"], error, n)))

@@ -44,7 +44,7 @@ class Clock:
             self._paused_at = None
 
     def moment(self, step: int) -> tuple[int, int]:
-        """(place, total) for the learning rate of the step that comes next, counted from 0."""
+        """How far the run is before this step (counted from 0), as (place, total). The learning rate follows it."""
         if self._run.minutes is None:
             assert self._run.steps is not None
             return step, self._run.steps

@@ -64,9 +64,11 @@ class Reading:
             logits = [
                 model.hf_model(
                     torch.tensor([model.prompts.opening(text)[: model.context]], device=model.device), is_causal=True
-                ).logits[0].cpu()
+                )
+                .logits[0]
+                .cpu()
                 for text in texts
-            ]  # fmt: skip
+            ]
         return cls(texts, model.encode(texts, normalize=True), logits)
 
     def against(self, rounded: GritLM) -> Drift:

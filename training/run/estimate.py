@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, MixtralConfig
 
 from grit_app.doors import one_sentence
 from grit_app.errors import GritError
 from grit_app.gritlm.load.size import NF4_BYTES, is_quantizable
-from training.config import TrainConfig
+from training.config import ConfigError, TrainConfig
 from training.data.batches import StepLoader
 from training.run.adapters import find_expert_parameters, find_targets
 from training.run.setup import Trainer
@@ -179,11 +179,14 @@ def print_memory(trainer: Trainer, loader: StepLoader, say: Callable[[str], None
 
 
 def read_recipe(path: Path, overrides: list[str] | None = None) -> TrainConfig:
-    """A recipe as settings, checked."""
+    """A recipe as settings, checked. Raises ConfigError where it is not there or does not parse."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_class_arguments(TrainConfig)
-    parsed = parser.instantiate(parser.parse_args(["--config", str(path), *(overrides or [])]))
+    try:
+        parsed = parser.instantiate(parser.parse_args(["--config", str(path), *(overrides or [])]))
+    except ArgumentError as error:
+        raise ConfigError(f"The recipe {path} cannot be read: {error}") from error
     return TrainConfig(**{name: value for name, value in vars(parsed).items() if name != "config"})
 
 

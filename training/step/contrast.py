@@ -114,9 +114,11 @@ class Contrast:
             loss = result.loss_sum * (self.weight / max(1, self.counts.asked))
             if taught is not None and self.config.distill.weight > 0:
                 teacher = TeacherBlock(
-                    taught.query_vectors[part], taught.query_teachers[part], taught.passage_vectors,
+                    taught.query_vectors[part],
+                    taught.query_teachers[part],
+                    taught.passage_vectors,
                     taught.passage_teachers,
-                )  # fmt: skip
+                )
                 kl = similarity_kl(block, pool, teacher, temperature=self.config.distill.temperature)
                 loss = loss + kl * (self.config.distill.weight * self.weight / max(1, self.counts.taught_queries))
                 add(f"kl_{name}", kl.detach() / max(1, self.counts.taught_queries))

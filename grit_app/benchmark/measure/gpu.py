@@ -181,8 +181,11 @@ def encode(setting: Setting) -> Iterator[Record]:
         tokens = sum(setting.model.prompts.count(text) for text in texts)
         seconds = setting.seconds(partial(setting.model.encode, texts))
         speeds.append(tokens / seconds)
-    yield {"texts": texts_a_run, "tokens_per_s": round(statistics.median(speeds[1:]), 1),
-           "first_run_tokens_per_s": round(speeds[0], 1)}  # fmt: skip
+    yield {
+        "texts": texts_a_run,
+        "tokens_per_s": round(statistics.median(speeds[1:]), 1),
+        "first_run_tokens_per_s": round(speeds[0], 1),
+    }
 
 
 def launches(setting: Setting) -> Iterator[Record]:

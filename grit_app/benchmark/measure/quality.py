@@ -128,9 +128,15 @@ def score_all(
 def ask(model: GritLM, pool: PassagePool, question: str, strategy: str, hits: Sequence[Hit], setup: Setup) -> Answer:
     """The app's answer from these passages."""
     events = answer(
-        question, pool.library, model, strategy, mode=setup.mode, hits=hits, positions=setup.positions,
+        question,
+        pool.library,
+        model,
+        strategy,
+        mode=setup.mode,
+        hits=hits,
+        positions=setup.positions,
         sampling=Sampling(max_new_tokens=setup.new_tokens),
-    )  # fmt: skip
+    )
     return next(event.answer for event in events if isinstance(event, Done))
 
 

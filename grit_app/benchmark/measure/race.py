@@ -179,9 +179,16 @@ def _timed(
     pieces: list[tuple[float, int]] = []
     text, done_ms = "", 0.0
     events = answer(
-        question, library, library.model, strategy, mode=mode, sampling=sampling, cancel=cancel, hits=hits,
+        question,
+        library,
+        library.model,
+        strategy,
+        mode=mode,
+        sampling=sampling,
+        cancel=cancel,
+        hits=hits,
         stages=stages,
-    )  # fmt: skip
+    )
     for event in events:
         match event:
             case Token(piece):

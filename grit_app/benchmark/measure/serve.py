@@ -188,7 +188,7 @@ def body_of(text: str, plan: Plan, *, stream: bool) -> dict[str, Any]:
 
 
 def with_p95(samples: Sequence[float]) -> Summary:
-    """The summary of all `_ms` keys, and what nineteen of twenty stay below."""
+    """The summary of a point, with p95 beside each median: the value that nineteen of twenty samples stay below."""
     ordered = sorted(samples)
     return summarize(ordered) | {"p95": round(ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))], 3)}
 

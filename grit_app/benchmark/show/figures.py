@@ -301,11 +301,16 @@ def stage_waterfall(
             )
     figure.update_layout(
         layout(
-            "Stage by stage", "milliseconds", "", [in_words(wanted)],
-            barmode="stack", bargap=0.55, height=210 + 44 * len(chosen),
+            "Stage by stage",
+            "milliseconds",
+            "",
+            [in_words(wanted)],
+            barmode="stack",
+            bargap=0.55,
+            height=210 + 44 * len(chosen),
             yaxis={"autorange": "reversed", "showticklabels": False, "showgrid": False, "automargin": False},
         )
-    )  # fmt: skip
+    )
     figure.update_xaxes(rangemode="tozero")
     _name_bars(figure, chosen, names, clock)
     _cut_long_bars(figure, chosen, names, clock)

@@ -199,9 +199,13 @@ class Crowd:
 
     def _turns(self, actor: Actor) -> Callable[[], Outcome]:
         actions = [
-            actor.greet, actor.greet, actor.upload_note, lambda: actor.ask("quote"), lambda: actor.ask("free"),
+            actor.greet,
+            actor.greet,
+            actor.upload_note,
+            lambda: actor.ask("quote"),
+            lambda: actor.ask("free"),
             actor.compare,
-        ]  # fmt: skip
+        ]
         return lambda: self._random.choice(actions)()
 
 

@@ -89,7 +89,7 @@ class PageVisitor:
         return {"path": reply.json()[0], "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
 
     def trigger(self, name: str, event: str, data: Any = None) -> Iterator[set[int]]:
-        """The event and all that follows on it. Each frame: ids of the components that changed.
+        """Sends an event and every event that it sets off. Yields the ids of the components that each reply changed.
 
         Raises PageError with the page's sentence if one of them failed.
         """

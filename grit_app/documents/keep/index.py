@@ -92,7 +92,7 @@ class VectorIndex:
         return [str(i) for i in found["ids"][0]]
 
     def close(self) -> None:
-        """Frees the index; a mark left behind would have it rebuilt next time."""
+        """Closes the index and notes that it is whole. Without that note it is rebuilt when it is opened again."""
         if self._folder is None:
             self._client.delete_collection(self._name)
             self._client.close()

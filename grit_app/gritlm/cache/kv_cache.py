@@ -244,14 +244,14 @@ def join(
     keep_headers: bool = False,
     room_tokens: int = ROOM_TOKENS,
 ) -> KVCache:
-    """One cache that a tail can see, of several that were made alone.
+    """Puts caches of texts that were read alone behind each other, as one cache for a tail.
 
-    positions   "consecutive": each sample directly behind the one before. "colliding": nothing is moved, all headers
-                stay and the tail follows as if they did not overlap: the published two-cache strategies
+    positions     "consecutive": keys are moved, so that each sample stands directly behind the one before.
+                  "colliding": no key is moved, and all headers stay: the published two-cache strategies
     keep_headers  keep the header of every cache, not only of the first; always so with "colliding"
     room_tokens   rows to keep free for the tail and the answer
 
-    Every key and value is read once and written once, into a buffer on the model's device; memory-mapped ones too.
+    The result lies in one new buffer on the model's device. The given caches are not changed.
     Raises InputError if there is nothing to join, ModelError if the caches are of different models or cannot be moved.
     """
     if not caches:

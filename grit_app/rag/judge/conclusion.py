@@ -106,9 +106,11 @@ def _notes(run: Run, written: Written, cited: CitedAnswer, is_answerable: bool, 
         return []
     if not is_answerable:
         return ["The documents do not answer this. These passages come nearest."]
-    doubt = "This is the closest sentence; it may not answer the question." if written.quote else (
-        "This is the closest answer found; it may not be right."
-    )  # fmt: skip
+    doubt = (
+        "This is the closest sentence; it may not answer the question."
+        if written.quote
+        else ("This is the closest answer found; it may not be right.")
+    )
     notes = [doubt] if is_doubtful else []
     if not cited.is_supported:
         notes.append("Not every sentence of this answer is supported by a passage.")

@@ -125,8 +125,14 @@ def _columns(
 def _cited(place: _Place, library: Library, hits: Sequence[Hit]) -> Cell | None:
     """The cell with the passage of its row, which is taken in where it was not found."""
     at = place.cell[1]
-    known = next((n for n, hit in enumerate(hits) if hit.chunk.document_id == place.document.id
-                  and hit.chunk.start <= at < hit.chunk.stop), None)  # fmt: skip
+    known = next(
+        (
+            n
+            for n, hit in enumerate(hits)
+            if hit.chunk.document_id == place.document.id and hit.chunk.start <= at < hit.chunk.stop
+        ),
+        None,
+    )
     kept = list(hits)
     if known is None:
         chunk = next((c for c in library.chunks(place.document.id) if c.start <= at < c.stop), None)

@@ -43,13 +43,11 @@ the development questions became worse, and half of the work goes, for which a c
 
 PASSAGE_WEIGHT: Final = 16.0
 COSINE_WEIGHT: Final = 4.0
-"""Chosen anew for the served model's fourth round by 240 development questions: 8 → 4 gave short answers of F1 35.0 →
-36.4 with the right passage, 23.0 → 22.7 with five; within the noise, as were 0 to 12."""
+"""Chosen by development questions; 0 to 12 differ within the noise (training/LOG.md)."""
 
 MODEL_WEIGHT: Final = 0.3
 SPAN_WEIGHT: Final = 0.3
-"""Chosen by 750 development questions, by words alone. Right sentences: 88.8, 62.0, 71.2 % → 87.6, 62.8, 72.4
-(encyclopedia, search questions, reviews and comments). F1 of short answers: 43.5, 27.8, 31.9 → 44.1, 28.3, 32.8."""
+"""Chosen by development questions, by words alone (training/LOG.md)."""
 
 MARGIN: Final = 0.5
 

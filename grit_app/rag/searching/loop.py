@@ -48,9 +48,14 @@ class _Spent:
         self.add(last)
         times = last.timings_ms | {name: last.timings_ms[name] + before_ms for name in ("first_token", "total")}
         return replace(
-            last, question=question, searches=tuple(searches), timings_ms=times, prompt_tokens=self.prompt_tokens,
-            cached_tokens=self.cached_tokens, new_tokens=self.new_tokens,
-        )  # fmt: skip
+            last,
+            question=question,
+            searches=tuple(searches),
+            timings_ms=times,
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            new_tokens=self.new_tokens,
+        )
 
 
 def answer_searching(

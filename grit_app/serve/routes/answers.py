@@ -39,6 +39,8 @@ async def answers(body: AnswerRequest, request: Request, service: Running, calle
     """An answer with its sources. Streamed, the tokens come first and the citations with the last event."""
     if not body.question.strip():
         raise bad_request("The question is empty. Type one.", "question")
+    if body.caches and body.searches:
+        raise bad_request("Texts behind caches cannot be searched: leave out searches or caches.", "searches")
     if body.caches:
         return await over_caches(body, request, service, caller)
     job = Job("interactive", caller.owner)
@@ -101,7 +103,12 @@ def run(body: AnswerRequest, library: Library, model: GritLM, job: Job) -> Itera
         if name not in known:
             raise bad_request(f"There is no document {name[:60]!r}. GET /v1/documents lists them.", "document_ids")
     if not body.searches:
-        return answer(body.question, library, model, body.strategy, body.k, body.mode, wanted, sampling, job)
+        return answer(
+            body.question, library, model, body.strategy, body.k, body.mode, wanted, sampling, job,
+            reranked_by=body.rerank,
+        )  # fmt: skip
+    if body.rerank:
+        raise bad_request("With searches the model orders what it finds by itself: leave rerank out.", "rerank")
     if body.mode in ("quote", "short"):
         raise bad_request("With searches the model writes freely: leave mode out, or set it to free.", "mode")
     return answer_searching(

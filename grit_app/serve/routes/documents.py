@@ -70,12 +70,19 @@ def cards(library: Library) -> list[DocumentCard]:
     """All documents, oldest first."""
     return [
         DocumentCard(
-            id=info.id, name=info.name, kind=info.kind, pages=info.pages, passages=info.chunks,
-            characters=info.characters, cache_bytes=info.cache_bytes, notes=list(info.notes), scanned=info.scanned,
+            id=info.id,
+            name=info.name,
+            kind=info.kind,
+            pages=info.pages,
+            passages=info.chunks,
+            characters=info.characters,
+            cache_bytes=info.cache_bytes,
+            notes=list(info.notes),
+            scanned=info.scanned,
             encoding=info.encoding,
         )
         for info in library.documents()
-    ]  # fmt: skip
+    ]
 
 
 @router.get("/v1/documents")

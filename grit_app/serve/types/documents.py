@@ -78,6 +78,9 @@ class AnswerRequest(Request):
     strategy: str | None = Field(None, description="How caches are reused; left out: the checkpoint's own.")
     k: int | None = Field(None, ge=1, le=64, description="Passages to retrieve.")
     mode: Literal["quote", "short", "free"] | None = None
+    rerank: Literal["relevance", "question"] | None = Field(
+        None, description="The model reads the ten best passages and reorders them before it answers from k of them."
+    )
     searches: int = Field(
         0, ge=0, le=8, description="How often the model may search on its own while it answers, in its own words."
     )

@@ -38,7 +38,7 @@ class Plan:
 
 @dataclass
 class Written:
-    """An answer as it grows."""
+    """The state of one answer while it is written."""
 
     text: str = ""
     scores: list[TokenScore] = field(default_factory=list)
@@ -130,9 +130,12 @@ async def events(
             if isinstance(event, End):
                 open_choices -= 1
                 service.metrics.wrote(
-                    event.prompt_tokens, event.cached_tokens, event.new_tokens, first_s,
+                    event.prompt_tokens,
+                    event.cached_tokens,
+                    event.new_tokens,
+                    first_s,
                     by_handle=plans[index].cache is not None,
-                )  # fmt: skip
+                )
             yield index, event
     finally:
         cancel.set()

@@ -33,7 +33,7 @@ class Prefixes:
             return sum(cache.nbytes for cache in self._caches.values())
 
     def find(self, owner: str, ids: list[int]) -> KVCache | None:
-        """The longest kept beginning of `ids`, at most all but the last one: that is read for its logits."""
+        """The longest beginning of `ids` whose cache is kept, without the last id: that is read for its logits."""
         with self._lock:
             best, shared = None, LEAST_TOKENS - 1
             for key in self._caches:

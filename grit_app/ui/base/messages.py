@@ -61,7 +61,7 @@ def reply(text: str, note: str = "", details: str = "") -> Message:
 
 
 def step(words: str) -> Message:
-    """What goes on before the first word, in words."""
+    """A line that says what is being done before the first word of an answer."""
     return {"role": "assistant", "content": [{"type": "text", "text": f'<div class="step">{words}</div>'}]}
 
 

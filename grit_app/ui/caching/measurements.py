@@ -15,7 +15,7 @@ from grit_app.benchmark.show import recorded
 from grit_app.benchmark.show.recorded import Recording
 from grit_app.benchmark.show.styles import style_of
 from grit_app.errors import InputError
-from grit_app.rag.strategies import STRATEGIES
+from grit_app.rag.strategies import REFERENCE, STRATEGIES
 from grit_app.ui.base import texts
 from grit_app.ui.base.background import Watch
 from grit_app.ui.base.downloads import Download, download_button
@@ -46,7 +46,7 @@ DOC_TOKENS: Final = (256, 512, 1024, 2048, 4096)
 QUERY_TOKENS: Final = (16, 64, 256)
 DOCUMENTS: Final = (1, 2, 4, 8, 16)
 BUDGET_S: Final = 20
-LIVE_STRATEGIES: Final = ["rag_doc_query", "prefix_cache", "docs_cache", "docs_query_cache"]
+LIVE_STRATEGIES: Final = [REFERENCE, "prefix_cache", "docs_cache", "docs_query_cache"]
 CLOCKS: Final = [
     ("Prefill → first token", "prefill_ttft_ms"),
     ("Question → first token", "question_ttft_ms"),
@@ -254,7 +254,7 @@ def live_plan(
     if not (strategies and doc_tokens and query_tokens and documents):
         raise InputError("Choose at least one strategy, document length, question length and number of documents.")
     return Plan(
-        strategies=tuple(dict.fromkeys(["rag_doc_query", *strategies])),
+        strategies=tuple(dict.fromkeys([REFERENCE, *strategies])),
         doc_tokens=sorted(doc_tokens),
         query_tokens=sorted(query_tokens),
         docs=sorted(documents),

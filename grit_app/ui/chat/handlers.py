@@ -140,7 +140,7 @@ class ChatHandlers:
         return self._show(desk, from_json(str(event.record)), request)
 
     def fresh(self, desk: Desk, request: gr.Request) -> tuple[Any, ...]:
-        """Outputs as those of `open`."""
+        """A new conversation was asked for. Outputs as those of `open`."""
         return self._show(desk, Record(), request)
 
     def _show(self, desk: Desk, record: Record, request: gr.Request) -> tuple[Any, ...]:

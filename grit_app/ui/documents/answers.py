@@ -15,6 +15,7 @@ from grit_app.gritlm import GritLM, Sampling
 from grit_app.gritlm.layout import Positions
 from grit_app.rag.answering import answer
 from grit_app.rag.events import Answer, Citation, Done, PassageAnswer, Retrieved, Rewritten, Token
+from grit_app.rag.reranking import Judgement
 from grit_app.rag.run import AnswerMode
 from grit_app.rag.turns import follow_up
 from grit_app.ui.base import texts
@@ -71,6 +72,9 @@ class Asking:
     whole: bool = False
     """Read one document from its beginning to its end."""
 
+    reranked_by: Judgement | None = None
+    """The model reorders what was found before it reads."""
+
     answer_tokens: int = 64
     earlier: Sequence[str] = ()
     """Questions of the conversation before this one, the last one last: it may follow on them."""
@@ -97,6 +101,7 @@ class Asking:
             cancel=cancel,
             positions=self.positions,
             whole=self.whole,
+            reranked_by=self.reranked_by,
             turns=turns_of(self.earlier),
         )
         text = ""

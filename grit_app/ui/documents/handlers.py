@@ -45,7 +45,8 @@ def build(
     wire_library(parts, library, browser_key)
     wire_answers(parts, answers, library, browser_key)
     outputs = [parts.table, parts.meter, parts.chatbot, parts.strategy, parts.k, parts.mode]
-    choices = remember("documents", [parts.strategy, parts.k, parts.mode, parts.positions, parts.reading, parts.unused])
+    knobs = [parts.strategy, parts.k, parts.mode, parts.positions, parts.reading, parts.order]
+    choices = remember("documents", [*knobs, parts.unused])
     return DocumentsTab(
         library.refresh, library.refresh_table, [browser_key, parts.unused, parts.held], outputs, choices, parts.cards
     )

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from grit_app.places import ASSETS
-from grit_app.rag.strategies import STRATEGIES
+from grit_app.rag.strategies import REFERENCE, STRATEGIES
 from grit_app.settings import MOST_PASSAGES, Settings
 from grit_app.ui.base import desk, texts
 from grit_app.ui.base.records import Kept, keeping
@@ -45,6 +45,7 @@ class Parts:
     mode: gr.Radio
     positions: gr.Radio
     reading: gr.Radio
+    order: gr.Radio
     cards: gr.HTML
     saved: gr.Textbox
     picture: gr.HTML
@@ -140,7 +141,7 @@ def _middle() -> dict[str, Any]:
     with gr.Accordion("Settings", open=False, elem_id="answer-settings"):
         strategy = gr.Dropdown(
             choices=strategy_choices(),
-            value="rag_doc_query",
+            value=REFERENCE,
             label="Strategy",
             info="What is read again for each question, and what comes from a KV cache.",
         )
@@ -163,6 +164,13 @@ def _middle() -> dict[str, Any]:
             info="Whole: from its beginning to its end, where it fits into the model's context. Tick one document.",
             elem_id="reading",
         )
+        order = gr.Radio(
+            [("As found", "found"), ("By relevance", "relevance"), ("By the question it would ask", "question")],
+            value="found",
+            label="Order of the passages",
+            info="Else the model reads the ten best and reorders them; the answer says what that cost.",
+            elem_id="passage-order",
+        )
         positions = gr.Radio(
             [("Consecutive", "consecutive"), ("Colliding, as published", "colliding")],
             value="consecutive",
@@ -170,5 +178,6 @@ def _middle() -> dict[str, Any]:
         )
     return {
         "chatbot": chatbot, "box": box, "send": send, "stop": stop, "strategy": strategy, "k": k, "mode": mode,
-        "positions": positions, "reading": reading, "waiting": waiting, "desk": gr.State(desk.Desk()), "kept": kept,
+        "positions": positions, "reading": reading, "order": order, "waiting": waiting, "desk": gr.State(desk.Desk()),
+        "kept": kept,
     }  # fmt: skip

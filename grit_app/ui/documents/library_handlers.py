@@ -84,6 +84,7 @@ class LibraryHandlers:
         self, key: str, unused: list[str], held: list[Held], request: gr.Request, event: gr.EventData
     ) -> Iterator[tuple[Any, ...]]:
         """The password of one locked file was given. Outputs as those of `add`."""
+        self._visitors.join_run(session_of(request), "upload")
         chosen = [one for one in held if str(one.number) == str(event.id) and one.path is not None]
         paths = [one.path for one in chosen if one.path is not None]
         others = [one for one in held if one not in chosen]
@@ -110,6 +111,7 @@ class LibraryHandlers:
         self, chosen: str, key: str, unused: list[str], held: list[Held], request: gr.Request, **how: Any
     ) -> Iterator[tuple[Any, ...]]:
         """A refused file, given by its number, or the file of a document, given by its id. `how`: as for `_add`."""
+        self._visitors.join_run(session_of(request), "upload")
         paths = [one.path for one in held if str(one.number) == chosen and one.path is not None]
         if paths:
             others = [one for one in held if one.path not in paths]
@@ -278,7 +280,14 @@ def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) 
 
     def chain(event: Callable[..., Any], add: Any, inputs: list[Any]) -> None:
         started = event(guarded(handlers.begin), None, parts.halt, **QUEUED)
-        done = started.success(guarded(add), inputs, added, **lane)
+        finish(started.success(guarded(add), inputs, added, **lane))
+
+    def in_row(event: Callable[..., Any], add: Any) -> None:
+        """What a row's button tells comes with its event, and only a listener of the event itself is given it."""
+        event(guarded(handlers.begin), None, parts.halt, **QUEUED)
+        finish(event(guarded(add), now, added, **lane))
+
+    def finish(done: Any) -> None:
         afterwards(done, lambda: gr.update(visible=False), None, parts.halt, **quiet)
         done.failure(guarded(handlers.as_it_is), now, added, **QUEUED)
         done.success(guarded(handlers.offer_questions), key, parts.chatbot, **QUEUED)
@@ -287,11 +296,9 @@ def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) 
     chain(parts.upload.upload, handlers.add, [parts.upload, *now])
     chain(parts.folder.upload, handlers.add_folder, [parts.folder, *now])
     chain(parts.sample.click, handlers.add_sample, now)
-    chain(parts.table.scan, handlers.recognise, now)
-    chain(parts.table.decode, handlers.decode, now)
-    unlocked = parts.table.unlock(guarded(handlers.unlock), now, added, **lane)
-    unlocked.failure(guarded(handlers.as_it_is), now, added, **QUEUED)
-    unlocked.success(guarded(handlers.fill_caches), key, parts.meter, show_progress="hidden", api_visibility="private")
+    in_row(parts.table.scan, handlers.recognise)
+    in_row(parts.table.decode, handlers.decode)
+    in_row(parts.table.unlock, handlers.unlock)
     parts.halt.click(handlers.halt, **quiet)
     # Outside the queue, for they cannot fail: a tick must hold for the question that is sent next.
     parts.table.choose(handlers.choose, parts.unused, parts.unused, **quiet)

@@ -145,6 +145,8 @@ def _facts(row: Row) -> str:
     facts = [plural(row.pages, "page"), plural(row.chunks, "passage")]
     if row.cache_bytes:
         facts.append(f"{size(row.cache_bytes)} cached")
+    if row.encoding:
+        facts.append(f"read as {encoding_name(row.encoding)}")
     notes = f'<span class="lost">{escape(row.detail)}</span>' if row.detail else ""
     return " · ".join(facts) + notes
 

@@ -40,7 +40,7 @@ class Removals:
             timer.start()
 
     def undo(self, owner: str, document_id: str) -> bool:
-        """Whether the document stays."""
+        """Takes a removal back. True: it came in time, and the document stays."""
         with self._guard:
             held = self._timers.pop((owner, document_id), None)
         if held:

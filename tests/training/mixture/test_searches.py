@@ -12,7 +12,7 @@ from training.config import DataFile
 from training.data.formats import open_datasets
 from training.evaluation import searches
 from training.mixture.corpus import MixtureConfig
-from training.mixture.hops import two_hop_questions
+from training.mixture.hops import _joined, _runs, two_hop_questions
 from training.mixture.records import is_held_out, read_records
 from training.mixture.rules import run
 
@@ -46,6 +46,14 @@ def test_a_question_of_two_hops_names_neither_answer() -> None:
         assert hop.first["title"] == hop.second["title"] and hop.first["context"] != hop.second["context"]
         assert hop.first["question"] in hop.question and name not in hop.question and last not in hop.question
         assert name in hop.second["question"]
+
+
+def test_a_part_of_a_longer_name_is_no_name_and_an_article_goes_with_it() -> None:
+    runs = _runs("What does New Scotland Yard have?")
+    assert "New Scotland Yard" in runs and not {"Scotland", "Scotland Yard", "New"} & set(runs)
+    assert _joined("Who was first?", "Where was the Kalmar Union signed?", "Kalmar Union") == (
+        'Where was the answer to "Who was first?" signed?'
+    )
 
 
 def test_rows_ask_for_what_is_missing_and_answer_once_it_is_there(tmp_path: Path) -> None:

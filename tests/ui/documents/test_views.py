@@ -110,6 +110,7 @@ def test_the_encoding_of_a_text_file_can_be_chosen_in_its_row() -> None:
     html = table(rows)
     assert html.count("<select") == html.count("data-decode") == 3 and "onerror" not in Tags(html).attributes
     assert '<option value="cp1251" selected>Windows-1251</option>' in html and "a guess" in Tags(html).words
+    assert "read as Windows-1251" in Tags(html).words
     assert 'data-decode="id1"' in html and 'data-decode="3"' in html
     assert html.count('<option value="" selected>') == 1
 

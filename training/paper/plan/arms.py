@@ -126,8 +126,12 @@ def arm_recipe(recipe: Settings, arm: Arm, steps: int, seed: int, output_dir: Pa
     changed = deepcopy(dict(recipe))
     changed.pop("evaluation", None)
     own = {
-        "run.steps": steps, "run.minutes": None, "run.seed": seed, "output_dir": str(output_dir), "resume": "auto",
-    }  # fmt: skip
+        "run.steps": steps,
+        "run.minutes": None,
+        "run.seed": seed,
+        "output_dir": str(output_dir),
+        "resume": "auto",
+    }
     for name, value in (dict(arm.changes) | own).items():
         *sections, last = name.split(".")
         place = changed

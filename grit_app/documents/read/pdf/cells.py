@@ -1,9 +1,13 @@
 """Table cells of several lines: what was wrapped inside a cell belongs to the row, next to the cell's first line.
 
-A line alone under (or, where labels stand in the middle of their row, above) a row is taken into it if it begins where
-one of the row's cells begins, stays clear of the next cell, is no farther than lines of a paragraph are, and goes on in
-the middle of a sentence. Two lines with a row between them, half a line from each, are a cell of it. The first column
-stays as it is: there a lone line is a label or a paragraph.
+A lone line under a row belongs to one of its cells if
+
+- it begins where the cell begins and ends before the next cell,
+- it is as near as the lines of a paragraph, and
+- the cell's text ends in the middle of a sentence.
+
+Above a row the same holds where labels stand in the middle of their row. Two lines half a line above and below a row
+are one cell of it. The first column is left alone: a lone line there is a label or a paragraph.
 """
 
 import re

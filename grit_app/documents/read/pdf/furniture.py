@@ -23,10 +23,13 @@ _PAGE_NUMBER = re.compile(
 def without_furniture(pages: Sequence[PageLines], labels: Sequence[str]) -> list[list[Line]]:
     """Each page's lines without those that belong to the page and not to the text.
 
-    From the edge inwards, as long as rows are furniture: a line is if it stands at the same height on other pages
-    within reach (left and right pages may differ), but for a number that goes on with the pages; if it is nothing but
-    the page's number; or if it stands, in the same size, where other pages have their furniture: names of sections
-    change faster than they repeat. A page of two columns may cut such a line in two, so the whole row is tried, too.
+    Rows are looked at from the top and the bottom edge inwards, until one is text. A line is furniture
+
+    - if other pages within reach have it at the same height; a number in it may go on with the pages;
+    - if it is nothing but the page's number;
+    - if other pages have furniture of the same size at its place: names of sections change faster than they repeat.
+
+    Two columns may cut a header in two, so the row as a whole is tried as well.
     """
     habits = _Habits(pages, labels)
     first = [habits.found(number, habits.repeats) for number in range(len(pages))]
