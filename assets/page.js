@@ -179,5 +179,19 @@
     }
   };
 
+  // ---- charts of a tab that was hidden while the window changed its width keep the width that they had
+  const fitCharts = () => {
+    for (const chart of document.querySelectorAll(".js-plotly-plot")) {
+      const drawn = chart.querySelector(".main-svg");
+      if (drawn && chart.offsetParent !== null && Math.abs(drawn.clientWidth - chart.clientWidth) > 1) {
+        window.Plotly?.Plots.resize(chart);
+      }
+    }
+  };
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[role=tab], .overflow-dropdown")) { setTimeout(fitCharts, 200); }
+  });
+  addEventListener("resize", () => setTimeout(fitCharts, 200));
+
   new MutationObserver(() => { follow(); unescapeEdits(); followPage(); showPlace(); }).observe(document, { childList: true, subtree: true });
 })();

@@ -98,3 +98,20 @@ def test_a_link_brings_back_a_comparison(open_page: OpenPage) -> None:
     expect(other.locator("#similarity-query textarea")).to_have_value("deep water")
     expect(other.locator("#ranking-a .ranking li")).to_have_count(2, timeout=WAIT_MS)
     expect(other.locator("#ranking-a")).to_contain_text("two rivers & more")
+
+
+def test_charts_fit_the_window_that_changed_while_their_tab_was_hidden(open_page: OpenPage) -> None:
+    """Right parts of heatmap and map were cut off after a turn of a tablet."""
+    page = open_page(width=1440)
+    open_tab(page, "Similarity")
+    wait_for(page.locator("#pairs .main-svg").first)
+    open_tab(page, "Chat")
+    page.set_viewport_size({"width": 1024, "height": 860})
+    open_tab(page, "Similarity")
+    page.wait_for_function(
+        """() => ['pairs', 'map'].every((name) => {
+          const chart = document.querySelector(`#${name} .js-plotly-plot`);
+          return chart && Math.abs(chart.querySelector('.main-svg').clientWidth - chart.clientWidth) <= 1;
+        })"""
+    )
+    assert page.locator("#pairs .js-plotly-plot").evaluate("node => node.clientWidth") < 500
