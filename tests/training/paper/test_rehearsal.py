@@ -39,7 +39,8 @@ def data(tmp_path: Path) -> Path:
 
     questions = question_records(rng, 12)
     write("dev/sts_b_dev", pairs(12))
-    write("dev/squadshifts_dev", [row | {"source": "squadshifts_new_wiki"} for row in questions])
+    sources = ("squadshifts_new_wiki", "squadshifts_reddit")
+    write("dev/squadshifts_dev", [row | {"source": sources[n % 2]} for n, row in enumerate(questions)])
     write("dev/nq_qed_dev", question_records(rng, 6))
     write("dev/fairytaleqa_val", [{"context": paragraph(rng)} for _ in range(24)])
     documents = [{"type": "doc", "id": number, "title": "", "text": paragraph(rng, 2)} for number in range(12)]
