@@ -146,7 +146,7 @@ def _facts(row: Row) -> str:
     if row.cache_bytes:
         facts.append(f"{size(row.cache_bytes)} cached")
     if row.encoding:
-        facts.append(f"read as {encoding_name(row.encoding)}")
+        facts.append(f"read as {escape(encoding_name(row.encoding))}")
     notes = f'<span class="lost">{escape(row.detail)}</span>' if row.detail else ""
     return " · ".join(facts) + notes
 
