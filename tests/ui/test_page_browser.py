@@ -197,6 +197,21 @@ def test_a_wrongly_guessed_encoding_is_put_right_in_the_row(open_page: OpenPage,
     expect(page.locator("#sources")).to_contain_text("ЙШЩ")
 
 
+def test_a_chosen_encoding_outlives_the_next_picture_of_the_table(open_page: OpenPage, tmp_path: Path) -> None:
+    """The table is drawn anew whenever another file moves on; a choice made meanwhile was lost."""
+    page = open_page()
+    open_tab(page, "Document Q&A")
+    (tmp_path / "walls.txt").write_bytes(("Wall 7 is called ЙШЩ. " * 20).encode("cp1251"))
+    (tmp_path / "other.txt").write_text("The mill stands by the river. " * 20, encoding="utf-8")
+    add(page, tmp_path / "walls.txt")
+    row = file_row(page, "walls.txt").filter(has=page.locator(".chip.ready"))
+    wait_for(row)
+    row.locator("select").select_option("cp1251")
+    add(page, tmp_path / "other.txt")
+    wait_for(file_row(page, "other.txt").filter(has=page.locator(".chip.ready")))
+    expect(row.locator("select")).to_have_value("cp1251")
+
+
 def test_text_of_documents_cannot_run_code_in_the_page(open_page: OpenPage, tmp_path: Path) -> None:
     """A document's name and words pass through HTML, templates and Markdown on their way to the page."""
     page = open_page()

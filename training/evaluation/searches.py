@@ -124,7 +124,7 @@ def _outcome(found: Answer, hop: Hop, pool: PassagePool) -> Outcome:
 def _rows(way: str, outcomes: Sequence[Outcome], against: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
     for metric in ("match", "f1", "found", "searched"):
         values = [100 * getattr(one, metric) for one in outcomes]
-        row = {"way": way, "metric": metric} | mean_interval(values)
+        row: dict[str, Any] = {"way": way, "metric": metric} | mean_interval(values)
         if outcomes is not against:
             before = [100 * getattr(one, metric) for one in against]
             row["difference"] = mean_interval(np.subtract(values, before).tolist())

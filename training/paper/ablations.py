@@ -114,7 +114,10 @@ def _one(
         if known["settings"] == settings:
             return flatten(known["scores"])
     export = _trained(arm_recipe(recipe, arm, steps, seed, folder / "run"), folder)
-    models = {export: EMBEDDING_PARTS, (recipe["model"]["path"] if arm.writes == "base" else export): WRITING_PARTS}
+    models: dict[Any, tuple[str, ...]] = {
+        export: EMBEDDING_PARTS,
+        (recipe["model"]["path"] if arm.writes == "base" else export): WRITING_PARTS,
+    }
     if len(models) == 1:
         models = {export: (*EMBEDDING_PARTS, *WRITING_PARTS)}
     scores: dict[str, Any] = {}
@@ -174,7 +177,7 @@ def rows_of(scores: Scores) -> list[dict[str, Any]]:
         reach = _quantile(freedom) * error
         reference = values.get(REFERENCE, [])
         for name, own in values.items():
-            row = {"table": "ablations", "task": name, "metric": metric, "system": "model"}
+            row: dict[str, Any] = {"table": "ablations", "task": name, "metric": metric, "system": "model"}
             row |= _around(_mean(own), reach / math.sqrt(len(own)), len(own))
             if name != REFERENCE and reference:
                 width = reach * math.sqrt(1 / len(own) + 1 / len(reference))

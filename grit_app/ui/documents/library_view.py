@@ -33,6 +33,7 @@ element.addEventListener('click', (event) => {
   if (scan) { trigger('scan', {id: scan}); }
   if (decode) {
     const chosen = button.parentElement.querySelector('select').value;
+    picked.delete(decode);
     if (chosen) { trigger('decode', {id: decode, encoding: chosen}); }
   }
   if (look) {
@@ -55,6 +56,11 @@ element.addEventListener('animationend', (event) => {
   if (event.target.matches('.leaving-time')) { trigger('settle', {}); }
 });
 const typed = new Map();
+const picked = new Map();
+element.addEventListener('change', (event) => {
+  const select = event.target.closest('select[data-encoding]');
+  if (select) { picked.set(select.dataset.encoding, select.value); }
+});
 let focused = '';
 element.addEventListener('input', (event) => {
   const field = event.target.closest('input[data-password]');
@@ -66,9 +72,14 @@ new MutationObserver(() => {
     if (before && !field.value) { field.value = before; }
     if (field.dataset.password === focused && document.activeElement === document.body) { field.focus(); }
   }
+  for (const select of element.querySelectorAll('select[data-encoding]')) {
+    const before = picked.get(select.dataset.encoding);
+    if (before && select.value !== before) { select.value = before; }
+  }
 }).observe(element, {childList: true, subtree: true});
 """
-"""The table's own events. Ids are checked on the server. A half typed password outlives the table's next picture."""
+"""The table's own events. Ids are checked on the server. A half typed password and an encoding that is
+chosen, but not yet read, outlive the table's next picture."""
 
 
 ALL_OR_NONE: Final = (
@@ -193,7 +204,8 @@ def _encodings(row: Row) -> str:
     )
     chosen = escape(row.document_id or str(row.held))
     return (
-        f'<span class="unlock"><select aria-label="Encoding of {escape(row.name)}">{options}</select>'
+        f'<span class="unlock"><select data-encoding="{chosen}" aria-label="Encoding of {escape(row.name)}">'
+        f"{options}</select>"
         f'<button type="button" class="plain-button" data-decode="{chosen}">Read again</button></span>'
     )
 
