@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -182,11 +184,20 @@ def _facts(path: str, value: Any) -> list[tuple[str, str]]:
     return [(path, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))]
 
 
+POINT: Final = ("strategy", "passages", "k", "mode", "positions", "scheme")
+"""What tells one quality record from another."""
+
+
 def quality_for(recordings: Sequence[Recording], model: str) -> Recording | None:
-    """The quality recording of that model, else the first one."""
+    """What was recorded of that model's quality, as one (the first of equal points stays); else the first recording."""
     found = [recording for recording in recordings if recording.command == "quality"]
-    same = [one for one in found if model_name(one.environment) == model]
-    return next(iter(same or found), None)
+    chosen = [one for one in found if model_name(one.environment) == model] or found[:1]
+    if len(chosen) < 2:
+        return next(iter(chosen), None)
+    points: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in chain.from_iterable(one.records for one in chosen):
+        points.setdefault(tuple(record.get(name) for name in POINT), record)
+    return replace(chosen[0], records=list(points.values()))
 
 
 def progress_line(done: int, expected: int, words: str) -> str:

@@ -171,6 +171,20 @@ def test_recordings_are_listed_by_their_hardware_and_the_live_run_after_them(res
     assert quality_for([speed], "m") is None
 
 
+def test_recordings_of_one_models_quality_are_shown_as_one() -> None:
+    def point(scheme: str, f1: float) -> dict[str, Any]:
+        return {"strategy": "docs_cache", "passages": "retrieved", "k": 1, "scheme": scheme, "f1": f1}
+
+    def recording(name: str, model: str, *records: dict[str, Any]) -> Recording:
+        return Recording(name, "quality", {"model": {"name": model}}, list(records))
+
+    all_ways = recording("all", "m", point("native", 1.0))
+    packed = recording("packed", "m", point("native", 2.0), point("int4", 3.0))
+    joined = quality_for([all_ways, packed, recording("other", "x", point("int8", 4.0))], "m")
+    assert joined is not None and joined.name == "all"
+    assert joined.records == [point("native", 1.0), point("int4", 3.0)]
+
+
 def test_a_recording_says_that_the_race_is_of_another_model_and_a_point_says_its_runs(result: dict[str, Any]) -> None:
     """ "9.5 times" in the race, "130 times" three lines below: two numbers that seemed to contradict each other."""
     results = Results([Recording("latency", "latency", result["environment"], result["records"])])
