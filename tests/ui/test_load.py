@@ -9,7 +9,7 @@ import pytest
 
 from grit_app.benchmark.visitors.load import measure, summary_of
 from grit_app.benchmark.visitors.page import PageError, PageVisitor
-from grit_app.benchmark.visitors.tasks import Outcome, codes_of
+from grit_app.benchmark.visitors.tasks import Outcome, codes_of, leak
 from tests.ui.conftest import RunningApp
 
 
@@ -44,3 +44,14 @@ def test_records_count_each_result() -> None:
     (record,) = summary_of(outcomes)
     assert (record["n"], record["ok"], record["mixed"]) == (2, 1, 1)
     assert record["first_token_ms"]["median"] == 20.0 and record["total_ms"]["max"] == 300.0
+
+
+@pytest.mark.parametrize("shown", ["The code is 425213.", '"Door 425213"', "<b>425213</b>", "425213"])
+def test_another_visitors_code_is_found_with_the_words_around_it(shown: str) -> None:
+    assert "425213" in leak(shown, ["111111", "425213"])
+
+
+@pytest.mark.parametrize("shown", ["[0.425213, 1.2]", "1425213", "4252137", "a425213f", "The code is 425214."])
+def test_digits_of_a_longer_number_are_nobodys_code(shown: str) -> None:
+    """Coordinates of a chart and checksums hold any six digits now and then."""
+    assert leak(shown, ["111111", "425213"]) == ""

@@ -10,7 +10,7 @@ import random
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -165,13 +165,22 @@ class Actor:
         except PageError as error:
             result, detail = "error", str(error)
         total_ms = 1e3 * (time.perf_counter() - start)
-        if leaked := [code for code in self.foreign if code in self.page.text()]:
-            result, detail = "mixed", f"shows {leaked[0]}"
+        if leaked := leak(self.page.text(), self.foreign):
+            result, detail = "mixed", f"shows {leaked}"
         return Outcome(self.phase, self.number, action, result, total_ms, detail=detail)
 
     @staticmethod
     def _as(outcome: Outcome, result: str, detail: str) -> Outcome:
         return Outcome(**{**vars(outcome), "result": result, "detail": detail[:300]})
+
+
+def leak(shown: str, foreign: Sequence[str]) -> str:
+    """Another visitor's code in a text with some words around it; empty if none stands there.
+
+    Digits inside a longer number (a coordinate of a chart, a checksum) are nobody's code.
+    """
+    found = re.search(rf"(?<![\w.])(?:{'|'.join(foreign)})(?!\w)", shown) if foreign else None
+    return shown[max(0, found.start() - 60) : found.end() + 60] if found else ""
 
 
 def answer_of(conversation: Any) -> str:

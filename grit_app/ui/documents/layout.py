@@ -168,7 +168,7 @@ def _middle() -> dict[str, Any]:
             [("As found", "found"), ("By relevance", "relevance"), ("By the question it would ask", "question")],
             value="found",
             label="Order of the passages",
-            info="Else the model reads the ten best and reorders them, in seconds. The small model judges relevance badly.",
+            info="Else the model reads the ten best and reorders them. The small model judges relevance badly.",
             elem_id="passage-order",
         )
         positions = gr.Radio(
