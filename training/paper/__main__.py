@@ -28,7 +28,8 @@ from jsonargparse import auto_cli
 
 from grit_app.benchmark.show.paper import FOLDER
 from grit_app.errors import GritError, InputError
-from training.paper import ablations, embedder, fewshot, kto, page, rag, rerank, table1
+from training.paper import embedder, fewshot, kto, page, rag, rerank, table1
+from training.paper.plan import ablations
 from training.paper.plan.arms import arms_of, load_recipe
 from training.paper.plan.hours import Training, expected_hours, measure_speed
 from training.paper.recording import PaperSettings

@@ -50,7 +50,7 @@ def exchanges(name: str, millions: int, path: Path = FILE) -> list[Exchange]:
 
 
 class SmallTalk:
-    """The known requests under one model's embedding."""
+    """The known requests under one model's embedding. Does not hold the model, so that an unloaded one goes away."""
 
     def __init__(self, model: GritLM) -> None:
         self._least = model.config.small_talk_similarity

@@ -16,7 +16,7 @@ from grit_app.benchmark.show.paper import METRICS, has_one_seed, interval, withi
 from grit_app.errors import InputError
 from tests.training.helpers import chat_rows, contrastive_rows, rag_rows, write_rows
 from training import train
-from training.paper import ablations
+from training.paper.plan import ablations
 from training.paper.plan.arms import ARMS, MISSING, REFERENCE, arm_recipe, arms_of, folder_of
 
 

@@ -16,8 +16,9 @@ from accelerate.state import AcceleratorState
 from grit_app.benchmark.measure import latency
 from tests.training.corpus_files import paragraph, question_records, sentence, write_lines
 from tests.training.helpers import chat_rows, contrastive_rows, rag_rows, write_rows
-from training.paper import ablations, embedder, rag
+from training.paper import embedder, rag
 from training.paper.__main__ import main
+from training.paper.plan import ablations
 from training.prefer import tune
 
 COMMANDS = ("table1", "rerank", "fewshot", "rag", "kto", "ablations")
