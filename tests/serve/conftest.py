@@ -30,6 +30,14 @@ class Server:
         return f"{self.url}/v1"
 
 
+def until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits for it, and fails where it does not come."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 @contextmanager
 def serving(model: Any, settings: Settings) -> Iterator[Server]:
     """The routes over this model in a thread of this process, on a free port."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pytest
 from grit_app.errors import Cancelled, InputError
 from grit_app.gritlm.scheduler import Job
 from grit_app.serve.embedder import Embedder
+from tests.serve.conftest import until
 
 
 @pytest.fixture
@@ -36,13 +36,6 @@ def busy(embedder: Embedder) -> Iterator[None]:
             until(lambda: model.scheduler.is_busy and any(line.waiting for line in model.scheduler._lines.values()))
             yield
         first.result(20)
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def gathered(embedder: Embedder) -> int:
