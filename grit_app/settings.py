@@ -121,8 +121,8 @@ class Settings:
         "Largest file that may be uploaded.",
     )
     max_pages: int = _knob(
-        2000,
-        "Longest document that may be uploaded.",
+        10_000,
+        "Pages of a document that are read; those behind them are named in its row.",
     )
     max_files: int = _knob(
         50,

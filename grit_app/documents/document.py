@@ -25,13 +25,13 @@ class Limits:
     """How large a file may be. Shown to people before they upload."""
 
     max_bytes: int = 50_000_000
-    max_pages: int = 2_000
+    max_pages: int = 10_000
     max_characters: int = 10_000_000
     max_documents: int = 1_000
     """In one library."""
     seconds: float = 180.0
-    """Processor time for reading one file; a page that never ends must not hold up the app. Not wall-clock time: with
-    every core busy training, an honest manual of 91 pages was given up at page 50."""
+    """Processor time for reading one file or, of a PDF, from page to page; a page that never ends must not hold up the
+    app. Not wall-clock time: with every core busy training, an honest manual of 91 pages was given up at page 50."""
     ocr_pages: int = 0
     """Scanned pages of a file that are read by OCR, where that is installed; each has `OCR_SECONDS` besides."""
 

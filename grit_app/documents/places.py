@@ -26,15 +26,26 @@ class Place(NamedTuple):
     rect: Rect
 
 
+def quantised(rects: Sequence[Rect]) -> bytes:
+    """The rectangles as four numbers of two bytes each, 0 … 65,535; what lies outside a page is cut at its edge."""
+    return np.rint(_MOST * np.clip(np.nan_to_num(np.array(rects, dtype=np.float64)), 0.0, 1.0)).astype("<u2").tobytes()
+
+
 def pack(places: Sequence[Place]) -> bytes:
-    """The places as bytes, in the order given; what lies outside a page is cut at its edge."""
-    table = np.zeros(len(places), dtype=_LAYOUT)
-    if places:
-        starts, stops, pages, rects = zip(*places, strict=True)
-        table["start"] = starts
-        table["length"] = np.minimum(_MOST, np.subtract(stops, starts))
-        table["page"] = np.minimum(_MOST, pages)
-        table["rect"] = np.rint(_MOST * np.clip(np.nan_to_num(np.array(rects, dtype=np.float64)), 0.0, 1.0))
+    """The places as bytes, in the order given."""
+    if not places:
+        return b""
+    starts, stops, pages, rects = zip(*places, strict=True)
+    return pack_quantised(starts, stops, pages, quantised(rects))
+
+
+def pack_quantised(starts: Sequence[int], stops: Sequence[int], pages: Sequence[int], rects: bytes) -> bytes:
+    """The same from columns, with what `quantised` gave."""
+    table = np.zeros(len(starts), dtype=_LAYOUT)
+    table["start"] = starts
+    table["length"] = np.minimum(_MOST, np.subtract(stops, starts))
+    table["page"] = np.minimum(_MOST, pages)
+    table["rect"] = np.frombuffer(rects, dtype="<u2").reshape(-1, 4)
     return table.tobytes()
 
 

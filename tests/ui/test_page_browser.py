@@ -21,7 +21,7 @@ pytestmark = pytest.mark.browser
 def test_upload_ask_cite_and_a_second_visitor_sees_nothing_of_it(open_page: OpenPage, tmp_path: Path) -> None:
     mine = open_page()
     open_tab(mine, "Document Q&A")
-    expect(mine.get_by_text("up to 1 MB and 2,000 pages each")).to_be_visible()
+    expect(mine.get_by_text("up to 1 MB and 10,000 pages each")).to_be_visible()
     add(mine, SAMPLE)
     wait_for(file_row(mine, "field_guide.pdf").locator(".chip.ready"))
     expect(file_row(mine, "field_guide.pdf")).to_contain_text("6 pages")

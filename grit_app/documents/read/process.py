@@ -28,20 +28,20 @@ _GRACE_S = 5.0  # the worker sees its own deadline between pages; past this it h
 _PATIENCE = 10.0  # times the limit, in wall-clock time: a worker that waits for ever spends no processor time
 
 
-class OutOfTime(Exception):
-    """The work used up its seconds. `page`: the last one that was finished, from 1; 0: none."""
+class GaveUp(Exception):
+    """The work has no result. `page`: the last one finished of `pages`, from 1; 0: none; -1: it was not opened."""
 
-    def __init__(self, page: int) -> None:
-        super().__init__(f"given up after page {page}")
-        self.page = page
+    def __init__(self, page: int, pages: int) -> None:
+        super().__init__(f"after page {page} of {pages}")
+        self.page, self.pages = page, pages
 
 
-class BrokeDown(Exception):
-    """The process died: out of memory, or by a fault in a library. `page` as in `OutOfTime`."""
+class OutOfTime(GaveUp):
+    """It showed no progress for as long as it may."""
 
-    def __init__(self, page: int) -> None:
-        super().__init__(f"broke down after page {page}")
-        self.page = page
+
+class BrokeDown(GaveUp):
+    """The process died: out of memory, or by a fault in a library."""
 
 
 def run(
@@ -57,7 +57,7 @@ def run(
 
     task      a name in `worker.TASKS`
     data      bytes that the worker gets besides, e.g. a file that lies on no disk
-    seconds   of processor time
+    seconds   of processor time from one sign of progress to the next: a long file that is read page by page is not hung
     Raises what the worker raised of DocumentError and its kinds; Cancelled; OutOfTime; BrokeDown.
     """
     root = str(Path(grit_app.__file__).resolve().parent.parent)
@@ -69,7 +69,7 @@ def run(
         env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)},
     )
     watch = _Watch(process, seconds + _GRACE_S, cancel)
-    last_page, result = 0, None
+    last_page, pages, result = -1, 0, None
     with process, watch:
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # it died at once: told below
@@ -80,13 +80,15 @@ def run(
             if "page" not in answer:
                 result = answer
                 continue
-            last_page = answer["page"] if answer["stage"] == "reading" else last_page
-            if progress:
+            watch.signs += 1
+            if answer["stage"] == "reading":
+                last_page, pages = answer["page"], answer["pages"]
+            if progress and answer["page"]:
                 progress(answer["stage"], answer["page"], answer["pages"])
     if watch.cancelled:
         raise Cancelled("Stopped.")
     if result is None:
-        raise OutOfTime(last_page) if watch.timed_out else BrokeDown(last_page)
+        raise OutOfTime(last_page, pages) if watch.timed_out else BrokeDown(last_page, pages)
     if result.get("error") == "NoTextFound":
         raise NoTextFound(result["message"], result["scanned"])
     if "error" in result:
@@ -95,11 +97,12 @@ def run(
 
 
 class _Watch:
-    """Kills a process when it has used up its seconds of processor time or when it is cancelled."""
+    """Kills a process that used its seconds of processor time without a sign of progress, or that is cancelled."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", seconds: float, cancel: threading.Event | None) -> None:
         self.process, self.seconds, self.cancel = process, seconds, cancel
-        self._give_up = time.monotonic() + _PATIENCE * seconds
+        self.signs = 0
+        """Of progress, so far."""
         self.timed_out = self.cancelled = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -115,9 +118,13 @@ class _Watch:
         self._thread.join()
 
     def _run(self) -> None:
+        signs, spent, begin = 0, 0.0, time.monotonic()
         while not self._done.wait(0.05):
             self.cancelled = self.cancel is not None and self.cancel.is_set()
-            self.timed_out = time.monotonic() > self._give_up or _processor_s(self.process.pid) > self.seconds
+            now, used = time.monotonic(), _processor_s(self.process.pid)
+            if signs != self.signs:
+                signs, spent, begin = self.signs, used, now
+            self.timed_out = now - begin > _PATIENCE * self.seconds or used - spent > self.seconds
             if self.cancelled or self.timed_out:
                 self.process.kill()
                 return

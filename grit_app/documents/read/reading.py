@@ -7,13 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from grit_app.documents.document import ID_LENGTH, OCR_SECONDS, Document, Limits, Page, Section, Table
+from grit_app.documents.document import ID_LENGTH, Document, Limits, Page, Section, Table
 from grit_app.documents.read.kinds import KINDS, OFFICE_SUFFIXES
-from grit_app.documents.read.process import BrokeDown, OutOfTime, Progress, run
+from grit_app.documents.read.process import BrokeDown, GaveUp, OutOfTime, Progress, run
 from grit_app.documents.read.text.files import MARKDOWN_SUFFIXES, TEXT_SUFFIXES
 from grit_app.errors import Cancelled, DocumentError
 
 __all__ = ["Document", "Limits", "Page", "read_document"]
+
+MOST_LEFT_OUT = 2
+"""Pages of a PDF that are left out because their reader hangs or dies; each costs another reading of the file."""
 
 
 def read_document(
@@ -48,23 +51,41 @@ def read_document(
         "plain_copy": str(plain_copy.resolve()) if plain_copy else None,
         "encoding": encoding,
     }
-    seconds = limits.seconds + OCR_SECONDS * limits.ocr_pages
     try:
-        answer = run(_task(data, name), request, seconds, progress=progress, cancel=cancel)
+        answer = _answered(_task(data, name), request, limits, progress, cancel)
     except Cancelled:
         raise Cancelled(f"Reading {name} was stopped.") from None
     except OutOfTime as error:
         raise DocumentError(
-            f"{name} took longer than {limits.seconds:.0f} seconds to read and was given up after page {error.page}."
+            f"{name} took longer than {limits.seconds:.0f} seconds to read and was given up {_where(error)}."
         ) from None
     except BrokeDown as error:
         raise DocumentError(
-            f"{name} cannot be read: reading it broke down after page {error.page}. Save it anew and try again."
+            f"{name} cannot be read: reading it broke down {_where(error)}. Save it anew and try again."
         ) from None
     document = _document(answer["document"])
     if progress and document.kind != "pdf":
         progress("reading", len(document.pages), len(document.pages))
     return document
+
+
+def _answered(
+    task: str, request: dict[str, Any], limits: Limits, progress: Progress | None, cancel: threading.Event | None
+) -> dict[str, Any]:
+    """What the worker answers. It is asked again without a page on which it hung or died, while others are left."""
+    left_out: list[int] = []
+    while True:
+        try:
+            return run(task, {**request, "left_out": left_out}, limits.seconds, progress=progress, cancel=cancel)
+        except GaveUp as error:
+            is_in_page = 0 <= error.page < error.pages and error.page not in left_out
+            if not is_in_page or len(left_out) == MOST_LEFT_OUT or len(left_out) + 1 == error.pages:
+                raise
+            left_out.append(error.page)
+
+
+def _where(error: GaveUp) -> str:
+    return f"after page {error.page}" if error.page > 0 else "before its first page was read"
 
 
 def id_of_file(path: Path, limits: Limits) -> str:

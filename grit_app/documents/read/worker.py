@@ -46,6 +46,7 @@ def _read_pdf(request: Request, data: bytes) -> dict[str, Any]:
         limits=Limits(**request["limits"]),
         progress=lambda stage, page, pages: _answer(stage=stage, page=page, pages=pages),
         plain_copy=Path(request["plain_copy"]) if request["plain_copy"] else None,
+        left_out=request["left_out"],
     )
     return _sent(document)
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import math
 import re
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pypdfium2
 import pytest
 
 from grit_app.documents.document import Document, Limits, page_list
-from grit_app.documents.read import process
+from grit_app.documents.read import process, reading
+from grit_app.documents.read.pdf import reader
 from grit_app.documents.read.reading import read_document
 from grit_app.errors import Cancelled, DocumentError, NoTextFound, PasswordNeeded, SettingsError
 from tests.documents.conftest import HONEY, RIVER
@@ -184,19 +191,35 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert "cannot be opened" in sentence(error.value, "gone.pdf")
 
 
+def test_a_limit_of_bytes_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError) as error:
+        read_document(saved(tmp_path, two_pages().bytes()), limits=Limits(max_bytes=500))
+    assert "the limit is 0 MB" in sentence(error.value)
+
+
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        (Limits(max_bytes=500), "the limit is 0 MB"),
-        (Limits(max_pages=1), "has 2 pages; the limit is 1"),
-        (Limits(max_characters=100), "more than 100 characters"),
-        (Limits(seconds=1e-9), "took longer than"),
+        (Limits(max_pages=1), "the limit is 1 pages"),
+        (Limits(max_characters=len(RIVER) + 10), "the limit is 3"),
+        (Limits(seconds=1e-9), "the time for reading was over"),
     ],
 )
-def test_limits_are_told(tmp_path: Path, limits: Limits, words: str) -> None:
+def test_what_lies_before_a_limit_is_kept_and_the_rest_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits, words: str
+) -> None:
+    """A report of 10,000 pages was refused whole."""
+    monkeypatch.setattr(reader, "PAGE_SECONDS", 0.0)
+    document = reader.read_pdf(saved(tmp_path, two_pages().bytes()), "report.pdf", "0" * 64, limits=limits)
+    assert document.text == RIVER and len(document.pages) == 1
+    [note] = document.notes
+    assert note.startswith("Page 2 of report.pdf: not read, ") and words in note
+
+
+def test_a_first_page_over_the_limit_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(DocumentError) as error:
-        read_document(saved(tmp_path, two_pages().bytes()), limits=limits)
-    assert words in sentence(error.value)
+        read_document(saved(tmp_path, two_pages().bytes()), limits=Limits(max_characters=100))
+    assert "the limit is 100 characters" in sentence(error.value)
 
 
 def test_a_limit_below_one_is_refused() -> None:
@@ -210,6 +233,84 @@ def test_a_reader_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(DocumentError) as error:
         read_document(saved(tmp_path, two_pages().bytes()))
     assert "took longer" in sentence(error.value)
+
+
+def three_pages() -> Pdf:
+    pdf = two_pages()
+    pdf.page().lines(72, 700, wrap("The toll is twelve crowns.", 460))
+    return pdf
+
+
+@pytest.mark.parametrize("fault", [process.OutOfTime, process.BrokeDown])
+def test_a_page_on_which_the_reader_hangs_or_dies_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[process.GaveUp]
+) -> None:
+    """One such page lost a book."""
+    run = process.run
+    asked = []
+
+    def faulty(task: str, request: dict[str, Any], *others: Any, **named: Any) -> dict[str, Any]:
+        asked.append(list(request["left_out"]))
+        if 1 not in request["left_out"]:
+            raise fault(1, 3)
+        return run(task, request, *others, **named)
+
+    monkeypatch.setattr(reading, "run", faulty)
+    document = read_document(saved(tmp_path, three_pages().bytes()))
+    assert document.text == f"{RIVER}\nThe toll is twelve crowns." and asked == [[], [1]]
+    assert document.notes == ("Page 2 of report.pdf: reading broke down; not searched.",)
+
+
+def test_pages_are_not_left_out_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def faulty(task: str, request: dict[str, Any], *others: Any, **named: Any) -> dict[str, Any]:
+        asked.append(len(request["left_out"]))
+        raise process.BrokeDown(len(request["left_out"]), 100)
+
+    monkeypatch.setattr(reading, "run", faulty)
+    with pytest.raises(DocumentError) as error:
+        read_document(saved(tmp_path, three_pages().bytes()))
+    assert "broke down after page 2" in sentence(error.value) and asked == [0, 1, 2]
+
+
+def test_a_reader_that_shows_progress_is_not_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long file took longer than all of its time and was given up, with each of its pages read in a moment."""
+    spent = 0.0
+    process_of = SimpleNamespace(pid=0, kill=lambda: None)
+    monkeypatch.setattr(process, "_processor_s", lambda pid: spent)
+    with process._Watch(process_of, 10.0, None) as watch:  # type: ignore[arg-type]
+        for _ in range(4):
+            spent += 8.0
+            watch.signs += 1
+            time.sleep(0.15)
+        assert not watch.timed_out
+        spent += 11.0
+        time.sleep(0.15)
+        assert watch.timed_out
+
+
+def test_what_is_kept_of_a_page_is_little_more_than_its_text(tmp_path: Path) -> None:
+    """Words and their places as objects took 200 kB a page: 10,000 pages did not fit into the reader's memory."""
+    pdf = Pdf()
+    for _ in range(8):
+        pdf.page().lines(72, 740, wrap(f"{RIVER} {HONEY} " * 6, 460))
+    path = saved(tmp_path, pdf.bytes())
+    with pypdfium2.PdfDocument(str(path)) as document:
+        pages = reader._Pages(document, Limits(), ())
+        read = pages.all(math.inf)
+        for _ in range(3):
+            next(read)
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in read:
+                gc.collect()
+            kept = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+    characters = 6 * 6 * len(f"{RIVER} {HONEY} ")
+    assert kept < 12 * characters
 
 
 def test_a_reader_that_dies_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

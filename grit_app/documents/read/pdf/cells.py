@@ -12,32 +12,18 @@ are one cell of it. The first column is left alone: a lone line there is a label
 
 import re
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
 
 from grit_app.documents.read.clean import is_right_to_left
 from grit_app.documents.read.hyphens import HyphenMender
+from grit_app.documents.read.pdf.segments import Segment
 
 _ENDS = re.compile(r"[.!?:;]$")
 _MENDER = HyphenMender(())
 
 
-class Cell(Protocol):
-    """A segment of `page_layout`."""
-
-    text: str
-    x0: float
-    x1: float
-    y: float
-    size: float
-    words: list[Any]
-
-
-C = TypeVar("C", bound=Cell)
-
-
-def with_wrapped_cells(rows: Sequence[list[C]]) -> list[list[C]]:
+def with_wrapped_cells(rows: Sequence[list[Segment]]) -> list[list[Segment]]:
     """Rows from top to bottom, each from left to right; wrapped lines joined to their cells in place."""
-    joined: list[list[C]] = []
+    joined: list[list[Segment]] = []
     last_y, began = 0.0, -1  # where the last row's text ends, and which of its cells runs on already
     for row in rows:
         if len(joined) > 1 and len(row) == len(joined[-2]) == 1 and _stand_around(joined[-2][0], joined[-1], row[0]):
@@ -66,7 +52,7 @@ def with_wrapped_cells(rows: Sequence[list[C]]) -> list[list[C]]:
     return joined
 
 
-def _column(row: Sequence[C], line: C, distance: float) -> int:
+def _column(row: Sequence[Segment], line: Segment, distance: float) -> int:
     """The cell of `row` to whose text `line`, so many points above or below it, may belong; -1: none."""
     if len(row) < 2 or not 0 < distance <= 1.4 * line.size or is_right_to_left(line.text):
         return -1
@@ -77,7 +63,7 @@ def _column(row: Sequence[C], line: C, distance: float) -> int:
     return -1
 
 
-def _stand_around(above: C, row: Sequence[C], below: C) -> bool:
+def _stand_around(above: Segment, row: Sequence[Segment], below: Segment) -> bool:
     """True if two lines are a cell whose row's other cells stand at half their height."""
     up, down, place = above.y - row[0].y, row[0].y - below.y, _place(row, above)
     return (
@@ -92,15 +78,15 @@ def _stand_around(above: C, row: Sequence[C], below: C) -> bool:
     )
 
 
-def _place(row: Sequence[C], cell: C) -> int:
+def _place(row: Sequence[Segment], cell: Segment) -> int:
     return sum(other.x0 < cell.x0 for other in row)
 
 
-def _goes_on(line: Cell) -> bool:
+def _goes_on(line: Segment) -> bool:
     return next((c for c in line.text if c.isalnum()), "").islower()
 
 
-def _extend(cell: Cell, first: str, second: Cell) -> None:
+def _extend(cell: Segment, first: str, second: Segment) -> None:
     cell.text = _MENDER.continued(first, second.text)
     cell.x1 = max(cell.x1, second.x1)
     if second is not cell:

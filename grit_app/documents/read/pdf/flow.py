@@ -5,13 +5,14 @@ sentence runs on, the border lies inside a paragraph.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
 from grit_app.documents.document import Table
-from grit_app.documents.places import Place, pack
+from grit_app.documents.places import pack_quantised
 from grit_app.documents.read.clean import is_right_to_left
 from grit_app.documents.read.hyphens import HyphenMender
 from grit_app.documents.read.pdf.lines import Line, body_size
@@ -197,7 +198,7 @@ def _write(paragraphs: list[Paragraph], page_count: int, body: float) -> Flow:
                 starts[page] = written + offset
         if _is_heading(paragraph, text, body):
             result.headings.append((written, text))
-        result.places += pack(list(_places(paragraph, text, written)))
+        result.places += _places(paragraph, text, written)
         lines = [line for _, line in paragraph.lines]
         kept.append(Written(lines, text, written, paragraph.part, paragraph.is_row, _CAPTION.match(text) is not None))
         parts.append(text)
@@ -228,11 +229,12 @@ def _paragraph_text(paragraph: Paragraph, mender: HyphenMender) -> tuple[str, li
     return str(text).replace("\u00ad", ""), borders
 
 
-def _places(paragraph: Paragraph, text: str, start: int) -> Iterator[Place]:
+def _places(paragraph: Paragraph, text: str, start: int) -> bytes:
     """Where the words of a paragraph stand: each is looked for behind the one before it, without a mended hyphen."""
+    starts, stops, pages, rects = [], [], [], array("H")
     at = 0
     for page, line in paragraph.lines:
-        for word, rect in line.words:
+        for number, word in enumerate(line.drawn.split()):
             plain = word.replace("\u00ad", "")
             found = text.find(plain, at, at + len(plain) + REACH)
             if found < 0 and plain[-1:] in "-‐":
@@ -240,7 +242,11 @@ def _places(paragraph: Paragraph, text: str, start: int) -> Iterator[Place]:
                 found = text.find(plain, at, at + len(plain) + REACH)
             if found >= 0 and plain:
                 at = found + len(plain)
-                yield Place(start + found, start + at, page, rect)
+                starts.append(start + found)
+                stops.append(start + at)
+                pages.append(page)
+                rects += line.places[4 * number : 4 * number + 4]
+    return pack_quantised(starts, stops, pages, rects.tobytes())
 
 
 def _is_heading(paragraph: Paragraph, text: str, body: float) -> bool:

@@ -1,7 +1,6 @@
 """From the words of a page to its lines in reading order.
 
-1. Raised figures join the word they stand on (as superscripts); words on one baseline become segments, cut at wide
-   gaps.
+1. Words on one baseline become segments, cut at wide gaps (segments.py).
 2. A gutter is an x that a vertical band of the page leaves free, with running prose on both sides: such a band is read
    left column, then right column (right first in right-to-left text). Lines across the gutter divide bands. Repeated on
    each part.
@@ -11,40 +10,24 @@
 
 import bisect
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
-from grit_app.documents.read.clean import is_right_to_left, logical_order, normalise, raised
+from grit_app.documents.places import quantised
+from grit_app.documents.read.clean import is_right_to_left
 from grit_app.documents.read.pdf.cells import with_wrapped_cells
 from grit_app.documents.read.pdf.glyphs import Rect, Word
+from grit_app.documents.read.pdf.segments import Segment, make_segments
 
-CELL_GAP = 1.0  # em; spaces in justified prose stay below, column gutters and table gaps above
-WORD_GAP = 0.13  # em
 MAX_DEPTH = 12
 MAX_SEGMENTS = 3_000  # a page of more is a map or a plot; prose has a few hundred
 MAX_GUTTERS = 40
-MOST_ALIKE = 200  # equal words before it that a word is compared with
 # A bullet, list number or section number that stands apart from its line does not make the line a table row.
 _NUMBERING = re.compile(r"\W{1,3}|\(?\w{1,3}[.)]|\d+(\.\d+)+\.?|[A-Z](\.\d+)*\.?")
-
-
-Piece = tuple[str, Rect]
-"""A word of a line's text and its place on the page as it is shown."""
-
-
-@dataclass(slots=True)
-class Segment:
-    """Words on one baseline without a wide gap."""
-
-    text: str
-    x0: float
-    x1: float
-    y: float
-    size: float
-    words: list[Piece]
 
 
 @dataclass(slots=True)
@@ -59,10 +42,17 @@ class Line:
     cells: int = 1
     part: int = 0
     turn: int = 0
-    words: list[Piece] = field(default_factory=list)
-    """Its words with their places, in the order of its text."""
-    pieces: list[tuple[str, float, float]] = field(default_factory=list)
-    """(text, x0, x1) of its cells."""
+    drawn: str = ""
+    """Its words as they are drawn: the text, but for words that a cell of several lines cuts."""
+    places: "array[int]" = field(default_factory=lambda: array("H"))
+    """Of each word drawn (`places.quantised`): as objects they would take nine tenths of a long document's memory."""
+    apart: list[tuple[str, float, float]] = field(default_factory=list)
+    """(text, x0, x1) of its cells, where they are several."""
+
+    @property
+    def pieces(self) -> list[tuple[str, float, float]]:
+        """(text, x0, x1) of its cells, be it one."""
+        return self.apart or [(self.text, self.x0, self.x1)]
 
 
 @dataclass(slots=True)
@@ -98,152 +88,6 @@ def page_lines(words: Sequence[Word]) -> PageLines:
         if rank == 0 and segments:
             result.top, result.bottom = max(s.y for s in segments), min(s.y for s in segments)
     return result
-
-
-# ---------------------------------------------------------------- words → segments
-
-
-def make_segments(words: list[Word]) -> list[Segment]:
-    """Segments from top to bottom, left to right."""
-    words = _without_doubles([w for w in words if w.size > 0])
-    _lift_figures(words)
-    segments: list[Segment] = []
-    for group in _by_baseline(words):
-        current: list[Word] = []
-        for word in sorted(group, key=lambda w: (w.x0, w.x1)):
-            if current and not _fits(current, word):
-                segments.append(_segment(current))
-                current = []
-            current.append(word)
-        segments.append(_segment(current))
-    return [s for s in segments if s.text]
-
-
-def _without_doubles(words: list[Word]) -> list[Word]:
-    """Words drawn twice on nearly the same spot (imitated bold, shadows) once."""
-    # Most words of a page stand alone: only those whose text comes again are compared.
-    counts = Counter([w.text for w in words])
-    seen: dict[str, list[Word]] = {}
-    kept = []
-    for word in words:
-        if counts[word.text] > 1:
-            step = max(1.0, 0.2 * word.size)
-            others = seen.setdefault(word.text, [])
-            if any(abs(o.x0 - word.x0) < step and abs(o.y - word.y) < step for o in others[-MOST_ALIKE:]):
-                continue
-            others.append(word)
-        kept.append(word)
-    return kept
-
-
-def _lift_figures(words: list[Word]) -> None:
-    """Puts small words that hang on a larger one onto its baseline: note marks, exponents, ordinals, indices."""
-    ends = sorted(words, key=lambda w: w.x1)
-    starts = sorted(words, key=lambda w: w.x0)
-    end_places, start_places = [w.x1 for w in ends], [w.x0 for w in starts]
-    body = median(w.size for w in words) if words else 0.0
-    reach = min(0.4 * max((w.size for w in words), default=0.0), 2 * body)
-    for word in words:
-        if word.size > 0.9 * body or len(word.text) > 6:
-            continue
-        after = ends[bisect.bisect_left(end_places, word.x0 - reach) : bisect.bisect(end_places, word.x0 + reach)]
-        before = starts[
-            bisect.bisect_left(start_places, word.x1 - reach) : bisect.bisect(start_places, word.x1 + reach)
-        ]
-        base = next((b for b in after if _hangs(word, b, word.x0 - b.x1)), None)
-        if base is None:  # a note's own mark, or an affiliation's, stands before its word
-            base = next((b for b in before if _hangs(word, b, b.x0 - word.x1)), None)
-            if base is None:
-                continue
-        if word.y - base.y > 0.12 * base.size:
-            word.text = raised(word.text)
-        word.spaced = word.spaced and word.x1 <= base.x0
-        word.y, word.size = base.y, base.size
-
-
-def _hangs(small: Word, base: Word, gap: float) -> bool:
-    rise = abs(small.y - base.y) / base.size
-    sign = 0.75 if small.y > base.y else 0.35
-    return small.size <= 0.82 * base.size and 0.08 < rise < sign and abs(gap) < 0.3 * base.size
-
-
-def _by_baseline(words: list[Word]) -> list[list[Word]]:
-    groups: list[list[Word]] = []
-    for word in sorted(words, key=lambda w: -w.y):
-        if groups and groups[-1][0].y - word.y <= 0.22 * min(groups[-1][0].size, word.size):
-            groups[-1].append(word)
-        else:
-            groups.append([word])
-    return groups
-
-
-def _fits(current: list[Word], word: Word) -> bool:
-    last = current[-1]
-    em = max(min(last.size, word.size), 0.5 * max(last.size, word.size))
-    gap = word.x0 - max(w.x1 for w in current[-3:])
-    return -0.8 * em < gap < CELL_GAP * em
-
-
-def _segment(words: list[Word]) -> Segment:
-    glyphs: list[str] = []
-    plain = all(w.glyphs is None for w in words)
-    for before, word in zip([None, *words], words, strict=False):
-        if before and _is_apart(before, word):
-            glyphs.append(" ")
-        glyphs += word.glyphs or ([word.text] if plain else word.text)
-    text = "".join(glyphs) if plain else logical_order(glyphs)
-    tokens = normalise(text).split()
-    pieces = _pieces(words, tokens)
-    return Segment(" ".join(tokens), words[0].x0, max(w.x1 for w in words), words[0].y, _main_size(words), pieces)
-
-
-def _is_apart(before: Word, word: Word) -> bool:
-    gap = word.x0 - before.x1
-    return (word.spaced and gap > 0.02 * word.size) or gap > WORD_GAP * min(before.size, word.size)
-
-
-def _pieces(words: list[Word], tokens: list[str]) -> list[Piece]:
-    """The place of each word of a segment's text.
-
-    Words in the order of drawing and of the text differ where a script runs from right to left: there a word is known
-    by its letters.
-    """
-    drawn: list[tuple[str, Rect]] = []
-    for before, word in zip([None, *words], words, strict=False):
-        if before is not None and not _is_apart(before, word):
-            text, rect = drawn[-1]
-            drawn[-1] = (text + word.text, _union(rect, word.box))
-        else:
-            drawn.append((word.text, word.box))
-    if len(drawn) == len(tokens) and all(word.glyphs is None for word in words):
-        return [(token, rect) for token, (_, rect) in zip(tokens, drawn, strict=True)]
-    by_letters: dict[str, list[Rect]] = {}
-    for text, rect in reversed(drawn):
-        by_letters.setdefault(_letters(normalise(text)), []).append(rect)
-    whole = drawn[0][1]
-    for _, rect in drawn:
-        whole = _union(whole, rect)
-    found = []
-    for token in tokens:
-        rects = by_letters.get(_letters(token))
-        found.append((token, rects.pop(0) if rects else whole))
-    return found
-
-
-def _letters(text: str) -> str:
-    return "".join(sorted(c for c in text if c.isalnum())) or text
-
-
-def _union(a: Rect, b: Rect) -> Rect:
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
-
-
-def _main_size(words: list[Word]) -> float:
-    """The size of most letters: a long word in another font does not make a line another paragraph."""
-    sizes: Counter[float] = Counter()
-    for word in words:
-        sizes[round(word.size, 2)] += len(word.text)
-    return sizes.most_common(1)[0][0]
 
 
 # ---------------------------------------------------------------- segments → parts in reading order
@@ -362,17 +206,30 @@ def _rows(segments: list[Segment]) -> list[Line]:
             rows.append([segment])
     for row in rows:
         row.sort(key=lambda s: s.x0)
+    rects: list[Rect] = []
     for row in with_wrapped_cells(rows):
         ordered = row[::-1] if sum(is_right_to_left(s.text) for s in row) * 2 > len(row) else row
         size = max(row, key=lambda s: len(s.text)).size
         numbered = len(row) == 2 and _NUMBERING.fullmatch(ordered[0].text)
-        cells = 1 if numbered else len(row)
-        lines.append(Line(" ".join(s.text for s in ordered), row[0].x0, row[-1].x1, row[0].y, size, cells,
-                          words=[piece for s in ordered for piece in s.words],
-                          pieces=[(s.text, s.x0, s.x1) for s in ordered]))  # fmt: skip
+        text = " ".join(s.text for s in ordered)
+        words = [piece for s in ordered for piece in s.words]
+        drawn = " ".join(word for word, _ in words)
+        lines.append(Line(text, row[0].x0, row[-1].x1, row[0].y, size, 1 if numbered else len(row),
+                          drawn=text if drawn == text else drawn,
+                          apart=[(s.text, s.x0, s.x1) for s in ordered] if len(row) > 1 else []))  # fmt: skip
+        rects += [rect for _, rect in words]
         gaps.append(max((b.x0 - a.x1 for a, b in pairwise(row)), default=0.0) / size)
+    _place_words(lines, rects)
     _join_stretched_lines(lines, gaps)
     return lines
+
+
+def _place_words(lines: list[Line], rects: list[Rect]) -> None:
+    """Gives each line the places of its words."""
+    places, at = array("H", quantised(rects)), 0
+    for line in lines:
+        stop = at + 4 * len(line.drawn.split())
+        line.places, at = places[at:stop], stop
 
 
 def _join_stretched_lines(lines: list[Line], gaps: list[float]) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,8 @@ from grit_app.documents.read.pdf.mended import mended
 from grit_app.documents.read.pdf.recognition import Recogniser, can_recognise
 from grit_app.errors import DocumentError, NoTextFound, PasswordNeeded
 
+PAGE_SECONDS = 0.2
+"""Processor time for each page besides the limit of a file; an ordinary one takes 0.03."""
 HOW_TO_RECOGNISE = "It is done here once rapidocr is installed (pip install rapidocr)."
 _BLANK_NOTICE = re.compile(r"\W*(this )?page (is |was )?(intentionally |deliberately )?(left )?blank\W*", re.IGNORECASE)
 
@@ -32,41 +34,73 @@ def read_pdf(
     limits: Limits,
     progress: Callable[[Stage, int, int], None] | None = None,
     plain_copy: Path | None = None,
+    left_out: Sequence[int] = (),
 ) -> Document:
-    """The document in the PDF file at `path`, called `name` in messages.
+    """The document in the PDF file at `path`, called `name` in messages; where a limit is met, the pages before it.
 
+    progress    called with (stage, pages done, all), for the first time when the file is open and no page is read
     plain_copy  where to write the file without its encryption, if it has one, so that its pages can be shown later
+    left_out    indices of pages that are not to be read
     Raises PasswordNeeded, NoTextFound or DocumentError, each with one sentence that names the file.
     """
-    deadline = time.process_time() + limits.seconds
+    started = time.process_time()
     with _open(path, name, password) as document:
-        count = _page_count(document, name, limits)
         if plain_copy is not None and pdfium_c.FPDF_GetSecurityHandlerRevision(document) != -1:
             document.save(str(plain_copy), flags=pdfium_c.FPDF_REMOVE_SECURITY)
-        labels = [document.get_page_label(i).strip() or str(i + 1) for i in range(count)]
-        pages, failed, read_for = [], [], WordReader(document)
-        characters = 0
-        for number in range(count):
-            try:
-                words = read_for.read(number)
-            except pypdfium2.PdfiumError:
-                words = PageWords()
-                failed.append(number)
-            characters += sum(len(w.text) for w in words.words)
-            if characters > limits.max_characters:
-                raise DocumentError(
-                    f"{name} holds more than {limits.max_characters:,} characters, the limit. Split it."
-                )
-            pages.append(_Read(words))
+        count = len(document)
+        deadline = started + limits.seconds + PAGE_SECONDS * count
+        read = _Pages(document, limits, left_out)
+        for done in read.all(deadline):
             if progress:
-                progress("reading", number + 1, count)
+                progress("reading", done, read.stop)
+        labels = [document.get_page_label(i).strip() or str(i + 1) for i in range(len(read.pages))]
+        _recognise(document, read.pages, labels, limits, deadline, progress)
+    if not read.pages:
+        raise DocumentError(f"{name} cannot be read: {read.why}. Split it.")
+    unread = list(range(len(read.pages), count))
+    notes = [f"{page_list(unread).capitalize()} of {name}: not read, {read.why}. Split the file."] if unread else []
+    return _compose(name, sha256, read, labels, notes)
+
+
+class _Pages:
+    """The pages of a document one after the other, until a limit is met.
+
+    stop   pages that are to be read at most
+    why    those behind them are not
+    """
+
+    def __init__(self, document: pypdfium2.PdfDocument, limits: Limits, left_out: Sequence[int]) -> None:
+        self.pages: list[_Read] = []
+        self.failed: list[int] = []
+        self.left_out = [number for number in left_out if number < len(document)]
+        self.stop = min(len(document), limits.max_pages)
+        self.why = f"the limit is {limits.max_pages:,} pages"
+        self._limits = limits
+        self._reader = WordReader(document)
+
+    def all(self, deadline: float) -> Iterator[int]:
+        """Reads them; yields how many are read, from 0. `deadline`: in seconds of processor time."""
+        characters = 0
+        yield 0
+        for number in range(self.stop):
+            words = self._words(number)
+            characters += sum(len(word.text) for word in words.words)
+            if characters > self._limits.max_characters:
+                self.why = f"the limit is {self._limits.max_characters:,} characters"
+                return
+            self.pages.append(_Read(words))
+            yield number + 1
             if time.process_time() > deadline:
-                raise DocumentError(
-                    f"{name} took longer than {limits.seconds:.0f} seconds to read and was given up at page "
-                    f"{number + 1} of {count}. Split it, or save it anew with another program."
-                )
-        _recognise(document, pages, labels, limits, deadline, progress)
-    return _compose(name, sha256, pages, labels, failed)
+                self.why = "the time for reading was over"
+                return
+
+    def _words(self, number: int) -> PageWords:
+        if number not in self.left_out:
+            try:
+                return self._reader.read(number)
+            except pypdfium2.PdfiumError:
+                self.failed.append(number)
+        return PageWords()
 
 
 def _recognise(
@@ -125,13 +159,6 @@ def _damaged(name: str) -> DocumentError:
     return DocumentError(f"{name} is damaged and cannot be read as a PDF. Save or download it anew and try again.")
 
 
-def _page_count(document: pypdfium2.PdfDocument, name: str, limits: Limits) -> int:
-    count = len(document)
-    if count > limits.max_pages:
-        raise DocumentError(f"{name} has {count:,} pages; the limit is {limits.max_pages:,}. Split it.")
-    return count
-
-
 class _Read:
     """What one page gave."""
 
@@ -162,8 +189,9 @@ def _letters(lines: Sequence[Line]) -> bool:
     return sum(c.isalnum() for line in lines for c in line.text) >= 3
 
 
-def _compose(name: str, sha256: str, pages: list[_Read], labels: list[str], failed: list[int]) -> Document:
-    if len(failed) == len(pages):
+def _compose(name: str, sha256: str, read: _Pages, labels: list[str], notes: list[str]) -> Document:
+    pages, failed = read.pages, read.failed
+    if len(failed) + len(read.left_out) >= len(pages):
         raise _damaged(name)
     # What a scanner or an archive stamps on every page is no text: a page of nothing else is a picture.
     kept = without_furniture([page.lines for page in pages], labels)
@@ -173,7 +201,8 @@ def _compose(name: str, sha256: str, pages: list[_Read], labels: list[str], fail
     running = flow(kept)
     if not any(map(_letters, kept)) or not running.text.strip():
         raise _no_text(name, pictures, unreadable)
-    notes = []
+    if read.left_out:
+        notes.append(f"{page_list(sorted(read.left_out)).capitalize()} of {name}: reading broke down; not searched.")
     if pictures:
         left = "" if can_recognise() else f" {HOW_TO_RECOGNISE}"
         notes.append(
