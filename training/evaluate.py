@@ -39,7 +39,7 @@ ANSWER_LIMIT = 240
 DISTRACTORS = 150
 """Other passages among which the strategies' five are found."""
 
-PARTS = ("sts", "retrieval", "cisi", "answers", "refusals", "bits_per_byte", "strategies", "talk", "speed")
+PARTS = ("sts", "retrieval", "cisi", "answers", "refusals", "bits_per_byte", "caches", "strategies", "talk", "speed")
 TRAINING_PARTS = ("sts", "retrieval", "answers", "bits_per_byte")
 """What is measured during a run: without baselines, and without what takes minutes."""
 
@@ -84,6 +84,7 @@ def measure(
                 "stories": language.bits_per_byte(model, prose[:20]),
                 **({"held_out": language.bits_per_byte(model, prose[20:])} if prose[20:] else {}),
             },
+            "caches": lambda: answers.caches(model, suite.draw(("wiki",), asked, seed), seed),
             "strategies": lambda: answers.strategies(
                 model, suite.draw(ALL_SETS, max(6, asked // 5), seed), suite.contexts()[:DISTRACTORS], seed
             ),

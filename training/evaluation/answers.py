@@ -17,7 +17,7 @@ from grit_app.gritlm import GritLM, Sampling
 from grit_app.rag.answering import answer
 from grit_app.rag.events import Answer, Done
 from grit_app.rag.run import AnswerMode
-from grit_app.rag.strategies import STRATEGIES
+from grit_app.rag.strategies import REFERENCE, STRATEGIES
 from training.evaluation.baselines import overlap_sentence
 from training.evaluation.ranking import items_by_group
 from training.evaluation.suite import Item, Suite
@@ -25,6 +25,8 @@ from training.evaluation.suite import Item, Suite
 MODES: tuple[AnswerMode, ...] = ("quote", "short", "free")
 STRATEGY_MODES: tuple[AnswerMode, ...] = ("short", "free")
 """A quote and its short answer are the same choice; F1 tells more of the latter."""
+
+CACHE_STRATEGIES = (REFERENCE, "docs_cache", "docs_query_cache")
 
 RETRIEVED = 5
 NEW_TOKENS = 32
@@ -117,6 +119,14 @@ def strategies(model: GritLM, items: Sequence[Item], others: Sequence[str], seed
             for record in records
         }
     return found
+
+
+def caches(model: GritLM, items: Sequence[Item], seed: int) -> dict[str, Any]:
+    """F1 of free answers over the right passage by strategy: what a joined cache costs there."""
+    questions = [Question(item.question, item.context, item.answers) for item in items]
+    setup = quality.Setup(new_tokens=NEW_TOKENS, seed=seed)
+    records = quality.measure(model, questions, CACHE_STRATEGIES, [1], setup)["records"]
+    return {record["strategy"]: {"f1": record["f1"]} for record in records}
 
 
 def _ask(model: GritLM, pool: PassagePool, item: Item, mode: AnswerMode, hits: Sequence[Hit]) -> str:

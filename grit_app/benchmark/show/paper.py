@@ -64,8 +64,15 @@ SECTIONS: Final = (
 )
 """Command, title, published tables."""
 
-METRICS: Final = ("retrieval/vectors/recall@1", "sts/model", "answers/wiki/free/f1", "bits_per_byte/stories")
-"""What the arms of the ablations are compared by."""
+METRICS: Final = {
+    "retrieval/vectors/recall@1": "recall@1",
+    "sts/model": "STS-B",
+    "caches/rag_doc_query/f1": "F1, full prefill",
+    "caches/docs_cache/f1": "F1, passage cached",
+    "caches/docs_query_cache/f1": "F1, passage and question cached",
+    "bits_per_byte/stories": "bits a byte",
+}
+"""What the arms of the ablations are compared by, with the heads of their columns."""
 
 
 def published(folder: Path = FOLDER) -> dict[str, Any]:
@@ -176,11 +183,15 @@ def _measured(recording: dict[str, Any]) -> list[Table]:
     if has_one_seed(rows):
         notes.append("One seed tells nothing of the noise: no difference here is known to be one.")
     notes += [
-        f"{metric}: the noise of the seeds is larger than the effect of {'; '.join(noisy)}."
-        for metric in METRICS
+        f"{head}: the noise of the seeds is larger than the effect of {'; '.join(noisy)}."
+        for metric, head in METRICS.items()
         if (noisy := within_noise(rows, metric)) and not has_one_seed(rows)
     ]
-    forms = {"answers": ("Measured", _answers), "times": ("Measured times", _times)}
+    forms = {
+        "answers": ("Measured", _answers),
+        "times": ("Measured times", _times),
+        "ablations": ("Measured", _arms),
+    }
     made = []
     for name, (title, told) in forms.items():
         if own := [row for row in rows if row["table"] == name]:
@@ -259,11 +270,22 @@ def _answers(rows: Rows) -> tuple[list[str], list[list[str]]]:
     return head, body
 
 
-def interval(row: dict[str, Any], signed: bool = False) -> str:
-    sign = "+" if signed else ""
+def _arms(rows: Rows) -> tuple[list[str], list[list[str]]]:
+    """A row for each arm, a column for each metric."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        digits = 1 if row["metric"].endswith("/f1") else 3
+        found.setdefault(row["task"], {})[row["metric"]] = interval(row, digits=digits)
+    seeds = {row["task"]: str(row["n"]) for row in rows}
+    body = [[arm, *(cells.get(metric, "–") for metric in METRICS), seeds[arm]] for arm, cells in found.items()]
+    return ["arm", *METRICS.values(), "seeds"], body
+
+
+def interval(row: dict[str, Any], signed: bool = False, digits: int = 3) -> str:
+    form = f"{'+' if signed else ''}.{digits}f"
     if row["low"] == row["high"]:
-        return f"{row['value']:{sign}.3f} (no interval known)"
-    return f"{row['value']:{sign}.3f} ({row['low']:{sign}.3f} … {row['high']:{sign}.3f})"
+        return f"{row['value']:{form}} (no interval known)"
+    return f"{row['value']:{form}} ({row['low']:{form}} … {row['high']:{form}})"
 
 
 def percent(row: dict[str, Any]) -> str:

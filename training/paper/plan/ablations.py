@@ -26,11 +26,12 @@ import yaml
 from grit_app.benchmark import environment
 from grit_app.benchmark.show.paper import FOLDER, METRICS
 from grit_app.errors import InputError
+from grit_app.rag.strategies import REFERENCE as REFERENCE_STRATEGY
 from training.evaluate import flatten
 from training.paper.plan.arms import MISSING, REFERENCE, Arm, arm_recipe, arms_of, folder_of, load_recipe
 
 EMBEDDING_PARTS: Final = ("sts", "retrieval")
-WRITING_PARTS: Final = ("answers", "bits_per_byte")
+WRITING_PARTS: Final = ("caches", "bits_per_byte")
 RECIPE: Final = Path("training/recipes/gritlm-135m.yaml")
 WORK: Final = Path("runs/ablations")
 STEPS: Final = 100
@@ -140,6 +141,8 @@ def _one(
         )
         found = json.loads(measured.read_text(encoding="utf-8"))
         scores |= {part: found[part] for part in parts}
+    if arm.writes == "base":
+        scores["caches"] = {name: scores["caches"][name] for name in ("none", REFERENCE_STRATEGY)}
     result.write_text(json.dumps({"settings": settings, "scores": scores}, indent=1) + "\n", encoding="utf-8")
     return flatten(scores)
 

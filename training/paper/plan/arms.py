@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import yaml
 
 from grit_app.errors import InputError
-from training.config import DataFile
+from training.config import DataFile, OptimizerConfig
 from training.data.formats import open_datasets
 
 Settings = Mapping[str, Any]
@@ -30,7 +30,11 @@ class Arm:
     """Settings, named with dots, that differ from the recipe."""
 
     writes: Literal["trained", "base"] = "trained"
-    """base: adapters are switched off to write, so that part is the untouched start model's."""
+    """base: adapters are switched off to write, so that part is the untouched start model's. Keys and values of the
+    embedding pass then belong to other weights than those that write: nothing is told of joined caches."""
+
+    rate_factor: float = 1.0
+    """What the recipe's learning rate is multiplied by."""
 
     run: str = ""
     """The arm whose run this one measures in another way; empty: its own."""
@@ -41,14 +45,19 @@ class Arm:
 
 REFERENCE: Final = "as the recipe says"
 ADAPTER: Final = {"mode": "embedding", "adapter.method": "lora"}
+ADAPTER_RATE: Final = 10.0
+"""Adapters start from nothing and are few: at the rate of all weights a short run would not move them."""
+
 ARMS: Final[dict[str, Arm]] = {
     REFERENCE: Arm(),
     # One model or two: unified is the recipe itself.
     "embedding only": Arm({"mode": "embedding"}),
     "generative only": Arm({"mode": "generative"}),
-    "retrieval adapter, switched": Arm(ADAPTER, writes="base", needs_base=True),
-    "retrieval adapter, always on": Arm(ADAPTER, run="retrieval adapter, switched", needs_base=True),
-    "joint adapter": Arm({"adapter.method": "lora"}, needs_base=True),
+    "retrieval adapter, switched": Arm(ADAPTER, writes="base", rate_factor=ADAPTER_RATE, needs_base=True),
+    "retrieval adapter, always on": Arm(
+        ADAPTER, rate_factor=ADAPTER_RATE, run="retrieval adapter, switched", needs_base=True
+    ),
+    "joint adapter": Arm({"adapter.method": "lora"}, rate_factor=ADAPTER_RATE, needs_base=True),
     # Attention × pooling.
     "causal, weighted mean": Arm({"model.attention": "cccc", "model.pooling": "weightedmean"}),
     "causal, last token": Arm({"model.attention": "cccc", "model.pooling": "lasttoken"}),
@@ -125,7 +134,9 @@ def arm_recipe(recipe: Settings, arm: Arm, steps: int, seed: int, output_dir: Pa
     """The recipe that the arm is trained with."""
     changed = deepcopy(dict(recipe))
     changed.pop("evaluation", None)
+    rate = float(recipe.get("optimizer", {}).get("learning_rate", OptimizerConfig().learning_rate))
     own = {
+        "optimizer.learning_rate": rate * arm.rate_factor,
         "run.steps": steps,
         "run.minutes": None,
         "run.seed": seed,
