@@ -5,12 +5,14 @@ Starts the app in a process of its own, with an empty data folder, and drives it
 1. manual    one visitor uploads a long document; another says hello, a third asks a ready document, until it is read
 2. load      all visitors chat, upload, ask and compare without a pause; the last one measures in the Caching tab
 
-Each visitor's documents hold codes that nobody else has, and all ask with the same words (visitors/tasks.py).
+With `--clients`, so many programs use /v1 in the second phase beside the pages, each with a key of its own. Visitors'
+and clients' documents hold codes that nobody else has, and all ask with the same words (visitors/tasks.py, clients.py).
 """
 
 from __future__ import annotations
 
 import random
+import secrets
 import socket
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from jsonargparse import ArgumentParser
 from grit_app.benchmark.environment import describe
 from grit_app.benchmark.options import parse, teller, write_result
 from grit_app.benchmark.timing import summarize
+from grit_app.benchmark.visitors.clients import Client
 from grit_app.benchmark.visitors.page import PageVisitor
 from grit_app.benchmark.visitors.tasks import Actor, Outcome, answer_of, codes_of
 from grit_app.errors import SettingsError
@@ -101,12 +104,13 @@ def _resident(process: psutil.Process) -> int:
 
 
 @contextmanager
-def started_app(model: str | None, log: Path) -> Iterator[tuple[str, int]]:
+def started_app(model: str | None, log: Path, keys: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
     """The app in a process of its own: its address and process id. Raises SettingsError with its words if it ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     flags = {"host": "127.0.0.1", "port": port, "data_dir": log.parent / "data", "model": model or "auto"}
+    flags |= {"api_key": ",".join(keys)} if keys else {}
     command = [sys.executable, "-m", "grit_app", *(f"--{name}={value}" for name, value in flags.items())]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -136,13 +140,18 @@ def _is_ready(url: str) -> bool:
 class Crowd:
     """All visitors' pages over one app."""
 
-    def __init__(self, url: str, visitors: int, seed: int, context: ExitStack) -> None:
+    def __init__(self, url: str, visitors: int, keys: Sequence[str], seed: int, context: ExitStack) -> None:
         self._random = random.Random(seed)
-        codes = [codes_of(number, seed) for number in range(visitors)]
+        codes = [codes_of(number, seed) for number in range(visitors + len(keys))]
         self.actors = []
+        self.clients = []
         for number, own in enumerate(codes):
             foreign = [code for other in codes if other is not own for code in other]
-            self.actors.append(Actor(context.enter_context(PageVisitor(url)), number, own, foreign))
+            if number < visitors:
+                self.actors.append(Actor(context.enter_context(PageVisitor(url)), number, own, foreign))
+            else:
+                key = keys[number - visitors]
+                self.clients.append(context.enter_context(Client(url, number, key, own, foreign)))
 
     def prepare(self, log: Log) -> None:
         """One after another: a first document each, and the reply that the idle app gives to the greeting."""
@@ -153,6 +162,8 @@ class Crowd:
             actor.expected_reply = self.actors[0].expected_reply or reply
             if reply != actor.expected_reply:
                 log.crashes.append(f"visitor {actor.number}: another reply of the idle app: {reply!r}")
+        for client in self.clients:
+            client.prepare()
 
     def manual(self, path: Path, log: Log) -> bool:
         """The first phase. Whether the long document was read to its end."""
@@ -189,6 +200,9 @@ class Crowd:
             last = actor is self.actors[-1] and len(self.actors) > 1
             action = actor.measure if last else self._turns(actor)
             threads.append(log.work(f"visitor {actor.number}", action, lambda: time.monotonic() >= ends))
+        for client in self.clients:
+            client.phase = "load"
+            threads.append(log.work(f"client {client.number}", client.act, lambda: time.monotonic() >= ends))
         time.sleep(seconds)
         stopping = time.monotonic()
         if len(self.actors) > 1:
@@ -246,14 +260,21 @@ def made_manual(path: Path) -> Path:
 
 
 def measure(
-    url: str, pid: int, visitors: int, minutes: float, manual: Path | None, seed: int, tell: Callable[[str], None]
+    url: str,
+    pid: int,
+    visitors: int,
+    minutes: float,
+    manual: Path | None,
+    seed: int,
+    tell: Callable[[str], None],
+    keys: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Drives the app at this address, a process of this id; gives the result."""
+    """Drives the app at this address, a process of this id; gives the result. A client for each of `keys`."""
     log = Log()
     with tempfile.TemporaryDirectory(prefix="grit-load-") as folder, ExitStack() as context:
-        crowd = Crowd(url, visitors, seed, context)
+        crowd = Crowd(url, visitors, keys, seed, context)
         crowd.prepare(log)
-        tell(f"{visitors} visitors are ready")
+        tell(f"{visitors} visitors and {len(keys)} clients are ready")
         is_read = None
         if visitors > 1:
             is_read = crowd.manual(manual or made_manual(Path(folder) / "manual.txt"), log)
@@ -263,12 +284,18 @@ def measure(
         crowd.load(60 * minutes, log)
         memory.ended.set()
         memory.join()
-        environment = describe() | {"model": httpx.get(f"{url}/v1/models").json()}
-    failed = [asdict(one) for one in log.outcomes if one.result not in ("ok", "refused")]
+        environment = describe() | {"model": _models(url, keys)}
+    failed = [asdict(one) for one in log.outcomes if one.result not in ("ok", "refused", "busy")]
     return {
         "command": "load",
         "environment": environment,
-        "plan": {"visitors": visitors, "minutes": minutes, "manual": manual.name if manual else "made", "seed": seed},
+        "plan": {
+            "visitors": visitors,
+            "clients": len(keys),
+            "minutes": minutes,
+            "manual": manual.name if manual else "made",
+            "seed": seed,
+        },
         "manual_was_read": is_read,
         "records": summary_of(log.outcomes),
         **{name: sum(one["result"] == result for one in failed) for name, result in FAILURES.items()},
@@ -278,23 +305,30 @@ def measure(
     }
 
 
+def _models(url: str, keys: Sequence[str]) -> Any:
+    headers = {"authorization": f"Bearer {keys[0]}"} if keys else {}
+    return httpx.get(f"{url}/v1/models", headers=headers).json()
+
+
 def main(argv: Sequence[str]) -> int:
     """0: nothing mixed, wrong, lost or stuck; 1: something was, see the JSON."""
     parser = ArgumentParser(prog="python -m grit_app.benchmark load", description=__doc__, exit_on_error=False)
     parser.add_argument("--model", type=str | None, default=None, help="Folder or hub name; unset: the served model.")
     parser.add_argument("--visitors", type=int, default=8, help="Pages that are open at once, 1 to 64.")
+    parser.add_argument("--clients", type=int, default=0, help="Programs that use /v1 beside them, 0 to 64.")
     parser.add_argument("--minutes", type=float, default=10.0, help="Of the second phase.")
     parser.add_argument("--manual", type=Path | None, default=None, help="The long document; unset: one is made.")
     parser.add_argument("--seed", type=int, default=0, help="Of codes and of the order of actions.")
     parser.add_argument("--json", type=Path | None, default=None, help="For the result; unset: to stdout.")
     options = parse(parser, argv)
-    if not 1 <= options.visitors <= 64 or options.minutes <= 0:
-        raise SettingsError("Use 1 to 64 visitors, and more than 0 minutes.")
+    if not 1 <= options.visitors <= 64 or not 0 <= options.clients <= 64 or options.minutes <= 0:
+        raise SettingsError("Use 1 to 64 visitors, 0 to 64 clients, and more than 0 minutes.")
     with tempfile.TemporaryDirectory(prefix="grit-load-") as folder:
         log = Path(folder) / "app.log"
-        with started_app(options.model, log) as (url, pid):
+        keys = [secrets.token_urlsafe(24) for _ in range(options.clients)]
+        with started_app(options.model, log, keys) as (url, pid):
             plan = (options.visitors, options.minutes, options.manual, options.seed)
-            result = measure(url, pid, *plan, tell=teller())
+            result = measure(url, pid, *plan, tell=teller(), keys=keys)
         result["server_errors"] = [line for line in log.read_text(errors="replace").splitlines() if " ERROR " in line]
     write_result(result, options.json)
     return int(any(result[name] for name in (*FAILURES, "stuck", "server_errors")))

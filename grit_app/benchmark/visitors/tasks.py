@@ -20,6 +20,9 @@ from grit_app.benchmark.visitors.page import PageError, PageVisitor
 PLACES: Final = ("harbour office", "boat house", "tower library", "market hall", "old mill", "post room")
 GREETING: Final = "Hello"
 REPLY_TOKENS: Final = 24
+MOST: Final = 128
+"""Visitors and clients that codes are drawn for."""
+
 TEXTS: Final = ("Bees make honey from nectar.", "The ferry leaves at nine.", "A phone with two cameras.")
 
 
@@ -41,7 +44,7 @@ class Outcome:
 
 def codes_of(visitor: int, seed: int) -> list[str]:
     """A code of six digits for each place, no visitor's like another's."""
-    drawn = random.Random(seed).sample(range(100_000, 999_999), 64 * len(PLACES))
+    drawn = random.Random(seed).sample(range(100_000, 999_999), MOST * len(PLACES))
     first = visitor * len(PLACES)
     return [str(code) for code in drawn[first : first + len(PLACES)]]
 
