@@ -5,11 +5,13 @@
                                  --held_out data/dev/squadshifts_dev.jsonl.xz
 
 Loss: −log of the expected F1 of a span drawn from the softmax of the scores over the spans of the sentence that holds
-the answer. Prints the weights as they stand in the module, and the F1 of the best span.
+the answer. Prints the F1 of the best span, and writes the weights' file with the checksum that the module must name.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from torch import Tensor
 from grit_app.benchmark.inputs.questions import Question, read_questions
 from grit_app.benchmark.measure.metrics import holds_answer, token_f1
 from grit_app.rag.quotes.sentences import sentences_of
-from grit_app.rag.quotes.spans import FEATURES, WEIGHTS, features
+from grit_app.rag.quotes.spans import FEATURES, FILE, features
+from grit_app.rag.quotes.spans import weights as served_weights
 
 Row = tuple[Tensor, Tensor]
 
@@ -65,6 +68,12 @@ def mean_f1(rows: Sequence[Row], weights: Tensor) -> float:
     return 100 * float(np.mean([float(f1[int((x.float() @ weights).argmax())]) for x, f1 in rows]))
 
 
+def file_of(weights: Sequence[float]) -> str:
+    """The weights' file: a feature a line."""
+    lines = (f"  {json.dumps(name)}: {weight:.2f}" for name, weight in zip(FEATURES, weights, strict=True))
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--files", required=True, help="question files to fit on, separated by commas")
@@ -79,11 +88,13 @@ def main() -> None:
     print(f"{len(rows)} questions, right sentence given: F1 of the best span {mean_f1(rows, weights):.1f}")
     for name in filter(None, arguments.held_out.split(",")):
         held_out = prepare(read_questions(Path(name), arguments.limit, seed=0))
-        module = mean_f1(held_out, torch.from_numpy(WEIGHTS))
+        module = mean_f1(held_out, torch.from_numpy(served_weights()))
         print(
             f"{Path(name).name}: {len(held_out)} questions; module {module:.1f}, these {mean_f1(held_out, weights):.1f}"
         )
-    print("WEIGHTS = np.array([" + ", ".join(f"{weight:.2f}" for weight in weights.tolist()) + "], dtype=np.float32)")
+    text = file_of(weights.tolist())
+    FILE.write_text(text, encoding="utf-8")
+    print(f"{FILE.name} is written; in spans.py: SHA256 = {hashlib.sha256(text.encode()).hexdigest()!r}")
 
 
 if __name__ == "__main__":

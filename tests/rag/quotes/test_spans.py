@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from grit_app.rag.quotes.spans import FEATURES, MOST_WORDS, WEIGHTS, features, short_answer
+from grit_app.errors import GritError
+from grit_app.rag.quotes import spans
+from grit_app.rag.quotes.spans import FEATURES, MOST_WORDS, features, short_answer, weights
+from training.fit.spans import file_of
 
 
 @pytest.mark.parametrize(
@@ -23,9 +28,23 @@ def test_the_kind_of_thing_asked_for_is_found(question: str, sentence: str, want
     assert sentence[span.start : span.stop] == span.text
 
 
+def test_weights_that_were_not_fitted_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = tmp_path / "span_weights.json"
+    changed.write_text(spans.FILE.read_text(encoding="utf-8").replace("1.93", "1.94"), encoding="utf-8")
+    monkeypatch.setattr(spans, "FILE", changed)
+    weights.cache_clear()
+    try:
+        with pytest.raises(GritError, match="not the file that was fitted"):
+            weights()
+    finally:
+        monkeypatch.undo()
+        weights.cache_clear()
+    assert file_of(weights().tolist()) == spans.FILE.read_text(encoding="utf-8"), "as the fitting command writes it"
+
+
 def test_features_are_named_and_bounded() -> None:
     places, rows = features("Who built the mill?", "The mill (built by Anna) burned, twice.")
-    assert rows.shape == (len(places), len(FEATURES)) and len(WEIGHTS) == len(FEATURES) == len(set(FEATURES))
+    assert rows.shape == (len(places), len(FEATURES)) and len(weights()) == len(FEATURES) == len(set(FEATURES))
     assert np.isfinite(rows).all() and rows.max() <= 12
     row = dict(zip(FEATURES, rows[places.index((10, 23))], strict=True))  # "built by Anna"
     assert row["first:other"] == row["last:name"] == row["before:other"] == row["behind:stop"] == 1
