@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tests.documents.corpus import programs
 from tests.documents.pdf_maker import file_of
 
 FONT = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>"
@@ -63,6 +64,17 @@ def form() -> bytes:
         page="/Annots [6 0 R]",
         catalog="/AcroForm << /Fields [6 0 R] >>",
         more=(field, look),
+    )
+
+
+def field(entries: bytes, *more: bytes) -> bytes:
+    """A form whose field is left to the viewer to draw."""
+    widget = b"<< /Type /Annot /Subtype /Widget /Rect [180 696 360 716] /F 4 /P 3 0 R %s >>" % entries
+    return pdf(
+        lines(b"Name of the owner:"),
+        page="/Annots [6 0 R]",
+        catalog="/AcroForm << /Fields [6 0 R] /DA (/F1 12 Tf) >>",
+        more=(widget, *more),
     )
 
 
@@ -171,6 +183,33 @@ FILES: dict[str, tuple[bytes, str]] = {
         pdf(lines(b"Seen by all.") + b"0 g 60 490 300 30 re f 1 g BT /F1 12 Tf 72 500 Td (White words.) Tj ET"),
         "Seen by all.\nWhite words.",
     ),
+    "value_of_a_parent.pdf": (field(b"/Parent 7 0 R", b"<< /FT /Tx /T (name) /V (Iris Lund) /Kids [6 0 R] >>"),
+                              "Name of the owner: Iris Lund"),
+    "choice.pdf": (field(b"/FT /Ch /Ff 131072 /T (name) /Opt [[(il) (Iris Lund)] [(am) (Ada Moor)]] /V (il)"),
+                   "Name of the owner: Iris Lund"),
+    "field_that_draws_nothing.pdf": (
+        field(b"/FT /Tx /T (name) /V (Iris Lund) /AP << /N 7 0 R >>",
+              stream(b"/Tx BMC EMC", b"/Type /XObject /Subtype /Form /BBox [0 0 200 20]")),
+        "Name of the owner: Iris Lund"),
+    "xfa_form.pdf": (pdf(lines(b"Please wait..."), catalog="/AcroForm << /Fields [] /XFA 6 0 R >> /NeedsRendering true",
+                         more=(stream(b"<xdp/>"),)), "refused: is an XFA form"),
+    "negative_size.pdf": (pdf(b"1 0 0 -1 0 792 cm BT /F1 -12 Tf -1 0 0 1 72 132 Tm (Upright words.) Tj ET"),
+                          "Upright words."),
+    "cropped_picture.pdf": (pdf(lines(b"Seen by all.") + b"q 72 600 90 90 re W n BT /F1 12 Tf 300 500 Td (Cut off.) Tj "
+                                b"ET Q"), "Seen by all."),
+    "bullet_of_symbol.pdf": (mapped(b"f0b7", lines(b"\\200 The first point.")), "• The first point."),
+    "gb18030.txt": ("钥匙由王主任保管。桥梁检修报告。".encode("gb18030"), "钥匙由王主任保管。桥梁检修报告。"),
+    "big5.txt": ("鑰匙由王主任保管。橋樑檢修報告。".encode("big5"), "鑰匙由王主任保管。橋樑檢修報告。"),
+    "utf16_chinese_without_mark.txt": ("钥匙由王主任保管。桥梁检修报告。".encode("utf-16-le"),
+                                       "钥匙由王主任保管。桥梁检修报告。"),
+    "terminal_colours.log": (b"\x1b[31mERROR\x1b[0m The pump failed.", "ERROR The pump failed."),
+    "soft_hyphens.txt": ("The har\u00adbour is open.".encode(), "The harbour is open."),
+    "separator_line.csv": (b"sep=;\r\nName;Cost\r\nMoor;3\r\n", "Name | Cost\nMoor | 3"),
+    "line_end_in_a_cell.csv": (b'Name;Note\r\n"Lund; Iris";"says ""yes""\r\nand no"\r\n',
+                               'Name | Note\nLund; Iris | says "yes" and no'),
+    "words_like_tags.md": (b"Run x with <FILE>, stop at </s>, <b>never</b> sooner.<br>Then go.",
+                           "Run x with <FILE>, stop at </s>, never sooner. Then go."),
+    **programs.FILES,
     "cut_inside_a_letter.txt": ("Café Zürich is kept by José Müller.\n".encode() * 2 + b"Na\xc3",
                                 "Café Zürich is kept by José Müller.\nCafé Zürich is kept by José Müller.\nNa\ufffd"),
     "windows_1251.txt": ("Ключ хранит смотритель Пётр Орлов.".encode("cp1251"), "Ключ хранит смотритель Пётр Орлов."),

@@ -1,5 +1,6 @@
 """Web pages as lines: headings, paragraphs, list items, rows of tables, code; parsed by lxml."""
 
+import contextlib
 import re
 from typing import Any, Final
 
@@ -28,6 +29,19 @@ _BLOCKS: Final = {
     *("figcaption", "ul", "ol", "dl", "body", "html", "form", "fieldset", "address", "details", "summary", "caption"),
     *("hr", "br", "td", "th", "tr", "tbody", "thead"),
 }
+_MARKS: Final = (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
+# What writers mean by a name, after the WHATWG's standard of encodings: programs of Windows call theirs by ISO's names,
+# and who can read the name of UTF-16 in single bytes does not read UTF-16.
+_MEANT: Final = {
+    **dict.fromkeys(("iso-8859-1", "latin1", "iso8859-1", "us-ascii", "ascii"), "cp1252"),
+    **dict.fromkeys(("gb2312", "gbk", "x-gbk"), "gb18030"),
+    **dict.fromkeys(("shift_jis", "x-sjis", "shift-jis"), "cp932"),
+    **dict.fromkeys(("euc-kr", "ks_c_5601-1987", "ksc5601"), "cp949"),
+    **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-8"),
+    "iso-8859-9": "cp1254", "iso-8859-11": "cp874", "tis-620": "cp874", "big5": "big5hkscs",
+}  # fmt: skip
+_UNSEEN: Final = re.compile(r"(display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
+MOST_SPANNED: Final = 100
 _MARKUP: Final = re.compile(r"^\s*<\?xml[^>]*\?>")
 MAX_DEPTH: Final = 150
 
@@ -35,10 +49,19 @@ MAX_DEPTH: Final = 150
 def html_text(data: bytes) -> str:
     """The characters of a page, in the encoding that it names, or else in the one that its letters tell."""
     named = _CHARSET.search(data[:4096])
-    try:
-        decoded = decode(data, named[1].decode("ascii") if named else None)
-    except LookupError:
-        decoded = decode(data)
+    return text_of(data, named[1].decode("ascii", "replace") if named else "")
+
+
+def text_of(data: bytes, charset: str) -> str:
+    """The characters of bytes that name a character set, which they may not know or not be written in.
+
+    Raises ValueError if they are no text.
+    """
+    name = charset.strip().casefold()
+    named = None
+    with contextlib.suppress(LookupError):
+        named = decode(data, _MEANT.get(name, name)) if name and not data.startswith(_MARKS) else None
+    decoded = named if named is not None and not named.lost else decode(data) or named
     if decoded is None:
         raise ValueError("no text")
     return decoded.text
@@ -63,6 +86,33 @@ def _plain(text: str) -> str:
     return " ".join(normalise(text, loose_accents=False).split())
 
 
+def _is_unseen(node: Any) -> bool:
+    return node.get("hidden") is not None or _UNSEEN.search(node.get("style") or "") is not None
+
+
+def _rows(table: Any) -> list[list[str]]:
+    """The cells of a table; one that spans others has its text in the first of them alone."""
+    rows: list[list[str]] = []
+    below: dict[int, int] = {}
+    for row in table.iter("tr"):
+        cells: list[str] = []
+        for cell in (c for c in row if c.tag in ("td", "th") and not _is_unseen(c)):
+            while below.get(len(cells), 0):
+                below[len(cells)] -= 1
+                cells.append("")
+            across, down = _span(cell, "colspan"), _span(cell, "rowspan")
+            for column in range(len(cells), len(cells) + across):
+                below[column] = down - 1
+            cells += [_plain(cell.text_content()), *[""] * (across - 1)]
+        rows.append(cells)
+    return rows
+
+
+def _span(cell: Any, name: str) -> int:
+    value = (cell.get(name) or "1").strip()
+    return min(MOST_SPANNED, max(1, int(value))) if value.isdecimal() else 1
+
+
 class _Walker:
     def __init__(self) -> None:
         self.lines: list[TextLine] = []
@@ -79,7 +129,7 @@ class _Walker:
 
     def walk(self, node: Any, depth: int) -> None:
         tag = node.tag if isinstance(node.tag, str) else ""
-        if not tag or tag in _LEFT_OUT or node.get("hidden") is not None or depth > MAX_DEPTH:
+        if not tag or tag in _LEFT_OUT or depth > MAX_DEPTH or _is_unseen(node):
             return
         if tag == "table" and not node.findall(".//table"):
             self.end()
@@ -107,7 +157,7 @@ class _Walker:
         caption = node.find("caption")
         if caption is not None and _plain(caption.text_content()):
             self.lines.append(TextLine(_plain(caption.text_content())))
-        rows = [[_plain(c.text_content()) for c in row if c.tag in ("td", "th")] for row in node.iter("tr")]
+        rows = _rows(node)
         if max(map(len, rows), default=0) > 1:
             self.lines += table_lines(rows)
         else:

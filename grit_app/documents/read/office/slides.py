@@ -1,7 +1,7 @@
 """Slides (.pptx) as pages, read by python-pptx."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pptx
@@ -12,7 +12,7 @@ from grit_app.documents.read.text.plain import TextLine, table_lines
 
 
 def read_slides(data: bytes) -> list[tuple[str, list[TextLine]]]:
-    """A page for each slide: its title as a heading, texts, tables, and the speaker's notes."""
+    """A page for each slide: its title as a heading, texts, tables, charts, and the speaker's notes."""
     pages = []
     for number, slide in enumerate(pptx.Presentation(io.BytesIO(data)).slides, 1):
         title = slide.shapes.title
@@ -30,11 +30,30 @@ def _lines(shapes: Iterable[Any]) -> Iterator[TextLine]:
             yield from _lines(shape.shapes)
         elif getattr(shape, "has_table", False) and shape.has_table:
             yield from table_lines([[_plain(cell.text) for cell in row.cells] for row in shape.table.rows])
+        elif getattr(shape, "has_chart", False) and shape.has_chart:
+            yield from _chart(shape.chart)
         elif shape.has_text_frame:
             for paragraph in shape.text_frame.paragraphs:
-                if text := _plain("".join(run.text for run in paragraph.runs)):
+                for text in filter(None, map(_plain, paragraph.text.split("\v"))):
                     yield TextLine(text)
 
 
+def _chart(chart: Any) -> Iterator[TextLine]:
+    """Its title, and its figures as a table: a row for each category, a column for each series."""
+    if chart.has_title and chart.chart_title.has_text_frame:
+        yield TextLine(_plain(chart.chart_title.text_frame.text))
+    for plot in chart.plots:
+        names = [str(category) for category in plot.categories]
+        series = list(plot.series)
+        rows = [[name, *(_figure(one.values, at) for one in series)] for at, name in enumerate(names)]
+        yield from table_lines([["", *(_plain(one.name) for one in series)], *rows])
+
+
+def _figure(values: Sequence[float | None], at: int) -> str:
+    value = values[at] if at < len(values) else None
+    return "" if value is None else f"{value:.10g}"
+
+
 def _plain(text: str) -> str:
+    text = text.replace("\v", " ")
     return " ".join(normalise(text, loose_accents=False).split())

@@ -22,6 +22,13 @@ from grit_app.documents.read.clean import is_right_to_left
 from grit_app.documents.read.pdf.objects import Drawn, pointer
 
 UNREADABLE = "\ufffd"
+_SYMBOLS = {
+    0xF0B7: "•",
+    0xF0A7: "▪",
+    0xF0D8: "➢",
+    0xF0FC: "✓",
+    0xF0E0: "→",
+}  # bullets of the fonts Symbol and Wingdings
 MAX_CHARACTERS = 200_000  # on a page; a dense newspaper page has about 40,000
 TINY = 1.2  # points; smaller text is there for machines
 WIDE_MOVE = 0.6  # em; letters set this far apart are separate words
@@ -84,12 +91,14 @@ class WordReader:
 
     def __init__(self, document: pypdfium2.PdfDocument) -> None:
         self.document = document
+        if document.get_formtype() != c.FORMTYPE_NONE:
+            document.init_forms()
         self._characters: dict[int, dict[int, str]] = {}
 
     def read(self, index: int) -> PageWords:
         """Raises pypdfium2.PdfiumError if the page is damaged."""
         page = self.document[index]
-        drawn = Drawn(page)
+        drawn = Drawn(page, forms=self.document.formenv)
         if drawn.flatten():  # the values of forms and typed notes become part of the page
             page.close()
             page = self.document[index]
@@ -176,8 +185,10 @@ class WordReader:
         matrix, x, y = c.FS_MATRIX(), ctypes.c_double(), ctypes.c_double()
         c.FPDFText_GetMatrix(text_page, index, matrix)
         c.FPDFText_GetCharOrigin(text_page, index, x, y)
-        size = abs(c.FPDFText_GetFontSize(text_page, index)) * math.hypot(matrix.c, matrix.d)
-        angle = math.degrees(math.atan2(matrix.b, matrix.a)) / 90
+        size = c.FPDFText_GetFontSize(text_page, index)
+        sign = math.copysign(1.0, size)  # letters of a negative size stand the other way round
+        angle = math.degrees(math.atan2(sign * matrix.b, sign * matrix.a)) / 90
+        size = abs(size) * math.hypot(matrix.c, matrix.d)
         quarter = round(angle) % 4 if abs(angle - round(angle)) <= 0.12 else -1
         height = _turned(x.value, y.value, max(quarter, 0))[1]
         text_object = ctypes.cast(target, c.FPDF_PAGEOBJECT)
@@ -195,6 +206,8 @@ class WordReader:
             text = "-"  # how PDFium marks a hyphen at a line's end
         elif code < 32:
             text = " " if code in (9, 10, 13) else ""
+        elif code in _SYMBOLS:
+            text = _SYMBOLS[code]
         elif 0xE000 <= code < 0xF900 or _no_map(address, index):
             text = UNREADABLE
         else:

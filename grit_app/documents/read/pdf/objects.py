@@ -15,6 +15,9 @@ TINY = 1.2  # points; smaller text is there for machines
 PICTURE_BEHIND = 0.3  # of the page: invisible text over such a picture is what text recognition found in it
 _TYPED = (c.FPDF_ANNOT_FREETEXT, c.FPDF_ANNOT_WIDGET, c.FPDF_ANNOT_STAMP)
 _HIDDEN_FLAGS = c.FPDF_ANNOT_FLAG_HIDDEN | c.FPDF_ANNOT_FLAG_NOVIEW
+_PASSWORD = 1 << 13  # of a text field's flags
+MAX_OPTIONS = 1_000
+MAX_CLIPS, MAX_SEGMENTS = 20, 200  # looked at, of one text
 _INVISIBLE = (3, 7)  # text rendering modes
 _SCALE = 1_000_000
 
@@ -28,10 +31,14 @@ class Drawn:
     """The objects of one page.
 
     typed   (text, place, size) of notes and form values that have no drawing of their own; found if not given
+    forms   the document's form, which knows the values that fields inherit
     """
 
-    def __init__(self, page: pypdfium2.PdfPage, typed: list[tuple[str, Rect, float]] | None = None) -> None:
+    def __init__(
+        self, page: pypdfium2.PdfPage, typed: list[tuple[str, Rect, float]] | None = None, forms: Any = None
+    ) -> None:
         self.page = page
+        self._forms = forms
         self.seen: set[int] = set()
         self.hidden: set[int] = set()
         self.picture_share = 0.0
@@ -61,7 +68,7 @@ class Drawn:
             return True
         if self.picture_share >= PICTURE_BEHIND:
             return False
-        if c.FPDFTextObj_GetTextRenderMode(text_object) in _INVISIBLE or size < TINY:
+        if c.FPDFTextObj_GetTextRenderMode(text_object) in _INVISIBLE or size < TINY or _is_clipped(text_object):
             return True
         colour = [ctypes.c_uint() for _ in range(4)]
         if not c.FPDFPageObj_GetFillColor(text_object, *colour):
@@ -145,19 +152,46 @@ class Drawn:
             if not note:
                 continue
             if c.FPDFAnnot_GetSubtype(note) in _TYPED and not c.FPDFAnnot_GetFlags(note) & _HIDDEN_FLAGS:
-                if c.FPDFAnnot_HasKey(note, b"AP"):
+                value = _value(self._forms, note)
+                if c.FPDFAnnot_HasKey(note, b"AP") and not (value and _draws_nothing(note)):
                     self._must_flatten = True
                 else:
-                    yield from _typed(note)
+                    yield from _typed(note, value)
             c.FPDFPage_CloseAnnot(note)
 
 
-def _typed(note: Any) -> Iterator[tuple[str, Rect, float]]:
+def _value(forms: Any, note: Any) -> str:
+    """What was typed into a field, or as a note; empty for fields that are pressed or that hide it."""
+    if c.FPDFAnnot_GetSubtype(note) != c.FPDF_ANNOT_WIDGET:
+        return _string(lambda *to: c.FPDFAnnot_GetStringValue(note, b"Contents", *to), counts=True)
+    kind = c.FPDFAnnot_GetFormFieldType(forms, note) if forms else c.FPDF_FORMFIELD_TEXTFIELD
+    if kind == c.FPDF_FORMFIELD_TEXTFIELD:
+        if forms and c.FPDFAnnot_GetFormFieldFlags(forms, note) & _PASSWORD:
+            return ""
+    elif kind not in (c.FPDF_FORMFIELD_COMBOBOX, c.FPDF_FORMFIELD_LISTBOX):
+        return ""
+    chosen = [
+        _string(lambda *to, at=at: c.FPDFAnnot_GetOptionLabel(forms, note, at, *to), counts=True)
+        for at in range(min(MAX_OPTIONS, max(0, c.FPDFAnnot_GetOptionCount(forms, note))))
+        if c.FPDFAnnot_IsOptionSelected(forms, note, at)
+    ] if forms else []  # fmt: skip
+    if chosen:
+        return "\n".join(chosen)
+    if forms:
+        return _string(lambda *to: c.FPDFAnnot_GetFormFieldValue(forms, note, *to), counts=True)
+    return _string(lambda *to: c.FPDFAnnot_GetStringValue(note, b"V", *to), counts=True)
+
+
+def _draws_nothing(note: Any) -> bool:
+    """True if a field's own drawing is empty: the program that filled it left that to the viewer."""
+    if c.FPDFAnnot_GetSubtype(note) != c.FPDF_ANNOT_WIDGET:
+        return False
+    drawing = _string(lambda *to: c.FPDFAnnot_GetAP(note, c.FPDF_ANNOT_APPEARANCEMODE_NORMAL, *to), counts=True)
+    return "Tj" not in drawing and "TJ" not in drawing and "Do" not in drawing
+
+
+def _typed(note: Any, text: str) -> Iterator[tuple[str, Rect, float]]:
     """The lines of a note or of a form's value, spread from the top of its place."""
-    key = b"V" if c.FPDFAnnot_GetSubtype(note) == c.FPDF_ANNOT_WIDGET else b"Contents"
-    if c.FPDFAnnot_GetValueType(note, key) != c.FPDF_OBJECT_STRING:
-        return
-    text = _string(lambda *to: c.FPDFAnnot_GetStringValue(note, key, *to), counts=True)
     rect = c.FS_RECTF()
     c.FPDFAnnot_GetRect(note, rect)
     low, high = sorted((rect.bottom, rect.top))
@@ -186,6 +220,25 @@ def _bounds(item: Any) -> Rect:
     left, bottom, right, top = (ctypes.c_float() for _ in range(4))
     c.FPDFPageObj_GetBounds(item, left, bottom, right, top)
     return left.value, bottom.value, right.value, top.value
+
+
+def _is_clipped(text_object: Any) -> bool:
+    """True if the middle of a text lies outside what its page lets through there, as in a picture that was cropped."""
+    clip = c.FPDFPageObj_GetClipPath(text_object)
+    if not clip:
+        return False
+    left, bottom, right, top = _bounds(text_object)
+    at = (left + right) / 2, (bottom + top) / 2
+    x, y = ctypes.c_float(), ctypes.c_float()
+    for path in range(min(MAX_CLIPS, c.FPDFClipPath_CountPaths(clip))):
+        xs, ys = [], []
+        for number in range(min(MAX_SEGMENTS, c.FPDFClipPath_CountPathSegments(clip, path))):
+            if c.FPDFPathSegment_GetPoint(c.FPDFClipPath_GetPathSegment(clip, path, number), x, y):
+                xs.append(x.value)
+                ys.append(y.value)
+        if xs and not (min(xs) - 1 <= at[0] <= max(xs) + 1 and min(ys) - 1 <= at[1] <= max(ys) + 1):
+            return True
+    return False
 
 
 def _has(mark: Any, key: bytes) -> bool:

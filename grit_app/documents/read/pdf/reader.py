@@ -48,6 +48,10 @@ def read_pdf(
         if plain_copy is not None and pdfium_c.FPDF_GetSecurityHandlerRevision(document) != -1:
             document.save(str(plain_copy), flags=pdfium_c.FPDF_REMOVE_SECURITY)
         count = len(document)
+        if count == 1 and document.get_formtype() == pdfium_c.FORMTYPE_XFA_FULL:
+            raise NoTextFound(
+                f"{name} is an XFA form, whose pages Adobe's programs make while they show it. Print it to a PDF there."
+            )
         deadline = started + limits.seconds + PAGE_SECONDS * count
         read = _Pages(document, limits, left_out)
         for done in read.all(deadline):

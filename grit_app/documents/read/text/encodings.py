@@ -20,6 +20,7 @@ SAMPLE_BYTES = 40_000  # judged; all of the file is decoded
 ENOUGH = 0.35  # evidence from 0 to 1; wrong encodings stay below 0.3
 BINARY_SHARE = 0.05  # of control characters
 _LINE_ENDS = re.compile("\r\n|[\r\x0b\x85\u2028\u2029]")
+_COLOURS = re.compile(r"\x1b(\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\))")  # what a terminal does not show
 _NOT_CONTROL = b"\t\n\x0b\x0c\r\x1a\x1b"
 _CONTROL_BYTES = bytes(b for b in range(32) if b not in _NOT_CONTROL)
 _CONTROLS = dict.fromkeys(_CONTROL_BYTES)
@@ -81,6 +82,8 @@ def is_binary(data: bytes) -> bool:
 
 
 def _clean(text: str) -> str:
+    if "\x1b" in text:
+        text = _COLOURS.sub("", text)
     return _LINE_ENDS.sub("\n", text).replace("\x00", "").removeprefix("\ufeff")
 
 
@@ -194,8 +197,9 @@ class _Judge:
         self.has_own_script = language in _OWN_SCRIPT
         kana = sum("\u3040" <= c <= "\u30ff" for c in text)
         beyond = sum(not c.isascii() for c in text)
+        self.common = _COMMON.get(language)
         self.ideograph = {"Korean": -0.5, "Japanese": 0.6 if kana > 0.15 * beyond else 0.1}.get(
-            language, 0.35 if language.startswith("Chinese") else -1.0
+            language, 0.5 if language.startswith("Chinese") else -1.0
         )
         self.syllable = 0.5 if language == "Korean" else -1.0
 
@@ -211,8 +215,25 @@ class _Judge:
         if character in _QUOTES:
             return 0.3 if not (before.isalpha() and after.isalpha()) or character in "’·" else -0.5
         if "\u4e00" <= character <= "\u9fff":
-            return self.ideograph
-        return self.syllable if "가" <= character <= "힣" else -0.7
+            return self.ideograph if self._is_common(character) else min(0.0, self.ideograph)
+        return self.syllable if "가" <= character <= "힣" and self._is_common(character) else -0.7
+
+    def _is_common(self, character: str) -> bool:
+        """Whether it stands among the everyday characters with which its language's standard begins.
+
+        In a wrong encoding most characters are not: Chinese bytes read as UTF-16 give Hangul that no one writes.
+        """
+        if self.common is None:
+            return True
+        encoding, first, last = self.common
+        code = character.encode(encoding, "ignore")
+        return len(code) == 2 and first <= code[0] <= last
+
+
+# (encoding, first and last leading byte of its everyday characters): level 1 of GB 2312, Big5 and JIS X 0208; the 2,350
+# syllables of KS X 1001.
+_COMMON = {"Chinese, simplified": ("gb2312", 0xB0, 0xD7), "Chinese, traditional": ("big5", 0xA4, 0xC6),
+           "Japanese": ("euc_jp", 0xB0, 0xCF), "Korean": ("euc_kr", 0xB0, 0xC8)}  # fmt: skip
 
 
 _OWN_SCRIPT = {"Russian", "Ukrainian", "Bulgarian", "Greek", "Hebrew", "Arabic", "Thai"}

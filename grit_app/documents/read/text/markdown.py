@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from lxml.html.defs import block_tags, tags
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -15,6 +16,8 @@ from grit_app.documents.read.text.plain import TextLine, code_lines, compose
 LONGEST, MOST_BRACKETS = 20_000, 400  # in a paragraph, whose brackets the parser tries in quadratic time
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n(---|\.\.\.)(\n|\Z)", re.DOTALL)
 _TAG = re.compile(r"<[^<>]*>")
+_TAG_NAME = re.compile(r"<(/?)([a-zA-Z][\w-]*)")
+_NEWER_TAGS = {"main", "picture", "bdi", "data", "dialog", "template", "slot", "details", "summary"}
 _LINE_TAG = re.compile(r"<\s*/?\s*(br|p|div|li|tr|h[1-6])\b[^<>]*>", re.IGNORECASE)
 
 
@@ -125,18 +128,32 @@ class _Writer:
 
 
 def _seen(tokens: Sequence[Token]) -> str:
-    """The words of inline tokens: links by their words, pictures by their descriptions, code as it is."""
+    """The words of inline tokens: links by their words, pictures by their descriptions, code as it is.
+
+    What looks like a tag and is none of HTML's is a word: <FILE>, and </s> that nothing opened.
+    """
     parts = []
+    opened: set[str] = set()
     for token in tokens:
         if token.type == "image":
             parts.append(_seen(token.children or []))
         elif token.type in ("softbreak", "hardbreak"):
             parts.append("\n")
         elif token.type == "html_inline":
-            parts.append("\n" if _LINE_TAG.fullmatch(token.content) else "")
+            name = _TAG_NAME.match(token.content)
+            if name is not None and not name[1]:
+                opened.add(name[2].casefold())
+            if name is not None and _is_word(name[2].casefold(), name[1] != "", opened):
+                parts.append(token.content)
+            else:
+                parts.append("\n" if _LINE_TAG.fullmatch(token.content) else "")
         else:
             parts.append(token.content)
     return "".join(parts)
+
+
+def _is_word(name: str, closes: bool, opened: set[str]) -> bool:
+    return name not in tags | _NEWER_TAGS or (closes and name not in opened | block_tags)
 
 
 def without_tags(html: str) -> str:

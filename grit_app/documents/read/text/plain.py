@@ -1,6 +1,7 @@
 """Text files as running text: one paragraph, heading or table row a line."""
 
 import csv
+import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from grit_app.documents.read.hyphens import HyphenMender, Paragraph
 from grit_app.documents.read.text.code import code_spans, dedented
 
 LONGEST_CELL = 1_000_000
+_SOFT_HYPHEN = "\u00ad"  # where a word may be cut, and was not
+_SEPARATOR = re.compile(r"sep=(.)\n", re.IGNORECASE)  # what spreadsheets write into a first line
 _LIST_ITEM = re.compile(r"\s*([-*+•]|\d{1,3}[.)])\s+")
 
 
@@ -54,13 +57,16 @@ def code_lines(lines: Sequence[str]) -> list[TextLine]:
 
 def read_csv(data: str, name: str, sha256: str) -> Document:
     """The document of comma or tab separated values: a row a line, the first row the heads."""
+    told = _SEPARATOR.match(data)
+    data = data[told.end() :] if told else data
     try:
-        dialect: Any = csv.Sniffer().sniff(data[:20_000], ",;\t|")
+        dialect: Any = csv.Sniffer().sniff(data[:20_000], told[1] if told else ",;\t|")
     except csv.Error:
         dialect = csv.excel_tab if name.casefold().endswith(".tsv") else csv.excel
     csv.field_size_limit(LONGEST_CELL)
     try:
-        rows = [[" ".join(cell.split()) for cell in row] for row in csv.reader(data.split("\n"), dialect)]
+        reader = csv.reader(io.StringIO(data, newline=""), dialect)
+        rows = [[" ".join(cell.split()) for cell in row] for row in reader]
     except csv.Error:
         return read_text(data, name, sha256)
     return of_pages([("1", table_lines(rows))], name, sha256, "text")
@@ -99,6 +105,8 @@ def of_pages(
     for label, lines in pages:
         start = written
         for line in lines:
+            line.text = line.text.replace(_SOFT_HYPHEN, "")
+            line.cells = tuple(cell.replace(_SOFT_HYPHEN, "") for cell in line.cells)
             if line.level:
                 headings.append((written, line.text))
             marks.append((written, line))
