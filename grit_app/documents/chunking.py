@@ -17,6 +17,7 @@ import sentencex
 from grit_app.documents.document import Document, Page
 
 CountTokens = Callable[[str], int]
+SHORTEST_PASSAGE = 16  # tokens: a shorter one is half a sentence
 PAGE_SHARE = 0.3  # of the limit: a chunk this full ends with its page, so that most chunks cite one page
 HEADING_SHARE = 0.5
 MAX_TOKEN_CHARACTERS = 40  # a longer text than so many characters a token of the limit is not even tried whole

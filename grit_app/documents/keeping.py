@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from grit_app.documents.embedding import embed_chunks
 from grit_app.documents.keep.kv_store import CacheStore, Key
 from grit_app.documents.keep.memory_store import MemoryStore
 from grit_app.documents.keep.store import FolderStore, Stored
+from grit_app.documents.reports import Tell
 from grit_app.errors import DocumentError
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.model import GritLM
@@ -22,15 +22,12 @@ from grit_app.gritlm.scheduler import Job
 
 log = logging.getLogger(__name__)
 
-Tell = Callable[[Stage, int, int], None]
-"""Called with (stage, done, all)."""
-
 
 class Keeper:
     """Writes documents into a store.
 
     identity      of what makes the vectors
-    chunk_tokens  that a chunk has at most
+    chunk_tokens  that a chunk has at most; may be changed
     """
 
     def __init__(
@@ -40,7 +37,7 @@ class Keeper:
         self._store = store
         self._caches = caches
         self._identity = identity
-        self._chunk_tokens = chunk_tokens
+        self.chunk_tokens = chunk_tokens
 
     def keep(
         self,
@@ -58,7 +55,7 @@ class Keeper:
         with_caches  also keep the KV caches that embedding leaves, while the byte budget lasts
         added        when it came, in seconds since 1970; None: now
         """
-        chunks = chunk_document(document, self._model.prompts.count, self._chunk_tokens)
+        chunks = chunk_document(document, self._model.prompts.count, self.chunk_tokens)
         in_memory: list[tuple[Key, KVCache]] = []
 
         def embed(kv_folder: Path | None) -> NDArray[np.float32]:
@@ -70,7 +67,7 @@ class Keeper:
             return vectors
 
         stored = self._store.write(
-            document, chunks, self._identity, source, embed, chunk_tokens=self._chunk_tokens, added=added
+            document, chunks, self._identity, source, embed, chunk_tokens=self.chunk_tokens, added=added
         )
         for key, cache in in_memory:
             self._caches.put(key, cache)
@@ -83,7 +80,7 @@ class Keeper:
         """
         name = stored.document.name
         with Job("background").applies():
-            if stored.chunk_tokens not in (0, self._chunk_tokens) and isinstance(stored.source, Path):
+            if stored.chunk_tokens not in (0, self.chunk_tokens) and isinstance(stored.source, Path):
                 log.info("%s has passages of up to %d tokens and is cut anew.", name, stored.chunk_tokens)
                 try:
                     return self.keep(stored.document, stored.source, _nothing, with_caches=False, added=stored.added)

@@ -14,29 +14,27 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from chromadb.errors import ChromaError, InternalError
 from numpy.typing import NDArray
 
-from grit_app.documents.chunking import Chunk, of_passages
-from grit_app.documents.document import Document, Limits, Stage
-from grit_app.documents.embedding import BIDIRECTIONAL
+from grit_app.documents.chunking import SHORTEST_PASSAGE, Chunk, of_passages
+from grit_app.documents.document import Document, Limits
 from grit_app.documents.keep.fusion import Hit, Mode, cosine, fuse
 from grit_app.documents.keep.index import VectorIndex
 from grit_app.documents.keep.keywords import KeywordIndex, tokens
-from grit_app.documents.keep.kv_store import Attention, CacheStore, Key, hot_bytes_on
+from grit_app.documents.keep.kv_store import CacheStore, hot_bytes_on
 from grit_app.documents.keep.memory_store import MemoryStore
 from grit_app.documents.keep.server_index import open_index
 from grit_app.documents.keep.store import Damaged, FolderStore, Stored
-from grit_app.documents.keeping import Keeper, Tell
+from grit_app.documents.keeping import Keeper
+from grit_app.documents.passage_caches import PassageCaches
 from grit_app.documents.read.reading import id_of_file, read_document
 from grit_app.documents.read.text.languages import known_encoding
-from grit_app.documents.reports import DocumentInfo, FileReport, Progress
+from grit_app.documents.reports import DocumentInfo, FileReport, Progress, Tell, telling
 from grit_app.doors import shown
-from grit_app.errors import Cancelled, DocumentError, GritError
-from grit_app.gritlm.cache.kv_cache import KVCache
+from grit_app.errors import Cancelled, DocumentError, GritError, InputError
 from grit_app.gritlm.cache.pack import Scheme
 from grit_app.gritlm.model import GritLM
 
@@ -47,11 +45,12 @@ log = logging.getLogger(__name__)
 CANDIDATES = 50  # of each index, before fusion
 
 
-class Library:
+class Library(PassageCaches):
     """Safe to use from several threads; adding files is one at a time.
 
     folder               where documents live; None: in memory, for anonymous visitors
     cache_budget_bytes   for KV caches, 0: none are kept; in memory at most 128 MiB
+    chunk_tokens         longest passage, unless another length was chosen for the folder (`cut_anew`)
     Raises DocumentError if the folder cannot be used, or is in use by another process.
     """
 
@@ -68,7 +67,6 @@ class Library:
     ) -> None:
         self.model = model
         self.limits = limits or Limits()
-        self.chunk_tokens = chunk_tokens
         config = model.config
         self.identity = (
             f"{model.identity}/{config.prompt_version}/{config.attention}/{config.pooling}/{config.normalized}"
@@ -91,7 +89,8 @@ class Library:
         self._keywords: KeywordIndex | None = None
         self._closed = False
         self._store: FolderStore | MemoryStore = MemoryStore(model.memory) if folder is None else FolderStore(folder)
-        self._keeper = Keeper(model, self._store, self.caches, self.identity, chunk_tokens)
+        self.chunk_tokens = self._store.chosen_chunk_tokens() or chunk_tokens
+        self._keeper = Keeper(model, self._store, self.caches, self.identity, self.chunk_tokens)
         try:
             for stored in self._store.load():
                 self._take_up(self._keeper.up_to_date(stored))
@@ -159,11 +158,7 @@ class Library:
         reports: list[FileReport] = []
         called = [shown(name) for name in names or [Path(path).name for path in paths]]
         for number, (path, name) in enumerate(zip(paths, called, strict=True)):
-
-            def tell(stage: Stage, done: int, total: int, n: int = number, of: str = name) -> None:
-                if progress:
-                    progress(Progress(n, len(called), of, stage, done, total))
-
+            tell = telling(progress, number, len(called), name)
             if cancel is not None and cancel.is_set():
                 reports.append(FileReport(name, "cancelled", f"{name} was not read: stopped before."))
                 continue
@@ -203,15 +198,33 @@ class Library:
                 raise DocumentError(
                     f"{name} was not added: {limits.max_documents} documents are the limit. Remove one first."
                 )
-            self.caches.close_document(document.id)
-            source, added = plain if plain.exists() else path, None if known is None else known.added
-            try:
-                stored = self._keeper.keep(document, source, tell, cancel, with_caches=with_caches, added=added)
-            except BaseException:
-                if known is not None:
-                    self.caches.open_document(document.id, known.caches)
-                raise
+            source = plain if plain.exists() else path
+            stored = self._keep(document, source, known, tell, cancel, with_caches)
+        return FileReport.of(stored, "ready", " ".join(document.notes), name)
+
+    def _keep(
+        self,
+        document: Document,
+        source: Path,
+        known: Stored | None,
+        tell: Tell,
+        cancel: threading.Event | None,
+        with_caches: bool = True,
+    ) -> Stored:
+        """Cuts, embeds, keeps and lists a document. `known`: what it takes the place of, which stays if this raises."""
+        self.caches.close_document(document.id)
+        try:
+            added = None if known is None else known.added
+            stored = self._keeper.keep(document, source, tell, cancel, with_caches=with_caches, added=added)
+        except BaseException:
+            if known is not None and document.id in self._stored:
+                self.caches.open_document(document.id, known.caches)
+            raise
         with self._lock:
+            if known is not None and document.id not in self._stored:
+                self.caches.close_document(document.id)
+                self._store.remove(document.id)
+                raise DocumentError(f"{document.name} was removed while it was read anew.")
             try:
                 self._index.remove(document.id)
                 self._index.add(document.id, [chunk.id for chunk in stored.chunks], stored.vectors)
@@ -220,7 +233,43 @@ class Library:
                 log.warning("The vector index cannot be kept on disk, so it is kept in memory: %s", error)
                 self._register(stored)
                 self._index = self._open_index(None)
-        return FileReport.of(stored, "ready", " ".join(document.notes), name)
+        return stored
+
+    def cut_anew(
+        self,
+        chunk_tokens: int,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> list[FileReport]:
+        """Cuts all documents, and those to come, into passages of at most so many tokens; one report for each changed.
+
+        The length is kept with the folder. Where cutting is stopped or fails, the other documents keep their passages
+        until the library is opened again. Raises InputError for less than SHORTEST_PASSAGE.
+        """
+        if chunk_tokens < SHORTEST_PASSAGE:
+            raise InputError(f"Passages need at least {SHORTEST_PASSAGE} tokens, not {chunk_tokens}.")
+        self._store.choose_chunk_tokens(chunk_tokens)
+        self.chunk_tokens = self._keeper.chunk_tokens = chunk_tokens
+        waiting = [known for known in list(self._stored.values()) if known.chunk_tokens not in (0, chunk_tokens)]
+        return [
+            self._cut_one(known, telling(progress, number, len(waiting), known.document.name), cancel)
+            for number, known in enumerate(waiting)
+        ]
+
+    def _cut_one(self, known: Stored, tell: Tell, cancel: threading.Event | None) -> FileReport:
+        name = known.document.name
+        try:
+            if cancel is not None and cancel.is_set():
+                raise Cancelled
+            with self._adding, tempfile.NamedTemporaryFile(prefix="grit-") as copy:
+                source = known.source if isinstance(known.source, Path) else Path(copy.name)
+                if isinstance(known.source, bytes):
+                    source.write_bytes(known.source)
+                return FileReport.of(self._keep(known.document, source, known, tell, cancel), "ready", "", name)
+        except Cancelled:
+            return FileReport(name, "cancelled", f"{name} keeps its passages: stopped before.")
+        except GritError as error:
+            return FileReport.failed(name, error)
 
     def add_passages(
         self, documents: Mapping[str, Sequence[str]], vectors: NDArray[np.float32] | None = None
@@ -344,54 +393,3 @@ class Library:
         cosines = {r: cosine(vectors[rows[r].document_id][rows[r].index], vector) for r in candidates}
         ranked = fuse(cosines, {r: float(words[r]) for r in candidates}, k, mode, self.model.config.vector_weight)
         return [Hit(rows[row], *scores) for row, scores in ranked]
-
-    def cache_for(
-        self,
-        chunk: Chunk,
-        attention: Attention = "bidirectional",
-        ids: Sequence[int] | None = None,
-        cancel: threading.Event | None = None,
-    ) -> tuple[KVCache, Literal["hot", "warm", "built"]]:
-        """A chunk's keys and values: from memory (hot), from disk (warm), or computed now and kept (built).
-
-        bidirectional   as the embedding pass leaves them, with the embed header
-        causal          of `ids`
-        ids             of the chunk as it is read; None: in the embed format
-        cancel          an event; once it is set, Cancelled is raised while the cache is computed
-        """
-        expected = list(self.model.prompts.embed(chunk.text).ids if ids is None else ids)
-        key: Key = (chunk.id, attention)
-        found = self.caches.get(key, expected)
-        if found is not None:
-            return found
-        if attention == "causal":
-            cache = self.model.causal_cache(expected, cancel)
-        else:
-            encoding = next(iter(self.model.encode_iter([chunk.text], return_cache=True, cancel=cancel)))
-            assert encoding.cache is not None
-            cache = encoding.cache
-        return self.caches.put(key, cache), "built"
-
-    def missing_caches(self) -> list[Chunk]:
-        """Chunks whose bidirectional cache is not kept."""
-        return [chunk for chunk in list(self._rows) if not self.caches.has((chunk.id, BIDIRECTIONAL))]
-
-    def build_caches(
-        self, progress: Callable[[int, int], None] | None = None, cancel: threading.Event | None = None
-    ) -> int:
-        """Makes missing caches while the byte budget lasts, beside the questions of others; returns how many."""
-        missing = self.missing_caches()
-        built = size = 0
-        for done, chunk in enumerate(missing, 1):
-            if (cancel is not None and cancel.is_set()) or self._closed or not self.caches.room_for(size + 1):
-                break
-            if chunk.document_id in self._stored and not self.caches.has((chunk.id, BIDIRECTIONAL)):
-                cache, _ = self.cache_for(chunk)
-                size, built = cache.nbytes, built + 1
-            if progress:
-                progress(done, len(missing))
-        return built
-
-    def cache_bytes(self, document_id: str | None = None) -> int:
-        """Bytes of KV caches kept, of one document or of all."""
-        return self.caches.bytes(document_id)

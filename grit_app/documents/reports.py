@@ -1,5 +1,6 @@
 """What a library tells about files and documents."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -19,6 +20,20 @@ class Progress(NamedTuple):
     done: int
     """Pages read, or chunks embedded."""
     total: int
+
+
+Tell = Callable[[Stage, int, int], None]
+"""Called with (stage, done, all)."""
+
+
+def telling(progress: Callable[[Progress], None] | None, number: int, files: int, name: str) -> Tell:
+    """What one file's steps are told to."""
+
+    def tell(stage: Stage, done: int, total: int) -> None:
+        if progress:
+            progress(Progress(number, files, name, stage, done, total))
+
+    return tell
 
 
 @dataclass(frozen=True)

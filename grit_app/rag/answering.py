@@ -33,7 +33,7 @@ from grit_app.rag.block_caches import gather
 from grit_app.rag.events import Done, Event, FirstToken, Retrieved, Rewritten, Token
 from grit_app.rag.judge.conclusion import Written, conclude
 from grit_app.rag.judge.confidence import words_feature
-from grit_app.rag.judge.fitting import fit
+from grit_app.rag.judge.fitting import check_length, fit
 from grit_app.rag.quotes import quoting
 from grit_app.rag.quotes.cells import Cell, find_cell
 from grit_app.rag.reranking import Judgement, rerank
@@ -120,6 +120,7 @@ def answer(
         k=k,
         reranked_by=reranked_by,
     )
+    check_length(run)
     depth = max(k, RERANKED) if reranked_by else k
     events = run.events(_search(run, whole, hits, depth, documents, search_mode))
     return cancel.steps(events) if isinstance(cancel, Job) else events

@@ -22,9 +22,9 @@ from grit_app.ui.similarity import handlers as similarity
 
 HEADER = f"""
 <header class="page-head">
-  <h1>GRIT Workbench</h1>
-  <p>{escape(texts.CLAIM)} <a href="{texts.PAPER}" target="_blank" rel="noopener">The paper</a>
-  <button type="button" class="plain-button" id="show-keys" aria-label="Keys" title="Keys">?</button></p>
+  <div class="page-title"><h1>GRIT Workbench</h1>
+  <button type="button" class="plain-button" id="show-keys" aria-label="Keys" title="Keys">?</button></div>
+  <p>{escape(texts.CLAIM)} <a href="{texts.PAPER}" target="_blank" rel="noopener">The paper</a></p>
 </header>
 """
 

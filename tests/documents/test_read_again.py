@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import pytest
 from grit_app.documents import keeping
 from grit_app.documents.chunking import chunk_document
 from grit_app.documents.keep.store import FolderStore
-from grit_app.documents.library import Library
+from grit_app.documents.library import Library, Progress
 from grit_app.documents.read.text.encodings import decode
 from grit_app.documents.read.text.languages import ENCODINGS, LANGUAGES, encoding_name, known_encoding
-from grit_app.errors import DocumentError
+from grit_app.errors import DocumentError, InputError
 from grit_app.gritlm import GritLM
 from grit_app.gritlm.budget import Budget
 from tests.documents.conftest import HONEY, RIVER
@@ -236,3 +237,71 @@ def test_passages_stay_where_they_cannot_be_cut_anew(
     library = Library(model, tmp_path / "data", chunk_tokens=24)
     assert texts(library) == before
     library.close()
+
+
+def test_another_length_of_passages_cuts_what_is_there_and_what_comes(
+    library: Library, model: GritLM, tmp_path: Path
+) -> None:
+    """It could only be said when the program was started."""
+    library.add([written(tmp_path, "utf-8", MARKDOWN, "a.md"), written(tmp_path, "utf-8", HONEY, "b.txt")])
+    before, steps = [info.id for info in library.documents()], []
+    reports = library.cut_anew(24, steps.append)
+    assert [(one.name, one.state) for one in reports] == [("a.md", "ready"), ("b.txt", "ready")]
+    assert {step.name for step in steps} == {"a.md", "b.txt"} and steps[-1].done == steps[-1].total
+    library.add([written(tmp_path, "utf-8", RIVER, "c.txt")])
+    assert [info.id for info in library.documents()][:2] == before, "in the order in which they came"
+    for info in library.documents():
+        chunks = library.chunks(info.id)
+        assert list(chunks) == chunk_document(library.document(info.id), model.prompts.count, 24)
+        assert library._stored[info.id].vectors == pytest.approx(model.encode([c.text for c in chunks]), abs=1e-5)
+        assert library.cache_for(chunks[-1])[1] != "built", "caches come with the passages, as when a file is added"
+    every = texts(library)
+    (hit,) = library.search(model.encode([every[-1]])[0], "", 1, mode="vectors")
+    assert hit.chunk.text == every[-1]
+    assert library.cut_anew(24) == [], "nothing is done twice"
+    with pytest.raises(InputError, match="at least 16"):
+        library.cut_anew(3)
+
+
+def test_the_length_that_was_chosen_stays_with_the_folder(model: GritLM, tmp_path: Path) -> None:
+    library = Library(model, tmp_path / "data", chunk_tokens=60)
+    library.add([written(tmp_path, "utf-8", MARKDOWN, "a.md")])
+    library.cut_anew(24)
+    cut = texts(library)
+    library.close()
+    library = Library(model, tmp_path / "data", chunk_tokens=60)
+    assert library.chunk_tokens == 24 and texts(library) == cut
+    library.close()
+    (tmp_path / "data" / "choices.json").write_text("{")
+    library = Library(model, tmp_path / "data", chunk_tokens=60)
+    assert library.chunk_tokens == 60 and texts(library) != cut, "a damaged note is none"
+    library.close()
+
+
+def test_documents_behind_a_stop_keep_their_passages(library: Library, tmp_path: Path) -> None:
+    library.add([written(tmp_path, "utf-8", MARKDOWN, "a.md"), written(tmp_path, "utf-8", HONEY, "b.txt")])
+    _, second = (info.id for info in library.documents())
+    before, cancel = library.chunks(second), threading.Event()
+    reports = library.cut_anew(24, lambda step: cancel.set() if step.done == step.total else None, cancel)
+    assert [one.state for one in reports][-1] == "cancelled"
+    assert library.chunks(second) == before and library.cache_for(before[0])[1] != "built"
+    assert [one.state for one in library.cut_anew(24)][-1] == "ready" and library.chunks(second) != before
+
+
+@pytest.mark.parametrize("how", ["cut", "read"])
+def test_a_document_that_is_removed_while_it_is_done_anew_stays_removed(
+    library: Library, tmp_path: Path, how: str
+) -> None:
+    """It came back: what was read anew took the place that was free by then."""
+    path = written(tmp_path, "cp1251", "Wall 7: ЙШЩ " * 30)
+    library.add([path])
+    (info,) = library.documents()
+
+    def remove(step: Progress) -> None:
+        if step.stage == "embedding":
+            library.remove(info.id)
+
+    (report,) = library.cut_anew(24, remove) if how == "cut" else library.add([path], None, remove, encoding="cp1251")
+    assert report.state == "failed" and "was removed" in report.reason
+    assert library.documents() == [] and texts(library) == [] and library.cache_bytes() == 0
+    assert not list((tmp_path / "data" / "documents").glob("[!.]*"))

@@ -214,6 +214,19 @@ def test_passages_that_do_not_fit_the_context_are_dropped_from_the_end_and_it_sa
     library.close()
 
 
+@pytest.mark.parametrize("mode", ["quote", "free", "sources"])
+def test_a_question_that_does_not_fit_is_refused_before_anything_is_computed(
+    load_tiny, make_library, monkeypatch, mode
+):
+    """A pasted book was embedded first: half a minute in which nobody was told anything."""
+    small = load_tiny("mistral", max_position_embeddings=160)
+    library = make_library(small)
+    monkeypatch.setattr(type(small), "encode_iter", lambda *_, **__: pytest.fail("it was embedded"))
+    with pytest.raises(InputError, match="Shorten it"):
+        list(answer("why " * 200, library, small, mode=mode))
+    library.close()
+
+
 def test_each_passage_is_read_by_itself_and_its_answer_told(searchable, model):
     """The answers over each passage are those of doc_cache over that passage alone, token for token."""
     events = list(answer(QUESTION, searchable, model, strategy="each_cache", k=3, mode="free", sampling=SHORT))

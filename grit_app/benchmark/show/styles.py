@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any, Final
 
 from grit_app.rag.strategies import ALIASES
@@ -17,6 +18,9 @@ GREY: Final = "#808080"
 where there is no style sheet it is readable on white and on near-black."""
 
 FONT: Final = "IBM Plex Sans, ui-sans-serif, system-ui, sans-serif"
+NOTE_LETTERS: Final = 50
+"""Of a line under a chart's title, as wide as a phone."""
+
 GRID: Final = "rgba(128,128,128,0.25)"
 
 
@@ -84,9 +88,11 @@ def name_of(strategy: str, state: str) -> str:
 def layout(title: str, x_title: str, y_title: str, notes: Sequence[str] = (), **changes: Any) -> dict[str, Any]:
     """What all charts share: transparent, so that light and dark pages show through; grey letters and grid.
 
-    notes   lines of small print under the title; Plotly does not wrap, and a phone has room for 50 letters
+    notes   lines of small print under the title; Plotly does not wrap, so longer ones than a phone has room for are cut
+            into several
     """
     axis = {"gridcolor": GRID, "linecolor": GRID, "zerolinecolor": GRID, "automargin": True}
+    notes = [line for note in notes for line in wrap(note, NOTE_LETTERS)]
     small = "".join(f'<br><span style="font-size:12px">{note}</span>' for note in notes)
     shared = {
         "title": {

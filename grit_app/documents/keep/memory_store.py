@@ -66,6 +66,11 @@ class MemoryStore:
         when = time.time() if added is None else added
         return Stored(document, tuple(chunks), vectors, identity, when, source.read_bytes(), chunk_tokens=chunk_tokens)
 
+    def chosen_chunk_tokens(self) -> int | None:
+        return None
+
+    def choose_chunk_tokens(self, chunk_tokens: int) -> None: ...
+
     def replace_vectors(self, stored: Stored, vectors: Vectors, identity: str) -> Stored:
         return replace(stored, vectors=vectors, identity=identity)
 

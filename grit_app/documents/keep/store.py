@@ -1,6 +1,7 @@
 """The durable truth: one folder a document, written aside and renamed, so that a killed process leaves whole ones only.
 
     DATA/lock                     held while a process uses the folder
+    DATA/choices.json             what was chosen for this folder: the length of its passages
     DATA/documents/ID/meta.json   name, kind, notes, which vectors count
                      /text.txt  pages.json  sections.json  tables.json  chunks.json  words.bin (places.py)
                      /vectors-….npy   float32 [chunks, dimension]
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grit_app.documents.chunking import Chunk
+from grit_app.documents.chunking import SHORTEST_PASSAGE, Chunk
 from grit_app.documents.document import Document, Page, Section, Table
 from grit_app.doors import make_usable
 from grit_app.errors import DocumentError
@@ -42,6 +43,8 @@ READABLE = (1, 2)
 
 UNTOLD_CHUNK_TOKENS = 200
 """Of documents that were kept before their chunks' length was noted: the default of the setting."""
+
+CHOICES = "choices.json"
 
 Vectors = NDArray[np.float32]
 
@@ -206,6 +209,23 @@ class FolderStore:
         if old != meta["vectors"]:
             (folder / old).unlink(missing_ok=True)
         return _load(folder)
+
+    def chosen_chunk_tokens(self) -> int | None:
+        """The length of passages that was chosen for this folder; None if none was, or the note of it is damaged."""
+        try:
+            chosen = json.loads((self.folder / CHOICES).read_text(encoding="utf-8"))["chunk_tokens"]
+            return chosen if isinstance(chosen, int) and chosen >= SHORTEST_PASSAGE else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def choose_chunk_tokens(self, chunk_tokens: int) -> None:
+        """Notes the length of passages for this and later openings of the folder."""
+        new = self.folder / f"{CHOICES}.new"
+        try:
+            _write(new, _json({"chunk_tokens": chunk_tokens}))
+            new.rename(self.folder / CHOICES)
+        except OSError as error:
+            raise DocumentError(f"The length of passages could not be kept: {error.strerror or error}.") from error
 
     def remove(self, document_id: str) -> None:
         """Removes a document at once; its bytes follow."""

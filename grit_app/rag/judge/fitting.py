@@ -12,6 +12,20 @@ from grit_app.rag.run import Run
 from grit_app.rag.strategies import build_layouts, find_strategy
 
 
+def check_length(run: Run) -> None:
+    """Raises InputError if the question alone does not fit: before anything is computed for it, which takes long."""
+    tokens = run.model.prompts.count(run.question)
+    if tokens + run.sampling.max_new_tokens > run.model.context:
+        raise InputError(_too_long(run, tokens))
+
+
+def _too_long(run: Run, tokens: int) -> str:
+    return (
+        f"The question has {tokens:,} tokens; with an answer of up to {run.sampling.max_new_tokens:,} it does not fit "
+        f"into the model's context of {run.model.context:,}. Shorten it."
+    )
+
+
 def fit(run: Run, found: Found) -> tuple[list[Layout], list[Hit]]:
     """The prompts of a question, and the passages that stand in them; what had to be left out becomes a note.
 
@@ -43,11 +57,7 @@ def _most_that_fit(run: Run, hits: Sequence[Hit], room: int) -> tuple[list[Layou
         if _length(layouts[0]) <= room:
             return layouts, kept
         if not kept:
-            raise InputError(
-                f"The question has {run.model.prompts.count(run.question)} tokens; with an answer of up to "
-                f"{run.sampling.max_new_tokens} it does not fit into the model's context of {run.model.context}. "
-                "Shorten it."
-            )
+            raise InputError(_too_long(run, run.model.prompts.count(run.question)))
         kept.pop()
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from grit_app.gritlm import GritLM
 from grit_app.gritlm.scheduler import Job
+from grit_app.ui.base import texts
 from grit_app.ui.base.handlers import message_text
 
 Message = dict[str, Any]
@@ -60,9 +61,17 @@ def reply(text: str, note: str = "", details: str = "") -> Message:
     return {"role": "assistant", "content": blocks}
 
 
+_STEP: Final = '<div class="step">'
+
+
 def step(words: str) -> Message:
     """A line that says what is being done before the first word of an answer."""
-    return {"role": "assistant", "content": [{"type": "text", "text": f'<div class="step">{words}</div>'}]}
+    return {"role": "assistant", "content": [{"type": "text", "text": f"{_STEP}{words}</div>"}]}
+
+
+def is_step(message: Message) -> bool:
+    """Whether the message only says what is being done: nothing of its answer is there yet."""
+    return message["role"] == "assistant" and message_text(blocks_of(message["content"])[:1]).startswith(_STEP)
 
 
 def in_turn(model: GritLM, job: threading.Event, words: str) -> Message:
@@ -99,7 +108,8 @@ def turn_index(index: int | tuple[int, int]) -> int:
 
 
 def plain(history: list[Message]) -> list[Message]:
-    """Roles and text blocks only, as they can be kept and read back."""
+    """Roles and text blocks only, as they can be kept and read back; nothing goes on any more when they are."""
+    history = [reply("", texts.INTERRUPTED) if is_step(message) else message for message in history]
     return [
         {
             "role": m["role"],

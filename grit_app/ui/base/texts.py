@@ -18,10 +18,11 @@ CHAT_EMPTY: Final = (
 )
 UNDO_TOO_LATE: Final = "The document is gone already. Add the file again."
 EMPTY_FOLDER: Final = "This folder holds no file that can be read here. Files of these kinds can: {kinds}."
+INTERRUPTED: Final = "not answered: the page was closed or reloaded before the first word"
 DESK_FULL: Final = "Twenty questions wait already. Wait for an answer, or take one of them back."
 SMALL_MODEL: Final = (
-    "The model that is running is small ({parameters} parameters). It finds passages and quotes them well, and it "
-    "talks; facts that it writes freely are often made up. A larger GritLM takes its place with `--model`."
+    "A small model is running ({parameters} parameters): it finds passages, quotes them, and talks. Facts that it "
+    "writes freely are often made up."
 )
 
 DOCUMENTS_EMPTY: Final = (
@@ -53,6 +54,13 @@ STRATEGY_WORDS: Final = {
     "docs_cache": "Passages cached",
     "docs_query_cache": "Passages and question cached",
 }
+CUT_SINCE: Final = "The documents were cut into other passages since this answer. Ask again to see its sources."
+CUT_INFO: Final = (
+    "Longest passage, in tokens. Short ones are found more precisely, long ones read better in context. The button "
+    "cuts and indexes your documents anew, which takes about as long as adding them; later files are cut so, too."
+)
+CUT_STOPPED: Final = "Stopped: {count} keep the passages that they had. Press the button again to go on."
+CUT_DONE: Final = "Documents are cut into passages of up to {tokens} tokens."
 NEXT_QUESTION: Final = "What is said about {topic}?"
 SOURCES_ONLY: Final = "The passages that fit best are listed beside the conversation."
 NO_PASSAGES: Final = "There is nothing to search: add a document, or tick one in the list."

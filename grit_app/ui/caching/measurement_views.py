@@ -16,6 +16,8 @@ from grit_app.benchmark.show import figures, quality_figures, recorded
 from grit_app.benchmark.show.recorded import Recording
 from grit_app.benchmark.show.series import rows
 from grit_app.benchmark.show.styles import style_of
+from grit_app.places import BUNDLED_MODEL
+from grit_app.rag.strategies import REFERENCE
 from grit_app.ui.base import texts
 from grit_app.ui.base.handlers import escape
 
@@ -30,6 +32,9 @@ TABLE_HEAD: Final = (
     *("Strategy", "Documents", "Tokens", "Question", "State", "Prefill → first token", "Question → first token"),
     *("Total", "Floor", "Cached", "Read", "Cache"),
 )
+
+FIRST: Final = (REFERENCE, "prefix_cache", "docs_cache", "docs_query_cache")
+"""Strategies that are drawn first: all at once are a thicket."""
 
 Result = dict[str, Any]
 """`{environment, records}` as the benchmark commands write it."""
@@ -57,8 +62,10 @@ NOT_MEASURED: Final[dict[str, tuple[str, str]]] = {
 
 
 def choices(recordings: Sequence[Recording], live: Result | None) -> list[tuple[str, str]]:
-    """What the list of results offers: recordings by their hardware, then the run on this machine."""
-    listed = [(caption(one), key_of(one)) for one in recordings if one.command in ("latency", "two_models")]
+    """What the list of results offers: recordings of the served model, other ones, then the run on this machine."""
+    timed = [one for one in recordings if one.command in ("latency", "two_models")]
+    timed.sort(key=lambda one: model_name(one.environment) != BUNDLED_MODEL.name)
+    listed = [(caption(one), key_of(one)) for one in timed]
     return listed + ([(f"This machine, just now: {hardware_name()}", LIVE)] if live else [])
 
 
@@ -85,12 +92,15 @@ def headline(
 
 
 def charts(
-    records: Sequence[dict[str, Any]], quality: Recording | None, clock: str, model: str = ""
+    records: Sequence[dict[str, Any]], quality: Recording | None, clock: str, model: str = "", *, every: bool = True
 ) -> list[go.Figure | None]:
     """All charts that the records can fill, in the order of the page; None where there is nothing to draw.
 
     model   whose times the records are: told where the answers are another model's
+    every   all strategies, not only the FIRST ones; where none of these were measured, all there are
     """
+    if not every:
+        records = [record for record in records if record["strategy"] in FIRST] or records
     if not records:
         return [None] * len(CHARTS)
     several = len({record["docs"] for record in records}) > 1

@@ -64,15 +64,18 @@ class Results:
     def choices(self, live: Result | None) -> list[tuple[str, str]]:
         return choices(self.recordings, live)
 
-    def views(self, name: str | None, live: Result | None, clock: str) -> tuple[Any, ...]:
-        """Finding, all charts, what is not measured, table, environment, JSON text, CSV text."""
+    def views(self, name: str | None, live: Result | None, clock: str, every: bool = False) -> tuple[Any, ...]:
+        """Finding, all charts, what is not measured, table, environment, JSON text, CSV text.
+
+        every   draw all strategies; of a live run all are drawn, for they were chosen
+        """
         records, environment, hardware = self._find(name, live)
         model = model_name(environment)
-        drawn = charts(records, quality_for(self.recordings, model), clock, model)
+        is_live = name == LIVE and live is not None
+        drawn = charts(records, quality_for(self.recordings, model), clock, model, every=every or is_live)
         plots = [gr.update(value=figure, visible=figure is not None) for figure in drawn]
         raw = json.dumps({"environment": environment, "records": records}, indent=1) if records else ""
         table = numbers_table(records) if records else EMPTY
-        is_live = name == LIVE and live is not None
         summary = headline(records, hardware, clock, memory_sentence(environment), is_live=is_live)
         return (
             summary,
@@ -100,6 +103,7 @@ class Parts:
 
     chosen: gr.Dropdown
     clock: gr.Radio
+    every: gr.Checkbox
     strategies: gr.CheckboxGroup
     doc_tokens: gr.CheckboxGroup
     query_tokens: gr.CheckboxGroup
@@ -127,6 +131,7 @@ def lay_out(results: Results) -> Parts:
             offered, value=first, label="Results", scale=5, min_width=260, elem_id="results", visible=bool(offered)
         )
         clock = gr.Radio(CLOCKS, value=CLOCKS[0][1], label="Clock", scale=6, min_width=260)
+        every = gr.Checkbox(False, label="Draw all strategies", scale=2, min_width=160, elem_id="every-strategy")
     with gr.Accordion("Measure on this machine", open=not offered, elem_id="measure-here"):
         controls = _controls()
     summary = gr.HTML(start[0], label="Finding", elem_id="finding")
@@ -144,7 +149,7 @@ def lay_out(results: Results) -> Parts:
         with gr.Accordion("On a GPU, recorded", open=False, elem_id="on-gpus"):
             gr.HTML(on_gpus, label="On a GPU")
     shown = [summary, *plots, unmeasured, *raw]
-    return Parts(chosen=chosen, clock=clock, shown=shown, live=gr.State(None), **controls)
+    return Parts(chosen=chosen, clock=clock, every=every, shown=shown, live=gr.State(None), **controls)
 
 
 def _controls() -> dict[str, Any]:
@@ -197,8 +202,8 @@ class MeasurementHandlers:
         self._visitors = visitors
         self._results = results
 
-    def show(self, name: str | None, live: Result | None, clock: str) -> tuple[Any, ...]:
-        return self._results.views(name, live, clock)
+    def show(self, name: str | None, live: Result | None, clock: str, every: bool) -> tuple[Any, ...]:
+        return self._results.views(name, live, clock, every)
 
     def begin(self, request: gr.Request) -> tuple[Any, Any]:
         self._visitors.begin_run(session_of(request), "measure")
@@ -266,8 +271,9 @@ def live_plan(
 def wire(parts: Parts, handlers: MeasurementHandlers) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    for control in (parts.chosen, parts.clock):
-        control.input(guarded(handlers.show), [parts.chosen, parts.live, parts.clock], parts.shown, **QUEUED)
+    shown = [parts.chosen, parts.live, parts.clock, parts.every]
+    for control in (parts.chosen, parts.clock, parts.every):
+        control.input(guarded(handlers.show), shown, parts.shown, **QUEUED)
     begun = parts.run.click(guarded(handlers.begin), None, [parts.run, parts.stop], **QUEUED)
     ran = begun.success(
         guarded(handlers.run),

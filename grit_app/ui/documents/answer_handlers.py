@@ -40,7 +40,7 @@ class AnswerHandlers:
     def begin(self, question: str, desk: Desk, *choices: Any) -> Any:
         """Output: waiting questions. An empty question is nothing.
 
-        choices   documents that are not searched, strategy, k, mode, positions, reading, order
+        choices   documents that are not searched, strategy, k, mode, positions, reading, order, search
         """
         if not question.strip():
             return gr.skip()
@@ -100,9 +100,10 @@ class AnswerHandlers:
         visitor = self._visitors.enter(session, key)
 
         def answer(question: list[Message], job: Job) -> Frames:
-            unused, strategy, k, mode, positions, reading, order = job.choices
+            unused, strategy, k, mode, positions, reading, order, search = job.choices
             choices: dict[str, Any] = {"strategy": strategy, "k": int(k), "mode": mode, "positions": positions}
             choices["whole"] = reading == "whole"
+            choices["search_mode"] = search
             choices["reranked_by"] = None if order == "found" else order
             cancel = self._visitors.begin_run(session, "documents")
             yield step("Waiting for the model …"), None
@@ -177,7 +178,7 @@ def wire_answers(parts: Parts, handlers: AnswerHandlers, library: LibraryHandler
     }
     sent = [
         *(parts.desk, parts.unused),
-        *(parts.strategy, parts.k, parts.mode, parts.positions, parts.reading, parts.order),
+        *(parts.strategy, parts.k, parts.mode, parts.positions, parts.reading, parts.order, parts.search),
     ]
 
     def then_answer(event: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from grit_app.documents.library import Hit, Library
+from grit_app.documents.library import Hit, Library, Mode
 from grit_app.documents.places import boxes
 from grit_app.documents.read.pictures import page_picture
 from grit_app.errors import DocumentError, InputError
@@ -48,7 +48,8 @@ class Turn:
         """Where the passages stand in the library, for `turn_at`."""
         return [
             {
-                "document": hit.chunk.document_id, "index": hit.chunk.index, "score": round(float(hit.score), 4),
+                "document": hit.chunk.document_id, "index": hit.chunk.index,
+                "span": [hit.chunk.start, hit.chunk.stop], "score": round(float(hit.score), 4),
                 "found_by": hit.found_by, "marks": self.marks[i] if i < len(self.marks) else [],
                 "is_cited": i < self.cited,
             }
@@ -75,6 +76,7 @@ class Asking:
     reranked_by: Judgement | None = None
     """The model reorders what was found before it reads."""
 
+    search_mode: Mode = "hybrid"
     answer_tokens: int = 64
     earlier: Sequence[str] = ()
     """Questions of the conversation before this one, the last one last: it may follow on them."""
@@ -102,6 +104,7 @@ class Asking:
             positions=self.positions,
             whole=self.whole,
             reranked_by=self.reranked_by,
+            search_mode=self.search_mode,
             turns=turns_of(self.earlier),
         )
         text = ""
@@ -148,6 +151,8 @@ def turn_at(number: int, places: Sequence[dict[str, Any]], library: Library) -> 
     try:
         for place in places:
             chunk = library.chunks(str(place["document"]))[int(place["index"])]
+            if "span" in place and place["span"] != [chunk.start, chunk.stop]:
+                raise InputError(texts.CUT_SINCE)
             score = min(1.0, max(0.0, float(place["score"])))
             hits.append(Hit(chunk, score, score, 0.0, place["found_by"] if place["found_by"] in FOUND_BY else "both"))
             marks.append([(int(start), int(stop)) for start, stop in place["marks"]])

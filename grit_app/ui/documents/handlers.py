@@ -44,8 +44,8 @@ def build(
     answers = AnswerHandlers(engine, visitors, settings, removals)
     wire_library(parts, library, browser_key)
     wire_answers(parts, answers, library, browser_key)
-    outputs = [parts.table, parts.meter, parts.chatbot, parts.strategy, parts.k, parts.mode]
-    knobs = [parts.strategy, parts.k, parts.mode, parts.positions, parts.reading, parts.order]
+    outputs = [parts.table, parts.meter, parts.chatbot, parts.strategy, parts.k, parts.mode, parts.length]
+    knobs = [parts.strategy, parts.k, parts.mode, parts.positions, parts.reading, parts.order, parts.search]
     choices = remember("documents", [*knobs, parts.unused])
     return DocumentsTab(
         library.refresh, library.refresh_table, [browser_key, parts.unused, parts.held], outputs, choices, parts.cards

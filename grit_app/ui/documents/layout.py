@@ -19,6 +19,9 @@ from grit_app.ui.documents.library_actions import FILE_KINDS
 
 WAITING = '<p class="quiet files-empty">Your documents appear when the model is loaded.</p>'
 SAMPLES = [ASSETS / "samples" / "field_guide.pdf", ASSETS / "samples" / "harbour_museum.md"]
+PASSAGE_LENGTHS = (40, 800)
+"""Shortest and longest that can be chosen, in tokens."""
+
 NO_SOURCES = '<p class="quiet">The passages of an answer appear here; choose one to see its page.</p>'
 
 
@@ -46,6 +49,9 @@ class Parts:
     positions: gr.Radio
     reading: gr.Radio
     order: gr.Radio
+    search: gr.Radio
+    length: gr.Slider
+    cut: gr.Button
     cards: gr.HTML
     saved: gr.Textbox
     picture: gr.HTML
@@ -58,7 +64,7 @@ def lay_out(settings: Settings, shared: bool) -> Parts:
         with gr.Column(scale=3, min_width=200, elem_id="library-column"):
             left = _left(settings, shared)
         with gr.Column(scale=6, min_width=300, elem_id="answers-column"):
-            middle = _middle()
+            middle = _middle(settings)
         with gr.Column(scale=4, min_width=260, elem_id="sources-column"):
             gr.HTML('<h3 class="part">Sources</h3>')
             picture = gr.HTML(label="Page of the chosen passage", elem_id="page-picture")
@@ -107,7 +113,7 @@ def starters(names: Collection[str]) -> list[Any]:
     return [{"text": question} for question in (texts.SAMPLE_QUESTIONS if of_samples else texts.GENERAL_QUESTIONS)]
 
 
-def _middle() -> dict[str, Any]:
+def _middle(settings: Settings) -> dict[str, Any]:
     kept = keeping("documents")
     chatbot = gr.Chatbot(
         label="Questions and answers",
@@ -164,6 +170,13 @@ def _middle() -> dict[str, Any]:
             info="Whole: from its beginning to its end, where it fits into the model's context. Tick one document.",
             elem_id="reading",
         )
+        search = gr.Radio(
+            [("Meaning and words", "hybrid"), ("Meaning alone", "vectors"), ("Words alone", "keywords")],
+            value="hybrid",
+            label="Search by",
+            info="Meaning: the passage's embedding near the question's. Words: those that both hold, rare ones first.",
+            elem_id="search-by",
+        )
         order = gr.Radio(
             [("As found", "found"), ("By relevance", "relevance"), ("By the question it would ask", "question")],
             value="found",
@@ -176,8 +189,15 @@ def _middle() -> dict[str, Any]:
             value="consecutive",
             label="Positions of joined caches",
         )
+        with gr.Row(elem_classes="ask-row", equal_height=True):
+            length = gr.Slider(
+                *PASSAGE_LENGTHS, value=settings.chunk_tokens, step=10, label="Passage length", info=texts.CUT_INFO,
+                scale=6, min_width=220, elem_id="passage-length",
+            )  # fmt: skip
+            cut = gr.Button("Cut the documents anew", size="sm", scale=2, min_width=160, elem_id="cut-anew")
     return {
         "chatbot": chatbot, "box": box, "send": send, "stop": stop, "strategy": strategy, "k": k, "mode": mode,
-        "positions": positions, "reading": reading, "order": order, "waiting": waiting, "desk": gr.State(desk.Desk()),
+        "positions": positions, "reading": reading, "order": order, "search": search, "length": length, "cut": cut,
+        "waiting": waiting, "desk": gr.State(desk.Desk()),
         "kept": kept,
     }  # fmt: skip

@@ -161,13 +161,45 @@ class Adding:
         return " · ".join([*told, *([f"{before} before you"] if before else [])])
 
 
-def working(names: Sequence[str], now: Progress, told: str = "") -> list[Row]:
-    """Rows of the files that are not finished: the first is at work with its progress, those behind it queued."""
+@dataclass
+class Cutting:
+    """A library's documents on their way to passages of another length. Iterate for the rows; then `reports` is there.
+
+    held   refused files, whose rows stay
+    """
+
+    library: Library
+    chunk_tokens: int
+    cancel: threading.Event
+    unused: Collection[str] = ()
+    held: Sequence[Held] = ()
+    reports: list[FileReport] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        watch: Watch[Progress, list[FileReport]] = Watch(
+            lambda report: self.library.cut_anew(self.chunk_tokens, report, self.cancel), self.cancel
+        )
+        for news in watch:
+            if news:
+                yield self._rows(news[-1])
+        self.reports = watch.result
+
+    def _rows(self, now: Progress) -> list[Row]:
+        documents = [at_work(now) if row.name == now.name else row for row in listed(self.library, self.unused)]
+        return documents + [one.row() for one in self.held]
+
+
+def at_work(now: Progress, told: str = "") -> Row:
+    """The row of the file that is read or embedded now."""
     unit = {"reading": "page", "ocr": "scanned page", "embedding": "passage"}[now.stage]
     fraction = now.done / now.total if now.total else 0.0
     detail = " · ".join([f"{unit} {now.done:,} of {now.total:,}", *([told] if told else [])])
-    current = Row(now.name, "reading" if now.stage == "ocr" else now.stage, detail=detail, fraction=fraction)
-    return [current, *(Row(name, "queued") for name in names[1:])]
+    return Row(now.name, "reading" if now.stage == "ocr" else now.stage, detail=detail, fraction=fraction)
+
+
+def working(names: Sequence[str], now: Progress, told: str = "") -> list[Row]:
+    """Rows of the files that are not finished: the first is at work with its progress, those behind it queued."""
+    return [at_work(now, told), *(Row(name, "queued") for name in names[1:])]
 
 
 def refused(

@@ -20,7 +20,7 @@ from grit_app.ui.base.handlers import QUEUED, afterwards, guarded
 from grit_app.ui.base.sessions import Visitor, Visitors, session_of
 from grit_app.ui.documents import library_actions as actions
 from grit_app.ui.documents import library_view
-from grit_app.ui.documents.layout import SAMPLES, WAITING, Parts, starters
+from grit_app.ui.documents.layout import PASSAGE_LENGTHS, SAMPLES, WAITING, Parts, starters
 from grit_app.ui.documents.library_actions import Held
 from grit_app.ui.documents.listing import as_json, listing
 from grit_app.ui.documents.removals import Removals
@@ -51,14 +51,16 @@ class LibraryHandlers:
         visitor = self._visitors.enter(session_of(request), key)
         model = self._engine.ready_model()
         if model is None:
-            return WAITING, "", *[gr.skip()] * 4
+            return WAITING, "", *[gr.skip()] * 5
         config, settings = model.config, self._settings
+        low, high = PASSAGE_LENGTHS
         return (
             *self.views(visitor, unused, held),
             self.offer_questions(key, request),
             settings.strategy or config.default_strategy,
             settings.k or config.default_k,
             settings.answer_mode or config.answer_mode,
+            min(high, max(low, self._visitors.library(visitor).chunk_tokens)),
         )
 
     def refresh_table(self, key: str, unused: list[str], held: list[Held], request: gr.Request) -> tuple[Any, ...]:
@@ -156,6 +158,27 @@ class LibraryHandlers:
             if path not in SAMPLES and all(path != one.path for one in adding.held):
                 path.unlink(missing_ok=True)  # Gradio's copy: the library has its own
         yield *self.views(visitor, unused, adding.held), adding.held, None
+
+    def cut(
+        self, length: float, key: str, unused: list[str], held: list[Held], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """Another length of passages was chosen. Outputs as those of `add`."""
+        session = session_of(request)
+        visitor = self._visitors.enter(session, key)
+        cancel = self._visitors.current_run(session, "upload")
+        with self._engine.using(cancel):
+            cutting = actions.Cutting(self._visitors.library(visitor), int(length), cancel, unused, held)
+            for rows in cutting:
+                yield library_view.table(rows), gr.skip(), gr.skip(), gr.skip()
+        states = [report.state for report in cutting.reports]
+        for report in cutting.reports:
+            if report.state == "failed":
+                gr.Warning(report.reason)
+        if stopped := states.count("cancelled"):
+            gr.Info(texts.CUT_STOPPED.format(count=library_view.plural(stopped, "document")))
+        elif "failed" not in states:
+            gr.Info(texts.CUT_DONE.format(tokens=int(length)))
+        yield *self.views(visitor, unused, held), gr.skip(), gr.skip()
 
     def as_it_is(self, key: str, unused: list[str], held: list[Held], request: gr.Request) -> tuple[Any, ...]:
         """Adding failed: no file is on its way any more. Outputs as those of `add`."""
@@ -296,6 +319,7 @@ def wire_library(parts: Parts, handlers: LibraryHandlers, key: gr.BrowserState) 
     chain(parts.upload.upload, handlers.add, [parts.upload, *now])
     chain(parts.folder.upload, handlers.add_folder, [parts.folder, *now])
     chain(parts.sample.click, handlers.add_sample, now)
+    chain(parts.cut.click, handlers.cut, [parts.length, *now])
     in_row(parts.table.scan, handlers.recognise)
     in_row(parts.table.decode, handlers.decode)
     in_row(parts.table.unlock, handlers.unlock)

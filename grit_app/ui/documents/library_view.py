@@ -159,7 +159,7 @@ def _facts(row: Row) -> str:
     if row.encoding:
         facts.append(f"read as {escape(encoding_name(row.encoding))}")
     notes = f'<span class="lost">{escape(row.detail)}</span>' if row.detail else ""
-    return " · ".join(facts) + notes
+    return " · ".join(f'<span class="fact">{fact}</span>' for fact in facts) + notes
 
 
 def _bar(row: Row) -> str:

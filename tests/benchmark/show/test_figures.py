@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -237,7 +238,7 @@ def test_schemes_of_a_strategy_are_one_line_and_only_native_ones_have_times(late
     by_bytes = quality_figures.quality_against_bytes([*QUALITY, half], k=1)
     line = trace(by_bytes, style_of("docs_cache").label)
     assert (list(line.x), list(line.y)) == ([12288, 6200], [38.0, 37.0]) and len(line.error_y.array) == 2
-    assert "from right to left: native, int8" in by_bytes.layout.title.text
+    assert "from right to left: native, int8" in " ".join(small_print(by_bytes))
     by_time = quality_figures.quality_against_ttft([*QUALITY, half], latency_records)
     assert list(trace(by_time, style_of("docs_cache").label).y) == [38.0]
 
@@ -248,6 +249,22 @@ def test_answers_and_times_of_two_models_are_named(latency_records: Records) -> 
     assert "answers of small, times of big" in mixed.layout.title.text
     same = quality_figures.quality_against_ttft(QUALITY, latency_records, models=("big", "big"))
     assert "answers of" not in same.layout.title.text
+
+
+def small_print(figure: go.Figure) -> list[str]:
+    return re.findall(r">([^<>]+)</span>", figure.layout.title.text)
+
+
+def test_small_print_is_as_wide_as_a_phone(latency_records: Records) -> None:
+    """Plotly does not wrap: "a line joins one strategy's caches, from right to left: native," ended at the edge."""
+    half = {**QUALITY[1], "scheme": "int8", "bytes_per_token": 6200, "f1": 37.0}
+    drawn = [
+        quality_figures.quality_against_bytes([*QUALITY, half], k=1),
+        quality_figures.quality_against_ttft(QUALITY, latency_records, k=1, models=("one", "another")),
+        figures.ttft_by_document_length(latency_records),
+    ]
+    lines = [line for figure in drawn for line in small_print(figure)]
+    assert len(lines) > 6 and all(len(line) <= 50 for line in lines)
 
 
 def test_a_strategy_has_one_look_everywhere(latency_records: Records) -> None:

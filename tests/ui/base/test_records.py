@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from grit_app.errors import InputError
-from grit_app.ui.base.messages import asked, reply, words_of
+from grit_app.ui.base import texts
+from grit_app.ui.base.messages import asked, reply, step, words_of
 from grit_app.ui.base.records import MAX_VERSIONS, Record, from_json, version_bar
 
 
@@ -73,3 +74,13 @@ GOOD: dict[str, Any] = {"id": "1", "versions": [[]], "current": 0, "sources": {}
 def test_what_is_no_conversation_is_a_sentence(text: str) -> None:
     with pytest.raises(InputError, match="Delete it from the list"):
         from_json(text)
+
+
+def test_an_answer_that_has_no_word_yet_is_kept_as_interrupted() -> None:
+    """After a reload "Searching the documents …" stood there for ever."""
+    record = Record()
+    record.keep([asked("when?"), step("Searching the documents …")])
+    question, answer = from_json(record.to_json()).history
+    assert words_of(question) == "when?" and words_of(answer) == ""
+    assert texts.INTERRUPTED in answer["content"][1]["text"] and "Searching" not in str(answer)
+    assert record.history[1] == step("Searching the documents …"), "the page that goes on shows the step"
