@@ -73,14 +73,16 @@ class Keeper:
             self._caches.put(key, cache)
         return stored
 
-    def up_to_date(self, stored: Stored) -> Stored:
+    def up_to_date(self, stored: Stored, cuts: bool = True) -> Stored:
         """The document as the settings cut it and the model embeds it now; its file is not read again.
+
+        cuts   whether it may be cut anew: not where a person chose the length, and stopped before this one
 
         It happens when a visitor's page opens the library, and whoever asks something meanwhile comes first.
         """
         name = stored.document.name
         with Job("background").applies():
-            if stored.chunk_tokens not in (0, self.chunk_tokens) and isinstance(stored.source, Path):
+            if cuts and stored.chunk_tokens not in (0, self.chunk_tokens) and isinstance(stored.source, Path):
                 log.info("%s has passages of up to %d tokens and is cut anew.", name, stored.chunk_tokens)
                 try:
                     return self.keep(stored.document, stored.source, _nothing, with_caches=False, added=stored.added)

@@ -89,11 +89,12 @@ class Library(PassageCaches):
         self._keywords: KeywordIndex | None = None
         self._closed = False
         self._store: FolderStore | MemoryStore = MemoryStore(model.memory) if folder is None else FolderStore(folder)
-        self.chunk_tokens = self._store.chosen_chunk_tokens() or chunk_tokens
+        chosen = self._store.chosen_chunk_tokens()
+        self.chunk_tokens = chosen or chunk_tokens
         self._keeper = Keeper(model, self._store, self.caches, self.identity, self.chunk_tokens)
         try:
             for stored in self._store.load():
-                self._take_up(self._keeper.up_to_date(stored))
+                self._take_up(self._keeper.up_to_date(stored, cuts=chosen is None))
             self._renumber()
             self._index = self._open_index(None if folder is None else Path(folder) / "index")
         except BaseException:
@@ -243,8 +244,8 @@ class Library(PassageCaches):
     ) -> list[FileReport]:
         """Cuts all documents, and those to come, into passages of at most so many tokens; one report for each changed.
 
-        The length is kept with the folder. Where cutting is stopped or fails, the other documents keep their passages
-        until the library is opened again. Raises InputError for less than SHORTEST_PASSAGE.
+        The length is kept with the folder. Documents that are not reached keep their passages until the next call.
+        Raises InputError for less than SHORTEST_PASSAGE.
         """
         if chunk_tokens < SHORTEST_PASSAGE:
             raise InputError(f"Passages need at least {SHORTEST_PASSAGE} tokens, not {chunk_tokens}.")

@@ -305,3 +305,18 @@ def test_a_document_that_is_removed_while_it_is_done_anew_stays_removed(
     assert report.state == "failed" and "was removed" in report.reason
     assert library.documents() == [] and texts(library) == [] and library.cache_bytes() == 0
     assert not list((tmp_path / "data" / "documents").glob("[!.]*"))
+
+
+def test_what_was_not_reached_is_not_cut_when_the_library_is_opened(model: GritLM, tmp_path: Path) -> None:
+    """Opening it would take as long as cutting it, and nobody would be told why."""
+    library = Library(model, tmp_path / "data", chunk_tokens=60)
+    library.add([written(tmp_path, "utf-8", MARKDOWN, "a.md")])
+    before, cancel = texts(library), threading.Event()
+    cancel.set()
+    library.cut_anew(24, cancel=cancel)
+    library.close()
+    library = Library(model, tmp_path / "data", chunk_tokens=60)
+    assert texts(library) == before and library.chunk_tokens == 24
+    library.cut_anew(24)
+    assert texts(library) != before
+    library.close()

@@ -64,9 +64,11 @@ def _questions_in_words(records: Sequence[Record]) -> list[str]:
     used = [record for record in records if record["passages"] != "none"]
     if not used:
         return []
-    kind = {"gold": "the right passage"}.get(used[0]["passages"], f"{used[0]['passages']} passages")
-    what = f"{kind} among {used[0]['k']}" if used[0]["passages"] == "gold" and used[0]["k"] > 1 else kind
-    what = f"{used[0]['k']} {kind}" if used[0]["passages"] != "gold" else what
+    passages, k = used[0]["passages"], used[0]["k"]
+    if passages == "gold":
+        what = "the right passage" if k == 1 else f"the right passage among {k}"
+    else:
+        what = f"{k} {passages} passage{'s' * (k != 1)}"
     return [f"{used[0]['n']:,} questions, {what}", "bars: 95 % interval of the difference to full prefill"]
 
 

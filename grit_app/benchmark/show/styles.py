@@ -18,7 +18,7 @@ GREY: Final = "#808080"
 where there is no style sheet it is readable on white and on near-black."""
 
 FONT: Final = "IBM Plex Sans, ui-sans-serif, system-ui, sans-serif"
-NOTE_LETTERS: Final = 50
+NOTE_LETTERS: Final = 56
 """Of a line under a chart's title, as wide as a phone."""
 
 GRID: Final = "rgba(128,128,128,0.25)"

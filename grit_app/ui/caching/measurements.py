@@ -131,7 +131,7 @@ def lay_out(results: Results) -> Parts:
             offered, value=first, label="Results", scale=5, min_width=260, elem_id="results", visible=bool(offered)
         )
         clock = gr.Radio(CLOCKS, value=CLOCKS[0][1], label="Clock", scale=6, min_width=260)
-        every = gr.Checkbox(False, label="Draw all strategies", scale=2, min_width=160, elem_id="every-strategy")
+        every = gr.Checkbox(False, label="All strategies", scale=2, min_width=160, elem_id="every-strategy")
     with gr.Accordion("Measure on this machine", open=not offered, elem_id="measure-here"):
         controls = _controls()
     summary = gr.HTML(start[0], label="Finding", elem_id="finding")

@@ -189,12 +189,11 @@ def _middle(settings: Settings) -> dict[str, Any]:
             value="consecutive",
             label="Positions of joined caches",
         )
-        with gr.Row(elem_classes="ask-row", equal_height=True):
-            length = gr.Slider(
-                *PASSAGE_LENGTHS, value=settings.chunk_tokens, step=10, label="Passage length", info=texts.CUT_INFO,
-                scale=6, min_width=220, elem_id="passage-length",
-            )  # fmt: skip
-            cut = gr.Button("Cut the documents anew", size="sm", scale=2, min_width=160, elem_id="cut-anew")
+        length = gr.Slider(
+            *PASSAGE_LENGTHS, value=settings.chunk_tokens, step=10, label="Passage length", info=texts.CUT_INFO,
+            elem_id="passage-length",
+        )  # fmt: skip
+        cut = gr.Button("Cut the documents anew", size="sm", elem_id="cut-anew")
     return {
         "chatbot": chatbot, "box": box, "send": send, "stop": stop, "strategy": strategy, "k": k, "mode": mode,
         "positions": positions, "reading": reading, "order": order, "search": search, "length": length, "cut": cut,
