@@ -29,6 +29,7 @@ SLOW: Final = (
     "rag",
     "serve",
     "test_ask.py",
+    "test_ci.py",
     "test_code_style.py",
     "training",
     "ui",
