@@ -27,6 +27,7 @@ from grit_app.gritlm.embed.encoding import encode_stream
 from grit_app.gritlm.embed.short_attention import use_products
 from grit_app.gritlm.errors import InputError
 from grit_app.gritlm.grit_config import GritConfig
+from grit_app.gritlm.load.few_rows import rows_bytes, use_few_rows
 from grit_app.gritlm.load.loading import (
     PROVEN_FAMILIES,
     choose_quantization,
@@ -82,6 +83,7 @@ class GritLM(Loaded):
         hf_model = load_hf_model(folder, device=target, dtype=precision, quantization=chosen)
         if target.type == "cpu":
             use_products(hf_model)
+            use_few_rows(hf_model, folder)
         if hf_model.config.model_type not in PROVEN_FAMILIES:
             prove_attention(hf_model, with_bidirectional=not config.embedding_is_causal)
         parts = [fingerprint(folder), config.prompt_version, config.attention, str(precision), chosen]
@@ -97,7 +99,7 @@ class GritLM(Loaded):
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "quantization": self.quantization,
-            "memory_bytes": int(self.hf_model.get_memory_footprint()),
+            "memory_bytes": int(self.hf_model.get_memory_footprint()) + rows_bytes(self.hf_model),
             "context": self.context,
         }
 

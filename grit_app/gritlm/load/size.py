@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -47,6 +48,9 @@ class Weights:
     read_whole: bool = False
     """The unquantised model is in the machine's memory while it is loaded: so with GGUF files."""
 
+    row_bytes: int = 0
+    """Of int8 rows that stay beside bfloat16 weights on a CPU (few_rows.py)."""
+
     def working_bytes(self, dtype: torch.dtype) -> int:
         """Bytes beside the weights: activations, and keys and values of the lengths in use."""
         return WORKING_BYTES + TOKENS_IN_USE * self.cache_numbers * dtype.itemsize
@@ -59,7 +63,8 @@ class Weights:
     def loading_bytes(self, dtype: torch.dtype, quantization: str = "none", on_cpu: bool = True) -> int:
         """Most bytes of weights on the model's device at a time while it is loaded."""
         beside = self.read_whole and on_cpu and quantization != "none"
-        return self.memory_bytes(dtype, quantization) + (self.memory_bytes(dtype) if beside else 0)
+        rows = self.row_bytes if on_cpu and quantization == "none" and dtype == torch.bfloat16 else 0
+        return self.memory_bytes(dtype, quantization) + (self.memory_bytes(dtype) if beside else 0) + rows
 
 
 def read_weights(folder: Path) -> Weights:
@@ -74,15 +79,23 @@ def read_weights(folder: Path) -> Weights:
             sum(size for size, _ in sizes.values()), quantizable, gguf.cache_numbers(folder), read_whole=True
         )
     parameters = quantizable = 0
+    shapes = {name: shape for file in weight_files(folder) for name, (_, shape) in safetensors_header(file).items()}
     has_scales = int8.file_names(folder) is not None
-    for file in weight_files(folder):
-        for name, (_, shape) in safetensors_header(file).items():
-            if has_scales and name.endswith(int8.SCALE):
-                continue
-            parameters += prod(shape)
-            if is_quantizable(name, shape):
-                quantizable += prod(shape)
-    return Weights(parameters, quantizable, cache_numbers(folder))
+    for name, shape in shapes.items():
+        if has_scales and name.endswith(int8.SCALE):
+            continue
+        parameters += prod(shape)
+        if is_quantizable(name, shape):
+            quantizable += prod(shape)
+    return Weights(parameters, quantizable, cache_numbers(folder), row_bytes=_row_bytes(shapes) if has_scales else 0)
+
+
+def _row_bytes(shapes: Mapping[str, list[int]]) -> int:
+    """Of the int8 matrices that linear layers use, with a bfloat16 scale a row; a tied table is the head's too."""
+    used = [name for name in shapes if name + int8.SCALE in shapes and len(shapes[name]) == 2]
+    if any(name.endswith("lm_head.weight") for name in used):
+        used = [name for name in used if "embed_tokens" not in name]
+    return sum(prod(shapes[name]) + 2 * shapes[name][0] for name in used)
 
 
 def cache_numbers(folder: Path) -> int:

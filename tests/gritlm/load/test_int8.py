@@ -82,7 +82,7 @@ def test_it_computes_in_the_asked_precision_and_takes_the_memory_that_was_said(f
     precision = getattr(torch, dtype)
     assert {parameter.dtype for parameter in model.hf_model.parameters()} == {precision}
     buffers = sum(buffer.nbytes for buffer in model.hf_model.buffers())
-    assert read_weights(folder).memory_bytes(precision) == model.describe()["memory_bytes"] - buffers
+    assert read_weights(folder).loading_bytes(precision) == model.describe()["memory_bytes"] - buffers
     assert model.hf_model.name_or_path == str(folder)
 
 
