@@ -112,15 +112,19 @@ class Adding:
     clock: Callable[[], float] = time.monotonic
     _began: tuple[tuple[str, str], float] = (("", ""), 0.0)
     """The file and what is done with it, and since when."""
+    _told_of: set[str | None] = field(default_factory=set)
+    """Ids of documents that were there before, or whose file has its report."""
 
     def __iter__(self) -> Iterator[list[Row]]:
         last: Progress | None = None
+        self._told_of = {info.id for info in self.library.documents()}
         watch: Watch[Progress | FileReport, None] = Watch(self._work, self.cancel)
         yield self._rows(None)
         for news in watch:
             for one in news:
                 if isinstance(one, FileReport):
                     self.reports.append(one)
+                    self._told_of.add(one.document_id)
                     last = None
                 else:
                     last = one
@@ -143,7 +147,13 @@ class Adding:
 
     def _rows(self, now: Progress | None) -> list[Row]:
         names = [path.name for path in self.paths[len(self.reports) :]]
-        rows = listed(self.library, self.unused) + [one.row() for one in self.held]
+        # The library has a document a moment before its file has a report: until then the file is one row, at work.
+        there = [
+            row
+            for row in listed(self.library, self.unused)
+            if row.name not in names[:1] or row.document_id in self._told_of
+        ]
+        rows = there + [one.row() for one in self.held]
         return rows + (
             working(names, now, self._told(now)) if now and names else [Row(name, "queued") for name in names]
         )

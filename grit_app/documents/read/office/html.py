@@ -10,7 +10,7 @@ from grit_app.documents.read.clean import normalise
 from grit_app.documents.read.text.encodings import decode
 from grit_app.documents.read.text.plain import TextLine, code_lines, table_lines
 
-_CHARSET: Final = re.compile(rb"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
+_CHARSET: Final = re.compile(rb"(?:charset|<\?xml[^>]*encoding)\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 _LEFT_OUT: Final = {
     "script",
     "style",

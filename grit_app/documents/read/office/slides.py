@@ -1,5 +1,6 @@
 """Slides (.pptx) as pages, read by python-pptx."""
 
+import contextlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -31,7 +32,8 @@ def _lines(shapes: Iterable[Any]) -> Iterator[TextLine]:
         elif getattr(shape, "has_table", False) and shape.has_table:
             yield from table_lines([[_plain(cell.text) for cell in row.cells] for row in shape.table.rows])
         elif getattr(shape, "has_chart", False) and shape.has_chart:
-            yield from _chart(shape.chart)
+            with contextlib.suppress(ValueError, KeyError, AttributeError, NotImplementedError):
+                yield from list(_chart(shape.chart))  # of a kind that the library does not know: the slide stays
         elif shape.has_text_frame:
             for paragraph in shape.text_frame.paragraphs:
                 for text in filter(None, map(_plain, paragraph.text.split("\v"))):
