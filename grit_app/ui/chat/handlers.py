@@ -8,8 +8,10 @@ from typing import Any
 import gradio as gr
 
 from grit_app.errors import InputError
+from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.write.decoding import GenerationStats
-from grit_app.rag.turns.small_talk import with_example
+from grit_app.rag.retrieval import is_refusal
+from grit_app.rag.turns.small_talk import LONGEST_REQUEST, with_example
 from grit_app.settings import Settings
 from grit_app.ui.base import texts
 from grit_app.ui.base.background import awaited
@@ -49,6 +51,23 @@ def spoken(history: list[Message]) -> list[Message]:
     """The conversation as the model reads it: roles and words, without statistics lines and empty replies."""
     said = [{"role": message["role"], "content": words_of(message)} for message in history]
     return [message for message in said if message["content"].strip()]
+
+
+def without_refusals(said: list[Message], config: GritConfig) -> list[Message]:
+    """The conversation without short requests whose reply was the checkpoint's refusal, and that reply.
+
+    That sentence is learnt for questions about a text. A small model that reads it in its own words says it again:
+    behind one of them the served model refused 13 of 15 questions of general knowledge, of which it refuses 2 where it
+    reads them alone. A long request stays, for it may hold the text itself.
+    """
+    kept: list[Message] = []
+    for message in said:
+        asked_shortly = bool(kept) and kept[-1]["role"] == "user" and len(kept[-1]["content"]) <= LONGEST_REQUEST
+        if message["role"] == "assistant" and asked_shortly and is_refusal(message["content"], config):
+            kept.pop()
+        else:
+            kept.append(message)
+    return kept
 
 
 def seed_of(text: str | None) -> int | None:
@@ -179,6 +198,7 @@ class ChatHandlers:
         cancel = self._visitors.begin_run(session, "chat")
         yield step("Waiting for the model …"), None
         with self._engine.using(cancel) as model:
+            said = without_refusals(said, model.config)
             said, example = with_example(model, said, cancel)
             stream = model.stream(said, cancel=cancel, conversation=visitor.conversation, **knobs)
             text = ""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from grit_app.errors import InputError
+from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.write.decoding import GenerationStats
 from grit_app.ui.base.messages import reply
 from grit_app.ui.chat.handlers import (
@@ -15,6 +16,7 @@ from grit_app.ui.chat.handlers import (
     short_line,
     spoken,
     statistics,
+    without_refusals,
 )
 
 
@@ -50,6 +52,27 @@ def test_the_model_never_reads_statistics_or_empty_replies() -> None:
         {"role": "user", "content": "And?"},
     ]
     assert spoken([{"role": "user", "content": "plain"}]) == [{"role": "user", "content": "plain"}]
+
+
+def test_a_refusal_of_a_short_request_is_not_read_again() -> None:
+    """One of them, and nearly all that was asked behind it was refused, too."""
+    config = GritConfig(refusal_sentence="The text does not give the answer.")
+    no = {"role": "assistant", "content": "The text does not give the answer."}
+    text = {"role": "user", "content": "The museum opens at ten. " * 10 + "What does it cost?"}
+    yes = {"role": "assistant", "content": "Ten."}
+    last = {"role": "user", "content": "Name a red fruit."}
+    said = [
+        {"role": "system", "content": "Be brief."},
+        user("Who wrote Hamlet?"),
+        no,
+        text,
+        no,
+        user("When?"),
+        yes,
+        last,
+    ]
+    assert without_refusals(said, config) == [said[0], text, no, user("When?"), yes, last]
+    assert without_refusals(said, GritConfig(refusal_sentence="")) == said, "a model that never refuses"
 
 
 def test_the_statistics_line_tells_cache_speed_and_end() -> None:
