@@ -13,7 +13,7 @@ STYLE_SHEET: Final = ASSETS / "style.css"
 MODE_COLOURS: Final = {"full": "#D55E00", "cached": "#0072B2", "accent": "#009E73", "query": "#CC79A7"}
 """Okabe and Ito's palette: told apart with every common kind of colour blindness. One colour per meaning."""
 
-SCRIPTS: Final = (ASSETS / "page.js", ASSETS / "conversations.js", ASSETS / "similarity.js")
+SCRIPTS: Final = (ASSETS / "page.js", ASSETS / "conversations.js", ASSETS / "similarity.js", ASSETS / "groups.js")
 
 
 def head() -> str:

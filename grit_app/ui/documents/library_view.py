@@ -77,6 +77,7 @@ new MutationObserver(() => {
     if (before && select.value !== before) { select.value = before; }
   }
 }).observe(element, {childList: true, subtree: true});
+window.gritGroups(element, (unused) => trigger('every', {unused}));
 """
 """The table's own events. Ids are checked on the server. A half typed password and an encoding that is
 chosen, but not yet read, outlive the table's next picture."""
@@ -84,7 +85,7 @@ chosen, but not yet read, outlive the table's next picture."""
 
 ALL_OR_NONE: Final = (
     '<p class="quiet every">Search in <button type="button" class="plain-button" data-every="all">all</button> '
-    '<button type="button" class="plain-button" data-every="none">none</button></p>'
+    '<button type="button" class="plain-button" data-every="none">none</button> <span class="groups"></span></p>'
 )
 
 

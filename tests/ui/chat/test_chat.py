@@ -58,20 +58,14 @@ def test_a_refusal_of_a_short_request_is_not_read_again() -> None:
     """One of them, and nearly all that was asked behind it was refused, too."""
     config = GritConfig(refusal_sentence="The text does not give the answer.")
     no = {"role": "assistant", "content": "The text does not give the answer."}
-    text = {"role": "user", "content": "The museum opens at ten. " * 10 + "What does it cost?"}
+    long, short, last = (
+        {"role": "user", "content": words}
+        for words in ("The museum opens at ten. " * 10 + "What does it cost?", "When?", "Name a red fruit.")
+    )
     yes = {"role": "assistant", "content": "Ten."}
-    last = {"role": "user", "content": "Name a red fruit."}
-    said = [
-        {"role": "system", "content": "Be brief."},
-        user("Who wrote Hamlet?"),
-        no,
-        text,
-        no,
-        user("When?"),
-        yes,
-        last,
-    ]
-    assert without_refusals(said, config) == [said[0], text, no, user("When?"), yes, last]
+    kept = [long, no, short, yes, last]
+    said = [{"role": "user", "content": "Who wrote Hamlet?"}, no, *kept]
+    assert without_refusals(said, config) == kept
     assert without_refusals(said, GritConfig(refusal_sentence="")) == said, "a model that never refuses"
 
 
