@@ -48,6 +48,7 @@ def test_another_length_of_passages_is_chosen_on_the_page(open_page: OpenPage) -
     page.locator("#passage-length input[type=number]").press("Tab")
     page.locator("#cut-anew").click()
     expect(page.get_by_test_id("toast-body")).to_contain_text("passages of up to 60 tokens", timeout=WAIT_MS)
+    expect(row.locator(".detail")).to_contain_text(re.compile(r"\d+ passages"))
     assert int(re.search(r"(\d+) passages", row.inner_text())[1]) > 2 * before
     ask(page, "Which strategy is exact?")
     expect(page.locator("#answers .stats")).to_have_count(2, timeout=WAIT_MS)

@@ -170,6 +170,7 @@ class LibraryHandlers:
             cutting = actions.Cutting(self._visitors.library(visitor), int(length), cancel, unused, held)
             for rows in cutting:
                 yield library_view.table(rows), gr.skip(), gr.skip(), gr.skip()
+        yield *self.views(visitor, unused, held), gr.skip(), gr.skip()
         states = [report.state for report in cutting.reports]
         for report in cutting.reports:
             if report.state == "failed":
@@ -178,7 +179,6 @@ class LibraryHandlers:
             gr.Info(texts.CUT_STOPPED.format(count=library_view.plural(stopped, "document")))
         elif "failed" not in states:
             gr.Info(texts.CUT_DONE.format(tokens=int(length)))
-        yield *self.views(visitor, unused, held), gr.skip(), gr.skip()
 
     def as_it_is(self, key: str, unused: list[str], held: list[Held], request: gr.Request) -> tuple[Any, ...]:
         """Adding failed: no file is on its way any more. Outputs as those of `add`."""
