@@ -10,8 +10,8 @@ length costs apart; one that fails is recorded with its error, and the next one 
 - decode      tokens a second over contexts, by captured graphs and plainly, the same tokens, beside the floor
 - join        cached passages to the first logits, from the card's memory and from the machine's, beside full prefill
 - encode      tokens a second
-- launches    operations that are launches on a card, and questions that wait for it, of one decoded token by the
-              plain path and of one join, counted on any device; beside them what the profiler saw
+- launches    operations that are launches on a card, and questions that wait for it, of one decoded token and of one
+              join, as a card does them and plainly, counted on any device; beside them what the profiler saw
 
 floor of a token = (bytes of weights + bytes of its cache) / bytes a second of a copy on the card
 """
@@ -21,13 +21,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import _disable_current_modes
 
 from grit_app.benchmark import environment
 from grit_app.benchmark.inputs.texts import TextMaker
@@ -36,6 +37,7 @@ from grit_app.benchmark.measure.floors import ModelSize, copy_rate
 from grit_app.benchmark.options import load_model, model_folder, model_parser, parse, teller, write_result
 from grit_app.benchmark.timing import summarize, synchronize
 from grit_app.gritlm import GritLM, Sampling, join
+from grit_app.gritlm.cache import kv_cache
 from grit_app.gritlm.cache.kv_cache import KVCache
 from grit_app.gritlm.write import fixed_step
 
@@ -189,10 +191,13 @@ def encode(setting: Setting) -> Iterator[Record]:
 
 
 def launches(setting: Setting) -> Iterator[Record]:
-    """Counts for one token more, and for one join (on a CPU layer by layer, on a card for all layers at once)."""
+    """Counts for one token more and for one join, both plainly (a join layer by layer) and as a card does them.
+
+    A captured graph is one launch more, which the counting does not see.
+    """
     model = setting.model
     for what, side in (("token, plainly", "plain"), ("token", "graphs")):
-        with _side(side):
+        with _side(side), _as_on_a_card(model.device) if side == "graphs" else nullcontext():
             stream = model.stream_ids(setting.ids(64, 0), sampling=Sampling(max_new_tokens=64))
             for _ in range(4):
                 next(stream, None)
@@ -200,8 +205,10 @@ def launches(setting: Setting) -> Iterator[Record]:
             yield {"what": what} | _counted(setting, partial(next, stream, None), partial(_length, stream))
             stream.close()
     caches = [model.causal_cache(setting.ids(64, part)) for part in range(PASSAGES)]
-    runs = iter(range(9))
-    yield {"what": "join"} | _counted(setting, lambda: join(caches, model.rope), lambda: next(runs))
+    for what, device in (("join, plainly", torch.device("cpu")), ("join", torch.device("cuda"))):
+        runs = iter(range(9))
+        with _layers_as_on(device):
+            yield {"what": what} | _counted(setting, lambda: join(caches, model.rope), partial(next, runs))
 
 
 def _length(stream: Any) -> int:
@@ -217,7 +224,8 @@ def _counted(setting: Setting, action: Callable[[], Any], done: Callable[[], int
     activities = [torch.profiler.ProfilerActivity.CPU]
     if setting.model.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as profile:
+    # acc_events: torch 2.11 warns of what it forgets between cycles, though here is one.
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         action()
         synchronize(setting.model.device)
     events = profile.key_averages()
@@ -235,6 +243,36 @@ def _side(side: str) -> Iterator[None]:
         yield
     finally:
         fixed_step.can_be_captured = stock
+
+
+@contextmanager
+def _as_on_a_card(device: torch.device) -> Iterator[None]:
+    """On a CPU: fixed steps, whose launches are not counted, as those within a captured graph are not."""
+    captured, compute = fixed_step.can_be_captured, fixed_step.FixedStep._compute
+
+    def uncounted(step: fixed_step.FixedStep, rows: int) -> None:
+        with _disable_current_modes():
+            compute(step, rows)
+
+    if device.type == "cpu":
+        fixed_step.can_be_captured = lambda *_: True
+        fixed_step.FixedStep._compute = uncounted  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        fixed_step.can_be_captured = captured
+        fixed_step.FixedStep._compute = compute  # type: ignore[method-assign]
+
+
+@contextmanager
+def _layers_as_on(device: torch.device) -> Iterator[None]:
+    """Joins take as many layers at once as they do on a kind of device."""
+    stock = kv_cache.layer_groups
+    kv_cache.layer_groups = lambda layers, numbers, _: stock(layers, numbers, device)
+    try:
+        yield
+    finally:
+        kv_cache.layer_groups = stock
 
 
 STEPS: Final[dict[str, Callable[[Setting], Iterator[Record]]]] = {
