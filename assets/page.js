@@ -87,7 +87,11 @@
     if (tool?.dataset.zoom) { resize(Number(tool.dataset.zoom)); }
     // Where the sources stand below the conversation, a tap on a citation would change what nobody sees.
     const cite = event.target.closest("a[href^='#cite-'], #sources [data-cite]");
-    if (cite && matchMedia("(max-width: 900px)").matches && event.isTrusted) { opensViewer = true; }
+    if (cite && matchMedia("(max-width: 900px)").matches && event.isTrusted) {
+      const card = cards().find((one) => one.dataset.cite === (cite.dataset.cite ?? cite.hash.slice("#cite-".length)));
+      const isThere = card?.closest(".card").classList.contains("chosen") && document.querySelector("#page-picture figure");
+      if (isThere) { fillViewer(); } else { opensViewer = true; }  // nothing changes for what is chosen already
+    }
   }, true);
   document.addEventListener("keydown", (event) => {
     if (!document.querySelector("#page-view[open]")) { return; }

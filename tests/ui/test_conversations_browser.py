@@ -182,3 +182,7 @@ def test_on_a_phone_a_citation_opens_the_page_as_a_sheet(open_page: OpenPage) ->
     expect(page.locator("#page-view[open]")).to_have_count(0)
     citation.click()
     expect(page.locator("#page-view[open] .sheet")).to_be_in_viewport()
+    page.keyboard.press("Escape")
+    expect(page.locator("#page-view[open]")).to_have_count(0)
+    page.locator("#answers a[href^='#cite-']").first.click()  # it is chosen already: nothing of the page changes
+    expect(page.locator("#page-view[open] .sheet")).to_be_in_viewport()

@@ -27,6 +27,7 @@ from grit_app.ui.documents.answers import (
     next_questions,
     source_picture,
     statistics,
+    turn_at,
     what_each_says,
 )
 from grit_app.ui.documents.layout import SAMPLES, starters
@@ -203,6 +204,19 @@ def test_a_citation_of_a_forgotten_turn_or_a_made_up_one_is_a_sentence(library: 
 
 
 # ---------------------------------------------------------------- adding
+
+
+def test_sources_of_an_earlier_visit_are_not_those_of_another_cutting(model: Any) -> None:
+    """The places were numbers of passages: after the documents were cut anew they named other ones."""
+    held = Library(model, None)
+    held.add(SAMPLES)
+    asking, _ = ask(held, model, "When is the harbour museum closed?")
+    places = asking.turn.places()
+    assert [hit.chunk for hit in turn_at(7, places, held).hits] == [hit.chunk for hit in asking.turn.hits]
+    held.cut_anew(40)
+    with pytest.raises(InputError, match="cut into other passages"):
+        turn_at(7, places, held)
+    held.close()
 
 
 def test_what_else_was_found_is_offered_as_the_next_question(library: Library, model: Any) -> None:
