@@ -256,7 +256,7 @@ def _as_on_a_card(device: torch.device) -> Iterator[None]:
 
     if device.type == "cpu":
         fixed_step.can_be_captured = lambda *_: True
-        fixed_step.FixedStep._compute = uncounted  # type: ignore[method-assign]
+        fixed_step.FixedStep._compute = uncounted  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
@@ -265,10 +265,14 @@ def _as_on_a_card(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _layers_as_on(device: torch.device) -> Iterator[None]:
+def _layers_as_on(place: torch.device) -> Iterator[None]:
     """Joins take as many layers at once as they do on a kind of device."""
     stock = kv_cache.layer_groups
-    kv_cache.layer_groups = lambda layers, numbers, _: stock(layers, numbers, device)
+
+    def there(layers: int, numbers_a_layer: int, device: torch.device) -> list[slice]:
+        return stock(layers, numbers_a_layer, device=place)
+
+    kv_cache.layer_groups = there
     try:
         yield
     finally:
