@@ -45,6 +45,29 @@ def test_no_weight_is_off_by_more_than_half_a_step() -> None:
     assert (error[3] == 0).all(), "a row of zeros stays one"
 
 
+def rounded(weight: torch.Tensor) -> torch.Tensor:
+    return int8.dequantize(*int8.quantize(weight), torch.float32)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_what_training_added_to_int8_weights_is_not_rounded_away(times: int) -> None:
+    """A change of a tenth of a step along some direction, run after run: nearly all of each must survive."""
+    generator = torch.Generator().manual_seed(times)
+    weight = torch.randn(64, 576, generator=generator)
+    for _ in range(times):
+        start, learnt = rounded(weight), torch.randn(64, 576, generator=generator)
+        weight = start + 0.1 * (start.abs().amax(1) / 127)[:, None] * learnt
+        share = ((rounded(weight) - start) * learnt).sum() / ((weight - start) * learnt).sum()
+        assert share == pytest.approx(1, abs=0.15)
+
+
+def test_int8_weights_that_were_not_trained_on_stay_exact() -> None:
+    weight = torch.randn(64, 576, generator=torch.Generator().manual_seed(0))
+    step = (weight.abs().amax(1) / 127)[:, None]
+    for start in (rounded(weight), rounded(rounded(weight) + 0.1 * step * torch.randn_like(weight))):
+        assert (rounded(start) - start).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_loaded_model_is_the_written_one(
     tiny_model_folder: Callable[..., Path], tmp_path: Path, family: str
