@@ -72,7 +72,6 @@ def _check_zip(data: bytes, name: str) -> None:
                     with archive.open(entry) as part:
                         if b"<!ENTITY" in part.read(100_000):
                             raise DocumentError(f"{name} defines entities of its own, which is not safe to read.")
-    # zipfile raises NotImplementedError for a compression that it does not know.
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:
         what = "is encrypted, or of an older kind" if data.startswith(b"\xd0\xcf\x11\xe0") else "is damaged"
         raise DocumentError(f"{name} {what} and cannot be read. Save it anew and try again.") from error
