@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -61,8 +62,12 @@ class Trainer:
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """The processes that this one was launched with: one without `accelerate launch`."""
+    """The processes that this one was launched with: one without `accelerate launch`.
+
+    Each run has its own: the library remembers the first precision and would refuse a second run of another one.
+    """
     use_steady_attention()
+    AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(mixed_precision="bf16" if config.run.precision == "bf16" else "no")
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from accelerate.state import AcceleratorState
 
 from grit_app.benchmark.measure import latency
 from tests.training.corpus_files import paragraph, question_records, sentence, write_lines
@@ -88,7 +87,6 @@ def test_all_is_recorded_told_and_not_made_twice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def in_this_process(module: str, *arguments: object) -> None:
-        AcceleratorState._reset_state(reset_partial_state=True)
         assert not importlib.import_module(module).main(list(map(str, arguments)))
 
     monkeypatch.setattr(ablations, "_call", in_this_process)

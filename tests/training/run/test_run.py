@@ -38,7 +38,7 @@ from training.config import (
 from training.run import checkpoint
 from training.run.checkpoint import CheckpointError, checkpoints, newest_checkpoint
 from training.run.optimizer import rate_factor
-from training.run.setup import build_module, check_pairs
+from training.run.setup import build_module, check_pairs, make_accelerator
 from training.run.update import NotFinite
 from training.step.distributed import Ranks
 from training.train import train
@@ -414,3 +414,11 @@ def test_single_modes_train_what_they_say(config: TrainConfig, mode: Any) -> Non
     assert ("loss_contrastive" in values) == (mode == "embedding")
     assert ("loss_generative" in values) == ("loss_rag" in values) == (mode == "generative")
     assert "loss_rag_contrastive" not in values
+
+
+@pytest.mark.quick
+def test_runs_of_different_precision_follow_each_other_in_one_process(config: TrainConfig) -> None:
+    """The library remembers the first one's, and would refuse the second."""
+    for precision, expected in (("bf16", "bf16"), ("fp32", "no"), ("bf16", "bf16")):
+        run = replace(config.run, precision=precision)
+        assert make_accelerator(replace(config, run=run)).mixed_precision == expected
