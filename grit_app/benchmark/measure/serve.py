@@ -46,6 +46,9 @@ START_S: Final = 600.0
 
 ANSWER_S: Final = 600.0
 
+SETTLE_S: Final = 0.1
+"""Before each timed call of one process: the other's idle threads spin on its cores for some milliseconds longer."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -182,8 +185,12 @@ def chat(http: httpx.Client, url: str, text: str, plan: Plan, seen: Seen) -> Non
     seen.first_ms.append(((first or time.perf_counter()) - start) * 1e3)
 
 
+def asked(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
+
+
 def body_of(text: str, plan: Plan, *, stream: bool) -> dict[str, Any]:
-    fields = {"messages": [{"role": "user", "content": text}], "max_tokens": plan.new_tokens, "temperature": 0}
+    fields = {"messages": asked(text), "max_tokens": plan.new_tokens, "temperature": 0}
     return fields | ({"stream": True, "stream_options": {"include_usage": True}} if stream else {})
 
 
@@ -194,38 +201,43 @@ def with_p95(samples: Sequence[float]) -> Summary:
 
 
 def overhead(model: GritLM, url: str, plan: Plan, texts: Callable[[], str], repeats: int) -> list[Record]:
-    """One client beside the Python API: new texts of the same length, in turns, on an idle server."""
-    ours: dict[str, list[float]] = {"embed": [], "chat": []}
-    theirs: dict[str, list[float]] = {"embed": [], "chat": []}
+    """One client beside the Python API: new texts of the same length, on an idle server, who is first in turns."""
     with httpx.Client(timeout=ANSWER_S) as http:
-        for _ in range(repeats + 1):
-            text = texts()
-            seen, start = Seen(), time.perf_counter()
-            model.encode([text])
-            theirs["embed"].append((time.perf_counter() - start) * 1e3)
-            embed(http, url, text, seen)
-            ours["embed"] += seen.embed_ms
-            start = time.perf_counter()
-            said = model.generate([{"role": "user", "content": text}], plan.new_tokens)
-            theirs["chat"].append((time.perf_counter() - start) * 1e3)
-            start = time.perf_counter()
+
+        def served(text: str) -> str:
             answer = http.post(f"{url}/v1/chat/completions", json=body_of(text, plan, stream=False))
-            ours["chat"].append((time.perf_counter() - start) * 1e3)
-            agrees = answer.json()["choices"][0]["message"]["content"] == said
-    records: list[Record] = []
-    for what in ("embed", "chat"):
-        api, direct = summarize(ours[what][1:]), summarize(theirs[what][1:])  # the first of each warms up
-        records.append(
-            {
-                "load": "overhead",
-                "what": what,
-                "server_ms": api,
-                "python_ms": direct,
-                "ratio": round(api["median"] / direct["median"], 3),
-                "same_text_last": agrees if what == "chat" else None,
-            }
-        )
-    return records
+            return str(answer.json()["choices"][0]["message"]["content"])
+
+        pairs: dict[str, tuple[Callable[[str], object], Callable[[str], object]]] = {
+            "embed": (lambda text: model.encode([text]), lambda text: embed(http, url, text, Seen())),
+            "chat": (lambda text: model.generate(asked(text), plan.new_tokens), served),
+        }
+        return [_beside(what, pair, texts, repeats) for what, pair in pairs.items()]
+
+
+def _beside(
+    what: str, acts: tuple[Callable[[str], object], Callable[[str], object]], texts: Callable[[], str], repeats: int
+) -> Record:
+    direct: list[float] = []
+    api: list[float] = []
+    for turn in range(repeats + 1):  # the first one warms up
+        text = texts()
+        answers: list[object] = []
+        sides = list(zip((direct, api), acts, strict=True))
+        for samples, act in sides if turn % 2 else reversed(sides):
+            time.sleep(SETTLE_S)
+            start = time.perf_counter()
+            answers.append(act(text))
+            samples.append((time.perf_counter() - start) * 1e3)
+    server_ms, python_ms = summarize(api[1:]), summarize(direct[1:])
+    return {
+        "load": "overhead",
+        "what": what,
+        "server_ms": server_ms,
+        "python_ms": python_ms,
+        "ratio": round(server_ms["median"] / python_ms["median"], 3),
+        "same_text_last": answers[0] == answers[1] if what == "chat" else None,
+    }
 
 
 def measure(
