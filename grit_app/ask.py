@@ -169,9 +169,12 @@ def render(answer: Answer, skipped: Sequence[Skipped]) -> str:
         text = textwrap.shorten(" ".join(citation.hit.chunk.text.split()), 200, placeholder=" …")
         lines.append(textwrap.indent(text, "    "))
     timings = answer.timings_ms
-    lines += ["", f"{answer.strategy}: {answer.cached_tokens} of {answer.prompt_tokens} prompt tokens from a cache, "
-              f"{answer.new_tokens} written; first token after {timings['first_token']:.0f} ms, "
-              f"all {timings['total']:.0f} ms"]  # fmt: skip
+    lines += [
+        "",
+        f"{answer.strategy}: {answer.cached_tokens} of {answer.prompt_tokens} prompt tokens from a cache, "
+        f"{answer.new_tokens} written; first token after {timings['first_token']:.0f} ms, "
+        f"all {timings['total']:.0f} ms",
+    ]
     lines += [f"Left out: {entry.reason or entry.file}" for entry in skipped]
     return "\n".join(lines)
 
@@ -234,9 +237,17 @@ def _answer(
     from grit_app.rag.events import Done
 
     events = answer(
-        options.question, library, model, options.strategy, options.k, options.mode, documents,
-        Sampling(max_new_tokens=settings.answer_tokens), whole=options.whole, reranked_by=options.rerank,
-    )  # fmt: skip
+        options.question,
+        library,
+        model,
+        options.strategy,
+        options.k,
+        options.mode,
+        documents,
+        Sampling(max_new_tokens=settings.answer_tokens),
+        whole=options.whole,
+        reranked_by=options.rerank,
+    )
     return next(event.answer for event in events if isinstance(event, Done))
 
 

@@ -24,9 +24,15 @@ MAX_TOKEN_CHARACTERS = 40  # a longer text than so many characters a token of th
 THAI_LENGTH = 16  # characters; shorter pieces between spaces are names and lists
 _THAI_SPACE = re.compile(r"(?<=[\u0e00-\u0e7f])\s+(?=[\u0e00-\u0e7f])")
 _NUMBERS = re.compile(r"(?:\s|^)[($€£]?-?\d[\d,.]*%?")
-_SCRIPTS = (("ar", "\u0600", "\u06ff"), ("he", "\u0590", "\u05ff"), ("hi", "\u0900", "\u097f"),
-            ("ja", "\u3040", "\u30ff"),
-            ("zh", "\u4e00", "\u9fff"), ("ru", "\u0400", "\u04ff"), ("el", "\u0370", "\u03ff"))  # fmt: skip
+_SCRIPTS = (
+    ("ar", "\u0600", "\u06ff"),
+    ("he", "\u0590", "\u05ff"),
+    ("hi", "\u0900", "\u097f"),
+    ("ja", "\u3040", "\u30ff"),
+    ("zh", "\u4e00", "\u9fff"),
+    ("ru", "\u0400", "\u04ff"),
+    ("el", "\u0370", "\u03ff"),
+)
 
 
 @dataclass(frozen=True)
@@ -164,9 +170,13 @@ def _sentences(document: Document, count_tokens: CountTokens, limit: int) -> Ite
             for a, b, tokens in _fitting(line[start:stop], count_tokens, limit):
                 first = number == 0 and a == 0
                 yield _Sentence(
-                    line_start + start + a, line_start + start + b, tokens,
-                    is_heading=is_heading, starts_page=first and line_start in borders, starts_line=first,
-                )  # fmt: skip
+                    line_start + start + a,
+                    line_start + start + b,
+                    tokens,
+                    is_heading=is_heading,
+                    starts_page=first and line_start in borders,
+                    starts_line=first,
+                )
 
 
 def _code_pieces(

@@ -60,9 +60,14 @@ class Keeper:
 
         def embed(kv_folder: Path | None) -> NDArray[np.float32]:
             vectors, made = embed_chunks(
-                self._model, chunks, self._caches, kv_folder, partial(tell, "embedding"), cancel,
+                self._model,
+                chunks,
+                self._caches,
+                kv_folder,
+                partial(tell, "embedding"),
+                cancel,
                 with_caches=with_caches,
-            )  # fmt: skip
+            )
             in_memory.extend(made)
             return vectors
 

@@ -72,9 +72,13 @@ class FileReport:
         """Of a file that cannot be used."""
         scanned = error.scanned if isinstance(error, NoTextFound) else 0
         return cls(
-            name, "failed", str(error), scanned=scanned,
-            needs_password=isinstance(error, PasswordNeeded), needs_encoding=isinstance(error, EncodingNeeded),
-        )  # fmt: skip
+            name,
+            "failed",
+            str(error),
+            scanned=scanned,
+            needs_password=isinstance(error, PasswordNeeded),
+            needs_encoding=isinstance(error, EncodingNeeded),
+        )
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,16 @@ class DocumentInfo:
         """The line of a kept document."""
         document = stored.document
         return cls(
-            document.id, document.name, document.kind, len(document.pages), len(stored.chunks), len(document.text),
-            document.notes, document.scanned, stored.added, cache_bytes, document.encoding, document.encoding_by,
-        )  # fmt: skip
+            document.id,
+            document.name,
+            document.kind,
+            len(document.pages),
+            len(stored.chunks),
+            len(document.text),
+            document.notes,
+            document.scanned,
+            stored.added,
+            cache_bytes,
+            document.encoding,
+            document.encoding_by,
+        )

@@ -166,10 +166,17 @@ class ZeroGritLM(GritLM):
         """Where caches and ids lie in this process: no GPU is to be had here."""
         return torch.device("cpu")
 
-    def encode_iter(self, texts: Iterable[str], instruction: str = "", return_cache: bool = False,
-                    batch_size: int = 32, max_length: int | None = None, normalize: bool | None = None,
-                    progress: Callable[[int, int], None] | None = None,
-                    cancel: threading.Event | None = None) -> Iterator[Encoding]:  # fmt: skip
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        instruction: str = "",
+        return_cache: bool = False,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        normalize: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Encoding]:
         """As GritLM's, some hundred texts a call."""
         source, done = iter(texts), 0
         settings = {"batch_size": batch_size, "max_length": max_length, "normalize": normalize}
@@ -181,20 +188,38 @@ class ZeroGritLM(GritLM):
             if progress is not None:
                 progress(done, len(texts) if isinstance(texts, Sequence) else 0)
 
-    def stream(self, messages: Sequence[Mapping[str, str]], max_new_tokens: int = 256, temperature: float = 0.0,
-               top_p: float = 1.0, seed: int | None = None, cancel: threading.Event | None = None,
-               conversation: Conversation | None = None, repetition_penalty: float | None = None,
-               no_repeat_ngram_size: int | None = None) -> Any:  # fmt: skip
+    def stream(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        cancel: threading.Event | None = None,
+        conversation: Conversation | None = None,
+        repetition_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
+    ) -> Any:
         """As GritLM's, but nothing is kept of a conversation between calls: it is read again, in milliseconds."""
         sampling = Sampling(
-            max_new_tokens, temperature, top_p, seed, repetition_penalty=repetition_penalty,
+            max_new_tokens,
+            temperature,
+            top_p,
+            seed,
+            repetition_penalty=repetition_penalty,
             no_repeat_ngram_size=no_repeat_ngram_size,
-        )  # fmt: skip
+        )
         return self.stream_ids(self.prompts.chat(messages).ids, None, sampling, cancel=cancel)
 
-    def stream_ids(self, tail_ids: Sequence[int], cache: KVCache | None = None, sampling: Sampling | None = None,
-                   constraint: Constraint | None = None, cancel: threading.Event | None = None,
-                   beyond_context: bool = False) -> Any:  # fmt: skip
+    def stream_ids(
+        self,
+        tail_ids: Sequence[int],
+        cache: KVCache | None = None,
+        sampling: Sampling | None = None,
+        constraint: Constraint | None = None,
+        cancel: threading.Event | None = None,
+        beyond_context: bool = False,
+    ) -> Any:
         """As GritLM's."""
         return LentStream(write_job(list(tail_ids), on_host(cache), sampling or Sampling(), constraint), cancel)
 
@@ -204,8 +229,9 @@ class ZeroGritLM(GritLM):
         assert cache is not None
         return cache
 
-    def score(self, prompt_ids: Sequence[int], continuations: Sequence[Sequence[int]],
-              cache: KVCache | None = None, *_: Any) -> list[float]:  # fmt: skip
+    def score(
+        self, prompt_ids: Sequence[int], continuations: Sequence[Sequence[int]], cache: KVCache | None = None, *_: Any
+    ) -> list[float]:
         """As GritLM's."""
         return score_job(list(prompt_ids), [list(ids) for ids in continuations], on_host(cache))
 
@@ -220,9 +246,15 @@ def on_zero_gpu(model: GritLM) -> ZeroGritLM:
 
 
 def run_race(
-    model: GritLM, question: str, text: str, strategies: Sequence[str], *,
-    on_lane: Callable[[str], None] | None = None, cancel: threading.Event | None = None, **settings: Any,
-) -> race.Race:  # fmt: skip
+    model: GritLM,
+    question: str,
+    text: str,
+    strategies: Sequence[str],
+    *,
+    on_lane: Callable[[str], None] | None = None,
+    cancel: threading.Event | None = None,
+    **settings: Any,
+) -> race.Race:
     """`race.run`; on ZeroGPU all lanes in one call, which cannot be stopped in between."""
     if isinstance(model, ZeroGritLM):
         if on_lane is not None:

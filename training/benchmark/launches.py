@@ -49,16 +49,40 @@ def varlen_on_cpu() -> None:
     from torch.nn.attention import varlen
 
     @varlen._varlen_attn.register_kernel("cpu")
-    def forward(query: Tensor, key: Tensor, value: Tensor, query_ends: Tensor, key_ends: Tensor, max_q: int, max_k: int,
-                is_causal: bool = False, scale: float | None = None, *rest: Any, **_: Any) -> Any:  # fmt: skip
+    def forward(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_ends: Tensor,
+        key_ends: Tensor,
+        max_q: int,
+        max_k: int,
+        is_causal: bool = False,
+        scale: float | None = None,
+        *rest: Any,
+        **_: Any,
+    ) -> Any:
         part = Segments(0, len(query), query_ends, key_ends, max_q, max_k, is_causal)
         output = segments.one_by_one(query, key, value, part, scale).contiguous()
         return output, output.new_zeros(query.shape[1], len(query)), torch.zeros(2, dtype=torch.uint64)
 
     @varlen._varlen_attn_backward.register_kernel("cpu")
-    def backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, query_ends: Tensor,
-                 key_ends: Tensor, max_q: int, max_k: int, is_causal: bool, rng: Tensor, scale: float | None = None,
-                 window_size: Any = None) -> Any:  # fmt: skip
+    def backward(
+        grad: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        query_ends: Tensor,
+        key_ends: Tensor,
+        max_q: int,
+        max_k: int,
+        is_causal: bool,
+        rng: Tensor,
+        scale: float | None = None,
+        window_size: Any = None,
+    ) -> Any:
         part = Segments(0, len(query), query_ends, key_ends, max_q, max_k, is_causal)
         return _gradients(grad, query, key, value, part, query.shape[2] ** -0.5 if scale is None else scale)
 
@@ -132,9 +156,15 @@ def _settings(config: LaunchConfig, folder: Path) -> TrainConfig:
 
     make_tokenizer([" ".join(words)] * 50, vocab_size=1000).save_pretrained(folder / "model")
     shape = LlamaConfig(
-        vocab_size=1024, hidden_size=24, intermediate_size=32, num_hidden_layers=config.layers, num_attention_heads=3,
-        num_key_value_heads=1, head_dim=8, max_position_embeddings=8192,
-    )  # fmt: skip
+        vocab_size=1024,
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=config.layers,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=8192,
+    )
     LlamaForCausalLM(shape).save_pretrained(folder / "model")
 
     def pair() -> dict[str, Any]:
@@ -162,13 +192,15 @@ def _settings(config: LaunchConfig, folder: Path) -> TrainConfig:
         model=ModelConfig(path=str(folder / "model")),
         data=DataConfig(
             train=[DataFile(path=str(folder / f"{name}.jsonl")) for name in files],
-            query_max_length=96, passage_max_length=224, generative_max_length=1600,
+            query_max_length=96,
+            passage_max_length=224,
+            generative_max_length=1600,
         ),
         run=RunConfig(steps=1, precision="fp32", rows=config.rows),
         contrastive=ContrastiveConfig(batch_size=config.queries, negatives=1, chunk_tokens=config.contrastive_tokens),
         generative=GenerativeConfig(batch_size=config.chats, chunk_tokens=config.other_tokens),
         rag=RagConfig(batch_size=config.answers, layouts=layouts, max_documents=5, chunk_tokens=config.other_tokens),
-    )  # fmt: skip
+    )
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -297,11 +297,17 @@ def _load(folder: Path) -> Stored:
 def _finish(folder: Path, document: Document, vectors: Vectors, kept: dict[str, Any]) -> None:
     """Writes what comes after the text: vectors, and meta.json as the last. `kept`: more entries for meta.json."""
     meta = {
-        "format": FORMAT, "name": document.name, "sha256": document.sha256, "kind": document.kind,
-        "notes": document.notes, "headings": document.headings, "code": document.code,
+        "format": FORMAT,
+        "name": document.name,
+        "sha256": document.sha256,
+        "kind": document.kind,
+        "notes": document.notes,
+        "headings": document.headings,
+        "code": document.code,
         "encoding": document.encoding,
-        "encoding_by": document.encoding_by, "vectors": _write_vectors(folder, vectors),
-    }  # fmt: skip
+        "encoding_by": document.encoding_by,
+        "vectors": _write_vectors(folder, vectors),
+    }
     meta |= kept
     _write(folder / "meta.json", _json(_sealed(meta, folder)))
 

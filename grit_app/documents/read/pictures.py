@@ -51,9 +51,15 @@ def page_picture(
     seconds   of processor time, after which the page counts as one that cannot be shown
     Raises DocumentError if the file has no such page or cannot be drawn; Cancelled.
     """
-    request = {"page": page_index, "passage": passage, "password": password, "scale": scale,
-               "places": places, "marks": marks,
-               "path": None if isinstance(pdf, bytes) else str(Path(pdf).resolve())}  # fmt: skip
+    request = {
+        "page": page_index,
+        "passage": passage,
+        "password": password,
+        "scale": scale,
+        "places": places,
+        "marks": marks,
+        "path": None if isinstance(pdf, bytes) else str(Path(pdf).resolve()),
+    }
     try:
         answer = run("draw", request, seconds, data=pdf if isinstance(pdf, bytes) else b"", cancel=cancel)
     except OutOfTime:

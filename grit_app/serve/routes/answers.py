@@ -104,9 +104,17 @@ def run(body: AnswerRequest, library: Library, model: GritLM, job: Job) -> Itera
             raise bad_request(f"There is no document {name[:60]!r}. GET /v1/documents lists them.", "document_ids")
     if not body.searches:
         return answer(
-            body.question, library, model, body.strategy, body.k, body.mode, wanted, sampling, job,
+            body.question,
+            library,
+            model,
+            body.strategy,
+            body.k,
+            body.mode,
+            wanted,
+            sampling,
+            job,
             reranked_by=body.rerank,
-        )  # fmt: skip
+        )
     if body.rerank:
         raise bad_request("With searches the model orders what it finds by itself: leave rerank out.", "rerank")
     if body.mode in ("quote", "short"):

@@ -43,8 +43,12 @@ EMPTY_LIMIT = 256
 """Visitors remembered to whom nothing belongs."""
 
 KINDS: dict[str, Kind] = {
-    "upload": "background", "caches": "background", "race": "bulk", "measure": "bulk", "answers": "bulk",
-}  # fmt: skip
+    "upload": "background",
+    "caches": "background",
+    "race": "bulk",
+    "measure": "bulk",
+    "answers": "bulk",
+}
 """Of the runs; any other one is interactive."""
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")
@@ -222,8 +226,11 @@ class Visitors:
             for visitor in self._visitors.values():
                 if self._is_working(visitor):
                     visitor.last_seen_s = now
-            idle = [v for v in sorted(self._visitors.values(), key=lambda v: v.last_seen_s)
-                    if v.owner != keep and not self._is_working(v)]  # fmt: skip
+            idle = [
+                v
+                for v in sorted(self._visitors.values(), key=lambda v: v.last_seen_s)
+                if v.owner != keep and not self._is_working(v)
+            ]
             owning = [v for v in idle if v.owns]
             empty = [v for v in idle if not v.owns]
             surplus = len(self._visitors) - len(empty) - self._max_visitors

@@ -23,9 +23,12 @@ def build(engine: Engine, opened: Any) -> None:
     with gr.Accordion("What would break this cache?", open=False, elem_id="breaks"):
         gr.Markdown(texts.BREAKS_INTRO, elem_classes="quiet")
         prompt = gr.Textbox(
-            texts.BREAKS_PROMPT, label="Prompt: passages, and the question last", lines=9, max_lines=20,
+            texts.BREAKS_PROMPT,
+            label="Prompt: passages, and the question last",
+            lines=9,
+            max_lines=20,
             elem_id="breaks-prompt",
-        )  # fmt: skip
+        )
         with gr.Row(elem_classes="ask-row"):
             keep = gr.Button("Keep the caches of this prompt", size="sm", scale=0, min_width=230, elem_id="breaks-keep")
             move = gr.Button("Move the last passage up", size="sm", scale=0, min_width=210, elem_id="breaks-move")

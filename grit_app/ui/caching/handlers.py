@@ -64,9 +64,13 @@ class Parts:
 
 
 def build(
-    engine: Engine, visitors: Visitors, opened: Callable[..., Any], asked: Callable[..., Any], tabs: gr.Tabs,
+    engine: Engine,
+    visitors: Visitors,
+    opened: Callable[..., Any],
+    asked: Callable[..., Any],
+    tabs: gr.Tabs,
     browser_key: gr.BrowserState,
-) -> None:  # fmt: skip
+) -> None:
     """Must be called inside the tab named `caching` of `tabs`, whose `select` event is `opened`.
 
     asked   the event with the number of an answer whose question is to be raced
@@ -280,9 +284,13 @@ class RaceHandlers:
 
 
 def wire(
-    parts: Parts, handlers: RaceHandlers, opened: Callable[..., Any], asked: Callable[..., Any], tabs: gr.Tabs,
+    parts: Parts,
+    handlers: RaceHandlers,
+    opened: Callable[..., Any],
+    asked: Callable[..., Any],
+    tabs: gr.Tabs,
     key: gr.BrowserState,
-) -> None:  # fmt: skip
+) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     lane: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     playing: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden", "api_visibility": "private"}

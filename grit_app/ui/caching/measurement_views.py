@@ -157,11 +157,21 @@ def numbers_table(records: Sequence[dict[str, Any]]) -> str:
     """The main numbers as an HTML table: medians with their 10–90 % band."""
     body = []
     for r in records:
-        times = [f"{r[key]['median']:,.1f} <small>({r[key]['p10']:,.1f}–{r[key]['p90']:,.1f})</small>"
-                 for key in ("prefill_ttft_ms", "question_ttft_ms", "total_ms")]  # fmt: skip
-        cells = [f"{r['docs']}", f"{r['doc_tokens']:,}", f"{r['query_tokens']:,}", escape(r["state"]), *times,
-                 f"{r['floor_ms']['median']:,.1f}", f"{r['cached_tokens']:,}", f"{r['computed_tokens']:,}",
-                 f"{r['cache_bytes'] / 1e6:,.2f} MB"]  # fmt: skip
+        times = [
+            f"{r[key]['median']:,.1f} <small>({r[key]['p10']:,.1f}–{r[key]['p90']:,.1f})</small>"
+            for key in ("prefill_ttft_ms", "question_ttft_ms", "total_ms")
+        ]
+        cells = [
+            f"{r['docs']}",
+            f"{r['doc_tokens']:,}",
+            f"{r['query_tokens']:,}",
+            escape(r["state"]),
+            *times,
+            f"{r['floor_ms']['median']:,.1f}",
+            f"{r['cached_tokens']:,}",
+            f"{r['computed_tokens']:,}",
+            f"{r['cache_bytes'] / 1e6:,.2f} MB",
+        ]
         name = (
             f'<th scope="row">{escape(style_of(r["strategy"]).label)}<span class="lane-name">'
             f"{escape(r['strategy'])}</span></th>"

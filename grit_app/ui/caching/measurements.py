@@ -172,9 +172,14 @@ def _controls() -> dict[str, Any]:
             min_width=100,
         )
     return {
-        "strategies": strategies, "doc_tokens": doc_tokens, "query_tokens": query_tokens, "documents": documents,
-        "run": run, "stop": stop, "progress": gr.HTML(label="Progress", elem_id="run-progress"),
-    }  # fmt: skip
+        "strategies": strategies,
+        "doc_tokens": doc_tokens,
+        "query_tokens": query_tokens,
+        "documents": documents,
+        "run": run,
+        "stop": stop,
+        "progress": gr.HTML(label="Progress", elem_id="run-progress"),
+    }
 
 
 def _numbers(offered: Sequence[int], value: list[int], label: str, min_width: int) -> gr.CheckboxGroup:

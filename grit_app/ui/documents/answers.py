@@ -48,13 +48,16 @@ class Turn:
         """Where the passages stand in the library, for `turn_at`."""
         return [
             {
-                "document": hit.chunk.document_id, "index": hit.chunk.index,
-                "span": [hit.chunk.start, hit.chunk.stop], "score": round(float(hit.score), 4),
-                "found_by": hit.found_by, "marks": self.marks[i] if i < len(self.marks) else [],
+                "document": hit.chunk.document_id,
+                "index": hit.chunk.index,
+                "span": [hit.chunk.start, hit.chunk.stop],
+                "score": round(float(hit.score), 4),
+                "found_by": hit.found_by,
+                "marks": self.marks[i] if i < len(self.marks) else [],
                 "is_cited": i < self.cited,
             }
             for i, hit in enumerate(self.hits)
-        ]  # fmt: skip
+        ]
 
     def cards(self, chosen: int | None) -> str:
         return sources.cards(self.number, self.hits, self.marks, self.cited, chosen)

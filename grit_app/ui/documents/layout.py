@@ -93,9 +93,14 @@ def _left(settings: Settings, shared: bool) -> dict[str, Any]:
     with gr.Accordion("Where documents are kept", open=False, elem_id="privacy"):
         gr.Markdown(privacy, elem_classes="quiet")
     return {
-        "upload": upload, "folder": folder, "sample": sample, "halt": halt, "table": table, "meter": meter,
+        "upload": upload,
+        "folder": folder,
+        "sample": sample,
+        "halt": halt,
+        "table": table,
+        "meter": meter,
         "clear": clear,
-    }  # fmt: skip
+    }
 
 
 def strategy_choices() -> list[tuple[str, str]]:
@@ -190,13 +195,29 @@ def _middle(settings: Settings) -> dict[str, Any]:
             label="Positions of joined caches",
         )
         length = gr.Slider(
-            *PASSAGE_LENGTHS, value=settings.chunk_tokens, step=10, label="Passage length", info=texts.CUT_INFO,
+            *PASSAGE_LENGTHS,
+            value=settings.chunk_tokens,
+            step=10,
+            label="Passage length",
+            info=texts.CUT_INFO,
             elem_id="passage-length",
-        )  # fmt: skip
+        )
         cut = gr.Button("Cut the documents anew", size="sm", elem_id="cut-anew")
     return {
-        "chatbot": chatbot, "box": box, "send": send, "stop": stop, "strategy": strategy, "k": k, "mode": mode,
-        "positions": positions, "reading": reading, "order": order, "search": search, "length": length, "cut": cut,
-        "waiting": waiting, "desk": gr.State(desk.Desk()),
+        "chatbot": chatbot,
+        "box": box,
+        "send": send,
+        "stop": stop,
+        "strategy": strategy,
+        "k": k,
+        "mode": mode,
+        "positions": positions,
+        "reading": reading,
+        "order": order,
+        "search": search,
+        "length": length,
+        "cut": cut,
+        "waiting": waiting,
+        "desk": gr.State(desk.Desk()),
         "kept": kept,
-    }  # fmt: skip
+    }

@@ -134,9 +134,13 @@ class Adding:
     def _work(self, report: Callable[[Progress | FileReport], None]) -> None:
         for path in self.paths:
             (made,) = self.library.add(
-                [path], self.password or None, progress=report, cancel=self.cancel, ocr_pages=self.ocr_pages,
+                [path],
+                self.password or None,
+                progress=report,
+                cancel=self.cancel,
+                ocr_pages=self.ocr_pages,
                 encoding=self.encoding,
-            )  # fmt: skip
+            )
             report(made)
 
     @property

@@ -146,9 +146,16 @@ class LibraryHandlers:
         with self._engine.using(cancel):
             library = self._visitors.library(visitor)
             adding = actions.Adding(
-                library, paths, cancel, password, unused, held, ocr_pages=ocr_pages, encoding=encoding,
+                library,
+                paths,
+                cancel,
+                password,
+                unused,
+                held,
+                ocr_pages=ocr_pages,
+                encoding=encoding,
                 are_kept=are_kept,
-            )  # fmt: skip
+            )
             for rows in adding:
                 yield library_view.table(rows), gr.skip(), gr.skip(), gr.skip()
         for report in adding.reports:

@@ -70,9 +70,17 @@ def lay_out() -> Parts:
         link = gr.Button("Copy a link to this", size="sm", elem_id="similarity-link", min_width=160)
     gr.HTML('<p class="quiet" id="link-told" role="status"></p>')
     return Parts(
-        scene=scene, left=left, right=right, moved=moved, pairs=pairs, picture=picture, near=near, saved=saved,
-        link=link, **asked,
-    )  # fmt: skip
+        scene=scene,
+        left=left,
+        right=right,
+        moved=moved,
+        pairs=pairs,
+        picture=picture,
+        near=near,
+        saved=saved,
+        link=link,
+        **asked,
+    )
 
 
 def _asked() -> dict[str, Any]:
@@ -114,9 +122,15 @@ def _asked() -> dict[str, Any]:
             with gr.Row(elem_classes="ask-row"):
                 go = gr.Button("Compare", variant="primary", elem_id="compare", min_width=120)
     return {
-        "query": query, "lines": lines, "count": count, "upload": upload, "first": first, "second": second,
-        "symmetric": symmetric, "go": go,
-    }  # fmt: skip
+        "query": query,
+        "lines": lines,
+        "count": count,
+        "upload": upload,
+        "first": first,
+        "second": second,
+        "symmetric": symmetric,
+        "go": go,
+    }
 
 
 def _instruction(label: str, value: str, elem_id: str, info: str | None) -> gr.Dropdown:

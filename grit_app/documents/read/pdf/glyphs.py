@@ -171,8 +171,15 @@ class WordReader:
             if gap:
                 gap = False
                 if glyphs:
-                    glyphs.append((" ", (glyphs[-1][1] + x0) / 2, (glyphs[-1][2] + rect.bottom) / 2,
-                                   (glyphs[-1][3] + x1) / 2, (glyphs[-1][4] + rect.top) / 2))  # fmt: skip
+                    glyphs.append(
+                        (
+                            " ",
+                            (glyphs[-1][1] + x0) / 2,
+                            (glyphs[-1][2] + rect.bottom) / 2,
+                            (glyphs[-1][3] + x1) / 2,
+                            (glyphs[-1][4] + rect.top) / 2,
+                        )
+                    )
             if x0 == left and x1 == right and glyphs[-1][2] == rect.bottom:  # one glyph, several characters
                 glyphs[-1] = (glyphs[-1][0] + text, *glyphs[-1][1:])
             else:
@@ -252,8 +259,10 @@ def _measured(run: _Run) -> list[Glyph]:
     if not glyphs or run.quarter or 0.05 * em < glyphs[0][3] - glyphs[0][1] < 3 * em:
         return glyphs
     ends = [min(after[1], glyph[1] + em) for glyph, after in pairwise(glyphs)] + [glyphs[-1][1] + 0.5 * em]
-    return [(text, left, run.y - 0.2 * em, max(left, end), run.y + 0.8 * em)
-            for (text, left, *_), end in zip(glyphs, ends, strict=True)]  # fmt: skip
+    return [
+        (text, left, run.y - 0.2 * em, max(left, end), run.y + 0.8 * em)
+        for (text, left, *_), end in zip(glyphs, ends, strict=True)
+    ]
 
 
 def _as_drawn(run: _Run) -> list[Glyph]:

@@ -214,9 +214,18 @@ def _rows(segments: list[Segment]) -> list[Line]:
         text = " ".join(s.text for s in ordered)
         words = [piece for s in ordered for piece in s.words]
         drawn = " ".join(word for word, _ in words)
-        lines.append(Line(text, row[0].x0, row[-1].x1, row[0].y, size, 1 if numbered else len(row),
-                          drawn=text if drawn == text else drawn,
-                          apart=[(s.text, s.x0, s.x1) for s in ordered] if len(row) > 1 else []))  # fmt: skip
+        lines.append(
+            Line(
+                text,
+                row[0].x0,
+                row[-1].x1,
+                row[0].y,
+                size,
+                1 if numbered else len(row),
+                drawn=text if drawn == text else drawn,
+                apart=[(s.text, s.x0, s.x1) for s in ordered] if len(row) > 1 else [],
+            )
+        )
         rects += [rect for _, rect in words]
         gaps.append(max((b.x0 - a.x1 for a, b in pairwise(row)), default=0.0) / size)
     _place_words(lines, rects)

@@ -170,11 +170,15 @@ def _value(forms: Any, note: Any) -> str:
             return ""
     elif kind not in (c.FPDF_FORMFIELD_COMBOBOX, c.FPDF_FORMFIELD_LISTBOX):
         return ""
-    chosen = [
-        _string(lambda *to, at=at: c.FPDFAnnot_GetOptionLabel(forms, note, at, *to), counts=True)
-        for at in range(min(MAX_OPTIONS, max(0, c.FPDFAnnot_GetOptionCount(forms, note))))
-        if c.FPDFAnnot_IsOptionSelected(forms, note, at)
-    ] if forms else []  # fmt: skip
+    chosen = (
+        [
+            _string(lambda *to, at=at: c.FPDFAnnot_GetOptionLabel(forms, note, at, *to), counts=True)
+            for at in range(min(MAX_OPTIONS, max(0, c.FPDFAnnot_GetOptionCount(forms, note))))
+            if c.FPDFAnnot_IsOptionSelected(forms, note, at)
+        ]
+        if forms
+        else []
+    )
     if chosen:
         return "\n".join(chosen)
     if forms:

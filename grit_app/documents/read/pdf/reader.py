@@ -225,8 +225,17 @@ def _compose(name: str, sha256: str, read: _Pages, labels: list[str], notes: lis
     if failed:
         notes.append(f"{page_list(failed).capitalize()} of {name}: damaged; not searched.")
     spans = tuple(Page(i, labels[i], start, stop, pages[i].source) for i, (start, stop) in enumerate(running.spans))
-    return Document(name, sha256, "pdf", spans, running.text, tuple(notes), tuple(running.headings),
-                    tables=tuple(running.tables), words=bytes(running.places))  # fmt: skip
+    return Document(
+        name,
+        sha256,
+        "pdf",
+        spans,
+        running.text,
+        tuple(notes),
+        tuple(running.headings),
+        tables=tuple(running.tables),
+        words=bytes(running.places),
+    )
 
 
 def _no_text(name: str, pictures: list[int], unreadable: list[int]) -> NoTextFound:

@@ -129,8 +129,9 @@ def _shares(corners: Points, box: Points) -> tuple[float, float]:
 
 def _between(corners: Points, first: float, last: float) -> Points:
     top, bottom = corners[1] - corners[0], corners[2] - corners[3]
-    return np.array([corners[0] + first * top, corners[0] + last * top,
-                     corners[3] + last * bottom, corners[3] + first * bottom])  # fmt: skip
+    return np.array(
+        [corners[0] + first * top, corners[0] + last * top, corners[3] + last * bottom, corners[3] + first * bottom]
+    )
 
 
 def _sense(lines: list[_Line]) -> float:
@@ -158,6 +159,17 @@ def _words(lines: list[_Line], shape: tuple[int, ...], scale: float) -> list[Wor
             points = corners @ frame.T
             low, high = (corners / far).min(axis=0), (corners / far).max(axis=0)
             box: Rect = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
-            words.append(Word(text, float(points[:, 0].min()) / scale, float(points[:, 0].max()) / scale,
-                              baseline / scale, SIZE_SHARE * height / scale, -turn % 4, True, None, box))  # fmt: skip
+            words.append(
+                Word(
+                    text,
+                    float(points[:, 0].min()) / scale,
+                    float(points[:, 0].max()) / scale,
+                    baseline / scale,
+                    SIZE_SHARE * height / scale,
+                    -turn % 4,
+                    True,
+                    None,
+                    box,
+                )
+            )
     return words

@@ -88,8 +88,13 @@ def _clean(text: str) -> str:
 
 
 def _by_mark(data: bytes) -> str | None:
-    for mark, encoding in ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"),
-                           (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig")):  # fmt: skip
+    for mark, encoding in (
+        (b"\xff\xfe\x00\x00", "utf-32"),
+        (b"\x00\x00\xfe\xff", "utf-32"),
+        (b"\xff\xfe", "utf-16"),
+        (b"\xfe\xff", "utf-16"),
+        (b"\xef\xbb\xbf", "utf-8-sig"),
+    ):
         if data.startswith(mark):
             return encoding
     return None
@@ -125,8 +130,11 @@ def _is_utf8(data: bytes) -> bool:
     broken = text.count("\ufffd") - data.count(b"\xef\xbf\xbd")
     if not broken:
         return True
-    whole = len(text) - broken - sum(data[i : i + 65536].translate(None, _HIGH).__len__()
-                                     for i in range(0, len(data), 65536))  # fmt: skip
+    whole = (
+        len(text)
+        - broken
+        - sum(data[i : i + 65536].translate(None, _HIGH).__len__() for i in range(0, len(data), 65536))
+    )
     return whole > 3 * broken or (whole >= 1 and broken == 1 and _ends_cut(data))
 
 
@@ -232,8 +240,12 @@ class _Judge:
 
 # (encoding, first and last leading byte of its everyday characters): level 1 of GB 2312, Big5 and JIS X 0208; the 2,350
 # syllables of KS X 1001.
-_COMMON = {"Chinese, simplified": ("gb2312", 0xB0, 0xD7), "Chinese, traditional": ("big5", 0xA4, 0xC6),
-           "Japanese": ("euc_jp", 0xB0, 0xCF), "Korean": ("euc_kr", 0xB0, 0xC8)}  # fmt: skip
+_COMMON = {
+    "Chinese, simplified": ("gb2312", 0xB0, 0xD7),
+    "Chinese, traditional": ("big5", 0xA4, 0xC6),
+    "Japanese": ("euc_jp", 0xB0, 0xCF),
+    "Korean": ("euc_kr", 0xB0, 0xC8),
+}
 
 
 _OWN_SCRIPT = {"Russian", "Ukrainian", "Bulgarian", "Greek", "Hebrew", "Arabic", "Thai"}

@@ -119,9 +119,17 @@ def of_pages(
     text = "\n".join(parts)
     fitted = tuple(Page(i, label, min(a, len(text)), min(b, len(text))) for i, (label, a, b) in enumerate(borders))
     return Document(
-        name, sha256, kind, fitted, text, tuple(notes), tuple(headings), sections=sections(marks, len(text)),
-        tables=tuple(_tables(marks)), code=tuple(code),
-    )  # fmt: skip
+        name,
+        sha256,
+        kind,
+        fitted,
+        text,
+        tuple(notes),
+        tuple(headings),
+        sections=sections(marks, len(text)),
+        tables=tuple(_tables(marks)),
+        code=tuple(code),
+    )
 
 
 def _tables(lines: Sequence[tuple[int, TextLine]]) -> Iterator[Table]:
