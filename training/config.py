@@ -332,6 +332,10 @@ class RunConfig:
     """packed: all sequences of a forward in one row without padding, for CUDA in bf16. padded: rows sorted by length.
     auto: packed where its kernel runs."""
 
+    compile: bool = False
+    """CPU alone: one compiled kernel for what lies between a layer's matrix products (torch.compile; needs a C++
+    compiler). The first steps take a minute or two longer."""
+
     loader_processes: int = 0
     """Processes that prepare steps ahead; 0: a thread. A GPU that takes three steps a second needs some."""
 

@@ -15,7 +15,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from grit_app.gritlm.embed.attention import prove_attention
+from grit_app.gritlm.embed.attention import base_model, prove_attention
 from grit_app.gritlm.grit_config import GritConfig
 from grit_app.gritlm.load.kernels import use_steady_attention
 from grit_app.gritlm.load.loading import load_config, load_hf_model, load_tokenizer
@@ -25,7 +25,7 @@ from training.config import ConfigError, TrainConfig
 from training.data.chunk import Forwards
 from training.run.adapters import add_adapters
 from training.run.heap import keep_heap_small
-from training.run.kernels import fuse_norms
+from training.run.kernels import compile_layers, fuse_norms
 from training.run.optimizer import build_optimizer
 from training.step.distributed import Ranks
 from training.step.module import GritModule
@@ -89,6 +89,8 @@ def set_up(config: TrainConfig, accelerator: Accelerator | None = None, teacher_
     forwards = choose_forwards(config, core, accelerator.device)
     if accelerator.device.type == "cuda":
         fuse_norms(core)
+    if config.run.compile:
+        compile_layers(base_model(core.hf_model).layers)
     optimizer = build_optimizer(core, config.optimizer)
     module, optimizer = prepare(accelerator, core, optimizer)
     stepper = Stepper(module, core, config, ranks, is_sharded=is_sharded)
@@ -124,6 +126,8 @@ def check_pairs(config: TrainConfig, accelerator: Accelerator) -> None:
             raise ConfigError(
                 "adapter.method qlora needs the package bitsandbytes. Install it, or use adapter.method lora."
             ) from error
+    if config.run.compile and accelerator.device.type != "cpu":
+        raise ConfigError("run.compile is for CPUs: a GPU runs packed rows with fused kernels. Set it to false.")
     if is_fsdp and getattr(accelerator.state.fsdp_plugin, "fsdp_version", 2) != 2:
         raise ConfigError(
             "Only FSDP version 2 is supported. Set fsdp_version: 2 as in training/recipes/accelerate-fsdp2.yaml."

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ from training.config import (
 from training.run import checkpoint
 from training.run.checkpoint import CheckpointError, checkpoints, newest_checkpoint
 from training.run.optimizer import rate_factor
-from training.run.setup import build_module, check_pairs, make_accelerator
+from training.run.setup import build_module, check_pairs, make_accelerator, set_up
 from training.run.update import NotFinite
 from training.step.distributed import Ranks
 from training.train import train
@@ -314,7 +314,6 @@ def test_losses_that_are_not_finite_stop_or_skip(config: TrainConfig, what: Any)
     """The sentence names the step and its samples; skipping leaves the weights as they were."""
     from training.data.batches import StepLoader
     from training.data.formats import open_datasets
-    from training.run.setup import set_up
     from training.run.update import optimizer_step
 
     trainer = set_up(replace(config, run=replace(config.run, non_finite=what)))
@@ -382,6 +381,17 @@ def test_pairs_that_do_not_work_are_refused_with_a_sentence(config: TrainConfig,
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ConfigError, match="needs the package bitsandbytes"):
         check_pairs(qlora, accelerator(DistributedType.NO))
+    compiled = replace(config, run=replace(config.run, compile=True))
+    on_gpu = SimpleNamespace(distributed_type=DistributedType.NO, device=torch.device("cuda"), state=FakeState(2))
+    with pytest.raises(ConfigError, match=r"run\.compile is for CPUs"):
+        check_pairs(compiled, cast(Any, on_gpu))
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", no_compiler)
+    with pytest.raises(ConfigError, match="Install g"):
+        set_up(compiled)
+
+
+def no_compiler() -> str:
+    raise RuntimeError("no C++ compiler")
 
 
 def test_impossible_settings_are_sentences(config: TrainConfig, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from grit_app.gritlm.embed.attention import base_model
 from tests.training.helpers import Workbench, gradients_of, lora, make_config, relative_error
 from training.config import ContrastiveConfig, GenerativeConfig, RagConfig, TrainConfig
 from training.run.adapters import check_adapters_move, unmoved_adapters
+from training.run.kernels import compile_layers
 from training.run.optimizer import build_optimizer
 from training.step.gradcache import RandomState, cached_backward
 from training.step.module import GritModule
@@ -73,6 +76,21 @@ def test_cached_gradient_equals_plain_gradient(
         found = bench.gradients()
         assert len(bench.loader.load(0).groups["contrastive"].chunks) > 1
         assert relative_error(found, expected) < 1e-5, tokens
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch itself
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+def test_compiled_layers_give_the_gradient_of_plain_ones(config_for: Callable[..., Any]) -> None:
+    """Bidirectional and causal, padded and not, blocks under their own mask; one code for all lengths."""
+    config = config_for(contrastive=ContrastiveConfig(batch_size=8, chunk_tokens=150), rag=RagConfig(batch_size=4))
+    expected = Workbench(config).gradients()
+    bench = Workbench(config)
+    compile_layers(base_model(bench.core.hf_model).layers)
+    bench.core.train()
+    assert relative_error(bench.gradients(), expected) < 1e-5
+    shapes = {chunk.input_ids.shape for chunk in bench.loader.load(0).chunks()}
+    kinds = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert 2 <= kinds < len(shapes), "a graph a length would never pay"
 
 
 def test_layout_losses_reach_the_blocks(config_for: Callable[..., Any]) -> None:
