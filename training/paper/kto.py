@@ -78,7 +78,7 @@ def run(
         )
         systems = {"before": settings.model}
         for method in METHODS:
-            folder = _tuned(replace(base, method=method, output_dir=work / method), settings, notes)
+            folder = _tuned(replace(base, method=method, output_dir=work / settings.weights / method), settings, notes)
             systems[method.upper()] = GritLM.from_pretrained(folder, device=device)
         return rows({name: measure(each, settings) for name, each in systems.items()})
 

@@ -71,6 +71,7 @@ class PaperSettings:
         recording = {
             "command": self.command(name, options or {}),
             "model": Path(self.model_name).name,
+            "weights": self.weights,
             "limit": self.limit,
             "sets": self.sets,
             "seconds": round(time.perf_counter() - started_s),
@@ -96,7 +97,13 @@ class PaperSettings:
         recording = json.loads(path.read_text(encoding="utf-8"))
         own = {"model": Path(self.model_name).name, "limit": self.limit, "sets": self.sets}
         told = recording["command"].endswith(self._options(options))
-        return told and all(recording.get(name) == value for name, value in own.items())
+        is_same_run = told and all(recording.get(name) == value for name, value in own.items())
+        return is_same_run and recording.get("weights") == self.weights  # trained on, a model keeps its name
+
+    @property
+    def weights(self) -> str:
+        """Tells weights apart that bear the same name."""
+        return self.model.identity[:12]
 
     def _options(self, options: Mapping[str, object]) -> str:
         own = {"limit": self.limit, "sets": self.sets}

@@ -235,7 +235,8 @@ def about(recording: dict[str, Any]) -> str:
     count = machine.get("threads")
     threads = f"{count} thread{'s' * (count != 1)}" if count else ""
     day = str(machine.get("measured_at", ""))[:10]
-    facts = (recording["model"], machine.get("hardware") or machine.get("cpu"), threads, precision, day)
+    weights = f"weights {recording['weights']}" if recording.get("weights") else ""
+    facts = (recording["model"], weights, machine.get("hardware") or machine.get("cpu"), threads, precision, day)
     return ", ".join(str(fact) for fact in facts if fact)
 
 

@@ -149,6 +149,16 @@ def test_a_command_is_recorded_as_it_was_given(tmp_path: Path, tiny_model: Any) 
     assert settings.chosen(("A", "CISI")) == ["CISI"] and PaperSettings("m", tmp_path).chosen(("A",)) == ["A"]
 
 
+def test_a_model_that_was_trained_on_is_measured_again(
+    tmp_path: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = PaperSettings("m", tmp_path, 3, tmp_path, _loaded=[tiny_model])
+    settings.record("x", lambda _: [ROW])
+    assert settings.is_recorded("x", {})
+    monkeypatch.setattr(tiny_model, "identity", "other weights under the same name")
+    assert not settings.is_recorded("x", {})
+
+
 def test_the_ten_best_stay_before_the_rest() -> None:
     cosines = np.linspace(0.9, 0.1, 12)
     top = np.argsort(-cosines)[: rerank.DEPTH]
