@@ -10,7 +10,7 @@ length costs apart; one that fails is recorded with its error, and the next one 
 - decode      tokens a second over contexts, by captured graphs and plainly, the same tokens, beside the floor
 - join        cached passages to the first logits, from the card's memory and from the machine's, beside full prefill
 - encode      tokens a second
-- launches    operations that are launches on a card, and questions that wait for it, of one decoded token and of one
+- launches    operations that are launches on a card, copies, and questions that wait for it, of one decoded token and of one
               join, as a card does them and plainly, counted on any device; beside them what the profiler saw
 
 floor of a token = (bytes of weights + bytes of its cache) / bytes a second of a copy on the card
@@ -216,7 +216,7 @@ def _length(stream: Any) -> int:
 
 
 def _counted(setting: Setting, action: Callable[[], Any], done: Callable[[], int]) -> Record:
-    """`launches` and `questions` a unit that is `done`, and the profiler's counts of another run of the action."""
+    """`launches`, `copies` and `questions` a unit that is `done`, and the profiler's counts of another run."""
     before = done()
     with Launches() as counted:
         action()
@@ -230,7 +230,12 @@ def _counted(setting: Setting, action: Callable[[], Any], done: Callable[[], int
         synchronize(setting.model.device)
     events = profile.key_averages()
     counts = {e.key: e.count for e in events if any(w in e.key for w in ("Launch", "Memcpy", "Synchronize"))}
-    return {"launches": counted.total / units, "questions": counted.asked / units, "profiler": counts}
+    return {
+        "launches": counted.total / units,
+        "copies": counted.copies / units,
+        "questions": counted.asked / units,
+        "profiler": counts,
+    }
 
 
 @contextmanager

@@ -39,6 +39,7 @@ def test_launches_are_counted_a_token_and_grow_with_layers_alone(load_tiny: Any)
     assert plain[1] - plain[0] == plain[2] - plain[1] > 0
     for what in ("token", "join"):
         assert len({count[what]["launches"] for count in counts}) == 1
+        assert len({count[what]["copies"] for count in counts}) == 1
         assert counts[-1][what]["launches"] < counts[-1][f"{what}, plainly"]["launches"] / 4
     assert len({count[what]["questions"] for count in counts for what in ("token", "token, plainly")}) == 1
     assert all(count[what]["questions"] == 0 for count in counts for what in ("join", "join, plainly"))
