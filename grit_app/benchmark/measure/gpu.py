@@ -10,8 +10,8 @@ length costs apart; one that fails is recorded with its error, and the next one 
 - decode      tokens a second over contexts, by captured graphs and plainly, the same tokens, beside the floor
 - join        cached passages to the first logits, from the card's memory and from the machine's, beside full prefill
 - encode      tokens a second
-- launches    operations that are launches on a card, copies, and questions that wait for it, of one decoded token and of one
-              join, as a card does them and plainly, counted on any device; beside them what the profiler saw
+- launches    operations that are launches on a card, copies, and questions that wait for it, of one decoded token and
+              of one join, as a card does them and plainly, counted on any device; beside them what the profiler saw
 
 floor of a token = (bytes of weights + bytes of its cache) / bytes a second of a copy on the card
 """

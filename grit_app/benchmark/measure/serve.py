@@ -6,7 +6,8 @@
 
 Every client is a thread with one connection, in this process; the server is a process of its own (`grit_app.serve`), so
 they share the machine as on a user's desk. `processes: 2` is what one server replaces: the same weights served twice,
-one process to embed and one to write. `overhead` is one client's time beside the Python API's for the same work.
+one process to embed and one to write. `overhead` is one client's time beside the Python API's for the same work, over
+one and the same loaded model: between two processes the same call differed by up to a fifth.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any, Final
 
 import httpx
 import psutil
+import uvicorn
 
 from grit_app.benchmark import environment
 from grit_app.benchmark.inputs.texts import TextMaker
@@ -35,6 +37,9 @@ from grit_app.benchmark.options import load_model, model_folder, model_parser, n
 from grit_app.benchmark.timing import Summary, summarize
 from grit_app.errors import ModelError, SettingsError
 from grit_app.gritlm import GritLM
+from grit_app.serve.__main__ import Loaded
+from grit_app.serve.app import create_app
+from grit_app.settings import Settings
 
 Record = dict[str, Any]
 
@@ -100,6 +105,28 @@ def server(folder: str, options: Any) -> Iterator[tuple[str, psutil.Process]]:
         finally:
             running.terminate()
             running.wait(30)
+
+
+@contextmanager
+def in_this_process(model: GritLM) -> Iterator[str]:
+    """The routes over this very model, in a thread: their address."""
+    with socket.socket() as listening, tempfile.TemporaryDirectory(prefix="grit-serve-") as data:
+        listening.bind(("127.0.0.1", 0))
+        app = create_app(Loaded(model), Settings(data_dir=Path(data)))
+        running = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            deadline = time.monotonic() + START_S
+            while not _is_ready(url):
+                if time.monotonic() > deadline or not thread.is_alive():
+                    raise ModelError("The routes did not start in this process.")
+                time.sleep(0.05)
+            yield url
+        finally:
+            running.should_exit = True
+            thread.join(30)
 
 
 def _is_ready(url: str) -> bool:
@@ -246,13 +273,12 @@ def measure(
     """All points: one server under each load, then two under the mixed one."""
     maker = TextMaker(model.prompts, model.tokenizer.get_vocab(), options.seed)
     load = Load(plan, lambda: maker.text(plan.text_tokens))
-    records: list[Record] = []
+    with in_this_process(model) as url:
+        records = overhead(model, url, plan, lambda: maker.text(plan.text_tokens), repeats)
     for processes, loads in ((1, tuple(PROTOCOL)), (2, ("mixed",))):
         with ExitStack() as stack:
             servers = [stack.enter_context(server(folder, options)) for _ in range(processes)]
             urls = [url for url, _ in servers]
-            if processes == 1:
-                records += overhead(model, urls[0], plan, lambda: maker.text(plan.text_tokens), repeats)
             for what in loads:
                 load.run(what, 1, urls[0], urls[-1])  # warms up
                 first: Record | None = None
