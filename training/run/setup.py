@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -90,7 +90,7 @@ def set_up(config: TrainConfig, accelerator: Accelerator | None = None, teacher_
     if accelerator.device.type == "cuda":
         fuse_norms(core)
     if config.run.compile:
-        compile_layers(base_model(core.hf_model).layers)
+        compile_layers(cast(nn.ModuleList, base_model(core.hf_model).layers))
     optimizer = build_optimizer(core, config.optimizer)
     module, optimizer = prepare(accelerator, core, optimizer)
     stepper = Stepper(module, core, config, ranks, is_sharded=is_sharded)
