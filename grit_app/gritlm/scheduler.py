@@ -256,7 +256,11 @@ class Scheduler:
             ticket.granted = threading.Event()
             self._add(ticket)
             self._dispatch()
-        ticket.granted.wait()  # not to be stopped here: the caller looks at its job between layers by itself
+        # Not to be stopped here: the caller looks at its job between layers by itself. But to be asked for again and
+        # again, as in `_wait`: work that gives way gets its turn by time, and nobody else may come to hand it out.
+        while not ticket.granted.wait(LINGER_S):
+            with self._guard:
+                self._dispatch()
 
     def _wait(self, ticket: _Ticket, stop: threading.Event) -> None:
         while not ticket.granted.wait(POLL_S if ticket.job.kind == "interactive" else LINGER_S):

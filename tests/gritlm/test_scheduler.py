@@ -57,6 +57,28 @@ def busy(scheduler: Scheduler, jobs: list[Job], seconds: float, turn_s: float = 
     return turns
 
 
+@pytest.mark.parametrize("kind", ["background", "bulk"])
+def test_who_gave_way_between_layers_goes_on_though_nobody_comes(kind: Kind) -> None:
+    """Its turn comes by time: when an answer has been silent for a while. No other job is there to hand it out."""
+    scheduler = Scheduler()
+    inside, goes_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with scheduler.turn(Job(kind, "indexing")):
+            inside.set()
+            until = time.monotonic() + 10
+            while time.monotonic() < until and not gave_way.is_set():
+                scheduler.breathe()
+        goes_on.set()
+
+    gave_way = threading.Event()
+    start(work)
+    assert inside.wait(10)
+    with scheduler.turn(Job("interactive", "somebody")):
+        gave_way.set()  # the other waits in `breathe` now
+    assert goes_on.wait(5), "it waits for ever"
+
+
 def test_a_turn_is_exclusive_re_entrant_and_freed_by_an_error() -> None:
     scheduler = Scheduler()
     with scheduler.turn(), scheduler.turn():

@@ -151,7 +151,7 @@ def _records(
                 )
                 continue
             work = _workload(maker, docs, doc_tokens, query_tokens)
-            cases = _cases(model, plan, work, shelf, retriever)
+            cases = _cases(model, plan, work, shelf, retriever, cancel)
             if not rates or plan.seconds is None:  # with little time one reading has to do
                 rates.append(measure_rates(model))
             share = None if deadline is None else (deadline - time.monotonic()) / (len(groups) - number)
@@ -172,11 +172,20 @@ def _workload(maker: TextMaker, docs: int, doc_tokens: int, query_tokens: int) -
     )
 
 
-def _cases(model: GritLM, plan: Plan, work: Workload, shelf: Shelf, retriever: GritLM | None) -> list[Case]:
+def _cases(
+    model: GritLM,
+    plan: Plan,
+    work: Workload,
+    shelf: Shelf,
+    retriever: GritLM | None,
+    cancel: threading.Event | None,
+) -> list[Case]:
     """Every strategy, in each state if it reads stored caches; not those that read fewer documents than there are."""
     cases = []
     documents = shelf.put(work)
     for strategy in plan.strategies:
+        if cancel is not None and cancel.is_set():  # caches of long documents are built here
+            raise Cancelled("The measurement was stopped.")
         row = None if strategy == TWO_MODELS else find_strategy(strategy)
         if row is not None and row.most_documents is not None and row.most_documents < len(work.passages):
             continue
