@@ -67,7 +67,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     Each run has its own: the library remembers the first precision and would refuse a second run of another one.
     """
     use_steady_attention()
-    AcceleratorState._reset_state(reset_partial_state=False)
+    AcceleratorState._reset_state(reset_partial_state=False)  # private, but the library has no other way
     return Accelerator(mixed_precision="bf16" if config.run.precision == "bf16" else "no")
 
 

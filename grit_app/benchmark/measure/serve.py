@@ -213,6 +213,7 @@ def chat(http: httpx.Client, url: str, text: str, plan: Plan, seen: Seen) -> Non
 
 
 def asked(text: str) -> list[Any]:
+    """A chat of one message."""
     return [{"role": "user", "content": text}]
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from grit_app.benchmark.__main__ import main
-from grit_app.benchmark.measure import cases
+from grit_app.benchmark.measure import cases, latency
 from grit_app.benchmark.measure.cases import Case, Shelf, Workload
 from grit_app.benchmark.measure.latency import Plan, measure
 from grit_app.documents.library import Hit
@@ -146,6 +146,22 @@ def test_stages_are_those_that_a_strategy_has(command_result: dict[str, Any]) ->
 
 def test_more_runs_for_quick_cases_unless_told() -> None:
     assert (Plan().repeats_of(0.1), Plan().repeats_of(3.0), Plan(repeats=7).repeats_of(3.0)) == (20, 5, 7)
+
+
+def test_stop_comes_between_two_caches_that_are_built(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building all of them for a long document takes many seconds."""
+    stop, built = threading.Event(), list[str]()
+
+    def build(*arguments: Any) -> Case:
+        built.append(arguments[1])
+        stop.set()
+        return Case(*arguments)
+
+    monkeypatch.setattr(latency, "Case", build)
+    wanted = plan(strategies=("rag_doc_query", "docs_cache"), states=("hot",), doc_tokens=(40,))
+    result = measure(tiny_model, wanted, cancel=stop)
+    assert result["environment"]["cancelled"] and not result["records"]
+    assert set(built) == {"rag_doc_query"}
 
 
 def test_records_come_one_by_one_and_cancelling_keeps_them(tiny_model: Any) -> None:
